@@ -1,1 +1,1 @@
-"""."""
+"""Which links does a message cross, and who shares them?"""

@@ -1,0 +1,186 @@
+"""The operators a training step is made of. Each knows its shape, FLOPs and bytes, never its time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+DTYPE_BYTES = {"fp32": 4.0, "tf32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "mxfp8": 1.0, "nvfp4": 0.5}
+
+GemmRole = Literal["forward", "dgrad", "wgrad"]
+CollectiveKind = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "reduce"]
+Axis = Literal["tp", "cp", "ep", "etp", "dp", "edp", "pp", "world"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gemm:
+    """``batch`` products [m, k] × [k, n]; a weight gradient may accumulate into an fp32 buffer."""
+
+    name: str
+    m: int
+    n: int
+    k: int
+    batch: int = 1
+    dtype: str = "bf16"
+    role: GemmRole = "forward"
+    output_bytes_per_element: float = 2.0
+    accumulate: bool = False
+
+    @property
+    def flops(self) -> float:
+        """2·m·n·k per product."""
+        return 2.0 * self.batch * self.m * self.n * self.k
+
+    @property
+    def bytes(self) -> float:
+        """Operands read once, result written once (and read once more when accumulated)."""
+        operand = DTYPE_BYTES[self.dtype]
+        result = self.output_bytes_per_element * (2 if self.accumulate else 1)
+        return self.batch * (operand * (self.m * self.k + self.k * self.n) + result * self.m * self.n)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupedGemm:
+    """One GEMM per expert: ``rows`` tokens in all over ``groups`` experts, each [rows_g, k] × [k, n]."""
+
+    name: str
+    groups: int
+    rows: int
+    n: int
+    k: int
+    dtype: str = "bf16"
+    role: GemmRole = "forward"
+    output_bytes_per_element: float = 2.0
+    accumulate: bool = False
+
+    @property
+    def flops(self) -> float:
+        """2·rows·n·k over all groups."""
+        return 2.0 * self.rows * self.n * self.k
+
+    @property
+    def bytes(self) -> float:
+        """Operands read once, result written once; a weight gradient writes groups·n·k."""
+        operand = DTYPE_BYTES[self.dtype]
+        weights, rows_in, rows_out = self.groups * self.n * self.k, self.rows * self.k, self.rows * self.n
+        read, written = ((rows_in + rows_out, weights) if self.role == "wgrad" else
+                         (rows_in + weights, rows_out))
+        return operand * read + self.output_bytes_per_element * written * (2 if self.accumulate else 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """A fused (flash) attention core: scores, softmax and weighted sum without storing the scores."""
+
+    name: str
+    batch: int
+    seq_q: int
+    seq_kv: int
+    heads: int
+    kv_heads: int
+    qk_head_dim: int
+    v_head_dim: int
+    causal: bool = True
+    window: int = 0
+    direction: Literal["forward", "backward"] = "forward"
+    dtype: str = "bf16"
+
+    @property
+    def score_pairs(self) -> float:
+        """Query–key pairs computed per head and sequence (half the square when causal; banded when windowed)."""
+        if self.window and self.causal:
+            w = min(self.window, self.seq_kv)
+            return self.seq_q * w - w * w / 2.0
+        return self.seq_q * self.seq_kv * (0.5 if self.causal else 1.0)
+
+    @property
+    def flops(self) -> float:
+        """Forward 2 matmuls; backward 5 (flash attention recomputes the scores): FlashAttention-2, section 3.1."""
+        matmuls = 2 if self.direction == "forward" else 5
+        width = (self.qk_head_dim + self.v_head_dim) / 2.0
+        return 2.0 * matmuls * self.batch * self.heads * self.score_pairs * width
+
+    @property
+    def bytes(self) -> float:
+        """Q, K, V read and O written (backward: those, their gradients and the incoming gradient)."""
+        q = self.batch * self.seq_q * self.heads * (self.qk_head_dim + self.v_head_dim)
+        kv = self.batch * self.seq_kv * self.kv_heads * (self.qk_head_dim + self.v_head_dim)
+        passes = 1.0 if self.direction == "forward" else 2.5
+        return passes * DTYPE_BYTES[self.dtype] * (q + kv)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryBound:
+    """An element-wise or reduction kernel, limited by memory traffic.
+
+    ``kind`` is the cost class: norm, rope, activation, dropout_add, softmax, cross_entropy, embedding, cast,
+    quantize, transpose, permute, unpermute, router, optimizer, grad_norm, zero.
+    ``kernels`` is how many launches the software needs for it.
+    """
+
+    name: str
+    kind: str
+    read_bytes: float
+    write_bytes: float
+    flops: float = 0.0
+    kernels: int = 1
+
+    @property
+    def bytes(self) -> float:
+        """Traffic to and from device memory."""
+        return self.read_bytes + self.write_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collective:
+    """A collective over one axis of the layout. ``size_bytes`` follows nccl-tests:
+
+    all_reduce and broadcast: the buffer; all_gather: the gathered output; reduce_scatter: the whole input;
+    all_to_all: what one rank sends, its own share included.
+    """
+
+    name: str
+    kind: CollectiveKind
+    axis: Axis
+    size_bytes: float
+    flops: float = 0.0
+
+    @property
+    def bytes(self) -> float:
+        """Traffic in device memory is not counted; the network sees ``size_bytes``."""
+        return 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendRecv:
+    """A point-to-point message along an axis."""
+
+    name: str
+    axis: Axis
+    size_bytes: float
+    flops: float = 0.0
+
+    @property
+    def bytes(self) -> float:
+        """As for collectives."""
+        return 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """A copy between device and host (``h2d``, ``d2h``) or to and from NVMe."""
+
+    name: str
+    kind: Literal["h2d", "d2h", "nvme_read", "nvme_write"]
+    size_bytes: float
+    flops: float = 0.0
+
+    @property
+    def bytes(self) -> float:
+        """Bytes moved."""
+        return self.size_bytes
+
+
+KernelOp: TypeAlias = Gemm | GroupedGemm | Attention | MemoryBound
+NetworkOp: TypeAlias = Collective | SendRecv
+Operator: TypeAlias = KernelOp | NetworkOp | Copy
