@@ -1,0 +1,168 @@
+"""How long one operator takes alone on one device."""
+
+from __future__ import annotations
+
+from simulator.cost.attention import attention_seconds
+from simulator.cost.copy import copy_seconds
+from simulator.cost.estimate import Estimate
+from simulator.cost.gemm import gemm_seconds
+from simulator.cost.grouped_gemm import grouped_gemm_seconds
+from simulator.cost.memory_bound import memory_bound_seconds
+from simulator.cost.profile import C, Fitted, KernelProfile
+from simulator.graph.operators import Attention, Copy, Gemm, GroupedGemm, KernelOp, MemoryBound
+from simulator.spec.cluster import DeviceSpec, Host
+
+# precision of an operator -> the datasheet rates it may use, best first
+_PEAKS = {
+    "fp32": ("fp32",),
+    "tf32": ("tf32",),
+    "fp16": ("fp16", "bf16"),
+    "bf16": ("bf16", "fp16"),
+    "fp8": ("fp8",),
+    "fp8_block": ("fp8",),
+    "mxfp8": ("fp8",),
+    "nvfp4": ("fp4",),
+}
+# precision -> the fitted classes it may use, best first
+_CLASSES = {
+    "fp32": ("fp32", "bf16"),
+    "tf32": ("tf32", "bf16"),
+    "fp16": ("fp16", "bf16"),
+    "bf16": ("bf16", "fp16"),
+    "fp8": ("fp8",),
+    "fp8_block": ("fp8_block", "fp8"),
+    "mxfp8": ("mxfp8", "fp8"),
+    "nvfp4": ("nvfp4", "fp8"),
+}
+
+
+class Kernels:
+    """The kernel model of a device: datasheet facts, fitted coefficients, and a cache by operator.
+
+    ``host`` is needed for copies and for ``launch_s``; ``attention`` picks a kernel generation of the profile.
+    """
+
+    def __init__(
+        self, device: DeviceSpec, profile: KernelProfile, *, host: Host | None = None, attention: str = ""
+    ) -> None:
+        self.device = device
+        self.profile = profile
+        self.host = host
+        generation = attention or profile.default_attention
+        if generation not in profile.attention:
+            raise ValueError(
+                f"attention kernel {generation!r} is not in profile {profile.name!r}; "
+                f"it has {', '.join(profile.attention)}."
+            )
+        self._attention = profile.attention[generation]
+        self._cache: dict[KernelOp | Copy, Estimate] = {}
+
+    @property
+    def launch_s(self) -> float:
+        """Host time to launch one kernel without CUDA graphs."""
+        return self.host.kernel_launch_s if self.host else 0.0
+
+    def estimate(self, op: KernelOp | Copy) -> Estimate:
+        """The time of one operator running alone, launch latency on the device included."""
+        found = self._cache.get(op)
+        if found is None:
+            found = self._cache[op] = self._compute(op)
+        return found
+
+    def peak(self, dtype: str) -> float:
+        """Dense tensor-core rate of a precision, FLOP/s. Raises ValueError where the device has none."""
+        for key in _PEAKS.get(dtype, ()):
+            if key in self.device.peak_flops:
+                return self.device.peak_flops[key]
+        known = ", ".join(sorted(self.device.peak_flops))
+        raise ValueError(f"device {self.device.name!r} has no {dtype} arithmetic; its rates are {known}.")
+
+    def _compute(self, op: KernelOp | Copy) -> Estimate:
+        match op:
+            case Gemm():
+                return self._gemm(op)
+            case Attention():
+                return self._attend(op)
+            case MemoryBound():
+                return self._memory_bound(op)
+            case GroupedGemm():
+                return self._grouped(op)
+            case Copy():
+                return self._copy(op)
+
+    def _gemm(self, op: Gemm) -> Estimate:
+        fitted = self._of_dtype(self.profile.gemm, op.dtype)
+        seconds = gemm_seconds(
+            flops=op.flops,
+            traffic=op.bytes,
+            peak=self.peak(op.dtype) * fitted.sustained,
+            memory_bandwidth=self.device.memory_bandwidth,
+            c=fitted.coefficients,
+        )
+        if op.accumulate:
+            seconds *= 1.0 + fitted.coefficients.accumulate
+        return Estimate(seconds, "gemm", fitted.random, fitted.site)
+
+    def _grouped(self, op: GroupedGemm) -> Estimate:
+        fitted = self._of_dtype(self.profile.grouped_gemm, op.dtype)
+        seconds = grouped_gemm_seconds(
+            rows=max(op.rows, 1),
+            groups=op.groups,
+            n=op.n,
+            k=op.k,
+            traffic=op.bytes,
+            peak=self.peak(op.dtype) * fitted.sustained,
+            memory_bandwidth=self.device.memory_bandwidth,
+            c=fitted.coefficients,
+        )
+        return Estimate(seconds, "grouped_gemm", fitted.random, fitted.site)
+
+    def _attend(self, op: Attention) -> Estimate:
+        fitted = self._attention.forward if op.direction == "forward" else self._attention.backward
+        seconds = attention_seconds(
+            flops=op.flops,
+            traffic=op.bytes,
+            keys=min(op.window, op.seq_kv) if op.window else op.seq_kv,
+            head_dim=(op.qk_head_dim + op.v_head_dim) / 2.0,
+            peak=self.peak(op.dtype) * fitted.sustained,
+            memory_bandwidth=self.device.memory_bandwidth,
+            c=fitted.coefficients,
+        )
+        return Estimate(seconds, "attention", fitted.random, fitted.site)
+
+    def _memory_bound(self, op: MemoryBound) -> Estimate:
+        classes = self.profile.memory_bound
+        fitted = classes.get(op.kind) or classes["default"]
+        seconds = memory_bound_seconds(
+            traffic=op.bytes,
+            kernels=op.kernels,
+            memory_bandwidth=self.device.memory_bandwidth,
+            c=fitted.coefficients,
+        )
+        return Estimate(seconds, op.kind, fitted.random, fitted.site)
+
+    def _copy(self, op: Copy) -> Estimate:
+        if self.host is None:
+            raise ValueError(f"copy {op.name!r} needs the host of a cluster; this model knows a device only.")
+        fitted = self.profile.copy.get(op.kind) or self.profile.copy["default"]
+        nvme = op.kind.startswith("nvme")
+        rate = self.host.nvme_bandwidth if nvme else self.host.link.bandwidth
+        if rate <= 0:
+            raise ValueError(
+                f"copy {op.name!r} ({op.kind}) needs a bandwidth; the cluster's host states none."
+            )
+        seconds = copy_seconds(
+            size_bytes=op.size_bytes,
+            link_bandwidth=rate,
+            latency_s=0.0 if nvme else self.host.link.latency_s,
+            c=fitted.coefficients,
+        )
+        return Estimate(seconds, "copy", fitted.random, fitted.site)
+
+    def _of_dtype(self, classes: dict[str, Fitted[C]], dtype: str) -> Fitted[C]:
+        for key in _CLASSES.get(dtype, ()):
+            if key in classes:
+                return classes[key]
+        raise ValueError(
+            f"profile {self.profile.name!r} has no coefficients for {dtype}; it has {', '.join(classes)}."
+        )

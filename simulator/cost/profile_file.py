@@ -1,0 +1,119 @@
+"""Reading kernel profiles: YAML in ``hardware_profiles/kernels``, whole or built over another one."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from simulator.cost.profile import FORMAT_VERSION, KernelProfile
+
+_SECTIONS = ("gemm", "grouped_gemm", "attention", "memory_bound", "copy")
+
+
+def load_kernel_profile(name_or_path: str | Path) -> KernelProfile:
+    """The profile of this name in ``hardware_profiles/kernels``, or the one in this YAML file.
+
+    A file that names a ``base`` replaces some of its classes (a site overlay), or carries it to another device
+    (``widen_site`` is then added in quadrature to every site error that is not replaced).
+    Raises ValueError for a name or file that does not exist, an older format, or an unknown or wrong field.
+    """
+    return _load(str(name_or_path))
+
+
+def kernel_profile_names() -> list[str]:
+    """The names of the shipped profiles."""
+    return sorted(p.name.removesuffix(".yaml") for p in _folder().iterdir() if p.name.endswith(".yaml"))
+
+
+def parse_kernel_profile(data: dict[str, Any], *, origin: str) -> KernelProfile:
+    """A profile from the mapping of a YAML file; ``origin`` names it in errors."""
+    return _validated(_resolved(data, origin, ()), origin)
+
+
+@cache
+def _load(name: str) -> KernelProfile:
+    data, origin = _read(name)
+    return parse_kernel_profile(data, origin=origin)
+
+
+def _folder() -> Traversable:
+    return resources.files("hardware_profiles") / "kernels"
+
+
+def _read(name: str) -> tuple[dict[str, Any], str]:
+    path = Path(name)
+    source: Traversable = path
+    if path.suffix not in {".yaml", ".yml"}:
+        source = _folder() / f"{name}.yaml"
+    if not source.is_file():
+        known = kernel_profile_names()
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"kernel profile {name!r} does not exist{hint} Known: {', '.join(known)}, or a .yaml file."
+        )
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        data = yaml.load(source.read_text(encoding="utf-8"), Loader=loader)  # a safe loader
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source}: not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{source}: a kernel profile is a mapping, not {type(data).__name__}.")
+    return data, str(source)
+
+
+def _resolved(data: dict[str, Any], origin: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    """The mapping with its base filled in."""
+    version = data.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{origin}: format_version is {version!r}, this release reads {FORMAT_VERSION}. "
+            "Fit it again: stepcast calibrate fit DATA -o PROFILE.yaml."
+        )
+    if "base" not in data:
+        return data
+    base_name = str(data["base"])
+    if base_name in seen:
+        raise ValueError(f"{origin}: base {base_name!r} leads back to itself.")
+    base_data, base_origin = _read(base_name)
+    base = _resolved(base_data, base_origin, (*seen, base_name))
+    widen = float(data.get("widen_site", 0.0))
+    own = {key: value for key, value in data.items() if key not in {"base", "widen_site", *_SECTIONS}}
+    merged = {**base, **own}
+    for section in _SECTIONS:
+        inherited = _widened(base[section], widen) if widen else base[section]
+        merged[section] = {**inherited, **(data.get(section) or {})}
+    return merged
+
+
+def _widened(classes: dict[str, Any], widen: float) -> dict[str, Any]:
+    """The classes of another device: marked as transferred, with a larger site error."""
+    result = {}
+    for key, fitted in classes.items():
+        if "forward" in fitted:
+            result[key] = _widened(fitted, widen)
+        else:
+            result[key] = {**fitted, "basis": "transfer", "site": math.hypot(float(fitted["site"]), widen)}
+    return result
+
+
+def _validated(data: dict[str, Any], origin: str) -> KernelProfile:
+    try:
+        return _adapter().validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{origin}: {where}: {first['msg']} (got {first.get('input')!r}).") from error
+
+
+@cache
+def _adapter() -> TypeAdapter[KernelProfile]:
+    return TypeAdapter(KernelProfile)
