@@ -1,0 +1,117 @@
+"""The ``stepcast`` command: finds the subcommand asked for, and turns failures into messages and exit codes.
+
+Exit codes: 0 done; 2 the input is wrong; 1 a fault of ours; 130 interrupted; 141 the reader of a pipe went away.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import import_module, metadata
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+COMMANDS = {
+    "run": "simulator.cli.run",
+    "show": "simulator.cli.show",
+}
+"""Subcommand → module whose ``app`` (a :class:`typer.Typer`) is the command; imported when it is asked for."""
+
+DEBUG_VARIABLE = "STEPCAST_DEBUG"
+OUR_PACKAGES = ("simulator", "calibration", "reports")
+OUR_FAULT = """stepcast failed: {}: {}
+This is a fault of stepcast, not of your input. Please report it with the run file and what
+"stepcast --debug ..." prints for the same command."""
+INTERRUPTED = 128 + 2  # as a shell reports SIGINT
+PIPE_CLOSED = 128 + 13  # as a shell reports SIGPIPE
+
+
+class LazyGroup(TyperGroup):
+    """A command group that imports a command's module only when that command is used (or listed by ``--help``)."""
+
+    modules = COMMANDS
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names, in the order of the table."""
+        return list(self.modules)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name, or None."""
+        if cmd_name not in self.modules:
+            return None
+        if (
+            cmd_name not in self.commands
+        ):  # ``commands`` doubles as the list that typing mistakes are matched against
+            module = import_module(self.modules[cmd_name])
+            self.commands[cmd_name] = typer.main.get_command(module.app)
+        return self.commands[cmd_name]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, its output included: a closed pipe is found out here, not as the interpreter exits."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush on the way out
+            raise typer.Exit(PIPE_CLOSED) from None
+        return result
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich" if sys.stdout.isatty() else None,
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"stepcast {metadata.version('stepcast')}")
+        raise typer.Exit
+
+
+@app.callback()
+def stepcast(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Predict step time, MFU and memory of large-model training on GPU clusters."""
+    if debug:
+        os.environ[DEBUG_VARIABLE] = "1"  # worker processes see it too
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit. ``arguments`` defaults to those of the process."""
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without "×" gets "?"
+    try:
+        typer.main.get_command(app).main(args=arguments, prog_name="stepcast")
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            traceback.print_exception(error)
+        label = typer.style("error:", fg=typer.colors.RED, bold=True) if sys.stderr.isatty() else "error:"
+        users = is_users_mistake(error)
+        typer.echo(f"{label} {error if users else OUR_FAULT.format(type(error).__name__, error)}", err=True)
+        sys.exit(2 if users else 1)
+
+
+def is_users_mistake(error: Exception) -> bool:
+    """Whether the message speaks to the user: a file that cannot be used, or a ValueError that our own code raised.
+
+    A ValueError out of a library (a shape that does not broadcast, say) is a fault of ours that merely looks alike.
+    """
+    if isinstance(error, OSError):
+        return error.filename is not None
+    trace = error.__traceback__
+    if not isinstance(error, ValueError) or trace is None:
+        return False
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] in OUR_PACKAGES
