@@ -1,6 +1,6 @@
-"""The ``stepcast`` command: finds the subcommand asked for, and turns failures into messages and exit codes.
+"""The ``stepcast`` command: finds the subcommand asked for, turns failures into messages and exit codes.
 
-Exit codes: 0 done; 2 the input is wrong; 1 a fault of ours; 130 interrupted; 141 the reader of a pipe went away.
+Exit codes: 0 done; 2 the input is wrong; 1 a fault of ours; 130 interrupted; 141 the reader of a pipe left.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from simulator.spec.errors import SpecError
+
 COMMANDS = {
     "run": "simulator.cli.run",
     "show": "simulator.cli.show",
 }
-"""Subcommand → module whose ``app`` (a :class:`typer.Typer`) is the command; imported when it is asked for."""
+"""Subcommand → the module whose ``app`` (a :class:`typer.Typer`) is that command."""
 
 DEBUG_VARIABLE = "STEPCAST_DEBUG"
 OUR_PACKAGES = ("simulator", "calibration", "reports")
@@ -30,7 +32,7 @@ PIPE_CLOSED = 128 + 13  # as a shell reports SIGPIPE
 
 
 class LazyGroup(TyperGroup):
-    """A command group that imports a command's module only when that command is used (or listed by ``--help``)."""
+    """A group that imports a command's module only when that command is used (or listed by ``--help``)."""
 
     modules = COMMANDS
 
@@ -50,7 +52,7 @@ class LazyGroup(TyperGroup):
         return self.commands[cmd_name]
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command, its output included: a closed pipe is found out here, not as the interpreter exits."""
+        """Run the command and write out what it printed: a closed pipe shows here, not as Python exits."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -103,10 +105,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def is_users_mistake(error: Exception) -> bool:
-    """Whether the message speaks to the user: a file that cannot be used, or a ValueError that our own code raised.
+    """Whether the message speaks to the user: wrong input, an unusable file, a ValueError our own code raised.
 
-    A ValueError out of a library (a shape that does not broadcast, say) is a fault of ours that merely looks alike.
+    A ValueError out of a library (a shape that does not broadcast, say) is a fault of ours and looks alike.
     """
+    if isinstance(error, SpecError):
+        return True
     if isinstance(error, OSError):
         return error.filename is not None
     trace = error.__traceback__

@@ -1,0 +1,43 @@
+"""Writing result files: whole or not at all."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, TextIO
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[TextIO]:
+    """A text stream whose content replaces ``path`` when the block ends, and is dropped if the block raises.
+
+    A name ending in ``.gz`` is compressed, without a time stamp, so that equal content gives equal bytes.
+    Pipes and devices cannot be replaced and are written to as they stand. Raises OSError naming the file.
+    """
+    target = path.resolve()  # through a link: the link itself stays
+    if target.exists() and not target.is_file():
+        with _opened(target, path.suffix == ".gz") as stream:
+            yield stream
+        return
+    if not target.parent.is_dir():
+        raise FileNotFoundError(2, "the folder does not exist", str(path.parent))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with _opened(temporary, path.suffix == ".gz") as stream:
+            yield stream
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opened(path: Path, compressed: bool) -> Iterator[TextIO]:
+    with ExitStack() as stack:
+        stream: Any = stack.enter_context(path.open("wb"))
+        if compressed:
+            stream = stack.enter_context(gzip.GzipFile("", "wb", 6, stream, mtime=0))
+        yield stack.enter_context(TextIOWrapper(stream, encoding="utf-8", newline="\n"))
