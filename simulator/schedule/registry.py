@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from simulator.schedule import gpipe, interleaved_1f1b, looped_bfs, one_f_one_b
+from simulator.schedule import (
+    dualpipe,
+    dualpipev,
+    forward_only,
+    gpipe,
+    interleaved_1f1b,
+    interleaved_zb,
+    looped_bfs,
+    one_f_one_b,
+    pipedream,
+    pipedream_2bw,
+    zb_h1,
+    zb_h2,
+    zb_v,
+)
 from simulator.schedule.definition import Schedule
 
 __all__ = ["SCHEDULES", "Schedule"]
 
 SCHEDULES: dict[str, Schedule] = {
-    module.SCHEDULE.name: module.SCHEDULE
-    for module in (
-        gpipe,
-        one_f_one_b,
-        looped_bfs,
-        interleaved_1f1b,
+    schedule.name: schedule
+    for schedule in (
+        gpipe.SCHEDULE,
+        one_f_one_b.SCHEDULE,
+        looped_bfs.SCHEDULE,
+        interleaved_1f1b.SCHEDULE,
+        interleaved_zb.SCHEDULE,
+        zb_h1.SCHEDULE,
+        zb_h2.SCHEDULE,
+        zb_v.SCHEDULE,
+        dualpipe.SCHEDULE,
+        dualpipev.SCHEDULE,
+        pipedream.SCHEDULE,
+        pipedream_2bw.SCHEDULE,
+        forward_only.SCHEDULE,
     )
 }
