@@ -9,7 +9,7 @@ DTYPE_BYTES = {"fp32": 4.0, "tf32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "
 
 GemmRole = Literal["forward", "dgrad", "wgrad"]
 CollectiveKind = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "reduce"]
-Axis = Literal["tp", "cp", "ep", "etp", "dp", "edp", "pp", "world"]
+Axis = Literal["tp", "cp", "ep", "etp", "dp", "dp_cp", "edp", "pp", "world"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

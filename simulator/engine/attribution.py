@@ -1,0 +1,48 @@
+"""Where did the time of a compute stream go? Every instant is attributed once.
+
+Busy time goes to the task's own category, or to the categories of a replayed block. An idle instant goes to what ended
+it: communication that was under way then, else the pipeline (``bubble``), because another stage was still computing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from simulator.engine.tasks import COMPUTE, Record
+
+BUBBLE = "bubble"
+
+
+def breakdown(records: Sequence[Record], end: float, tail: str) -> dict[str, float]:
+    """Seconds by category of one compute stream between 0 and ``end``; they sum to ``end``.
+
+    ``tail`` names the cause of idleness after the stream's last task.
+    """
+    spent: defaultdict[str, float] = defaultdict(float)
+    clock = 0.0
+    for record in records:
+        if record.start > clock:
+            _attribute_idle(spent, clock, record.start, record)
+        if record.task.profile is not None:
+            for category, seconds in record.task.profile.items():
+                spent[category] += seconds
+        else:
+            spent[record.task.category] += record.end - record.start
+        clock = record.end
+    if end > clock:
+        spent[tail] += end - clock
+    return dict(spent)
+
+
+def _attribute_idle(spent: defaultdict[str, float], since: float, until: float, waiting: Record) -> None:
+    """Walks back through what was waited for, from ``until`` to ``since``."""
+    cause = waiting.cause
+    while cause is not None and cause.stream != COMPUTE and until > since:
+        begun = max(since, cause.start)
+        if begun < until:
+            spent[cause.task.category] += until - begun
+            until = begun
+        cause = cause.cause
+    if until > since:
+        spent[BUBBLE] += until - since

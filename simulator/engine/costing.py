@@ -1,0 +1,68 @@
+"""Seconds and categories of operators: kernels from the cost room, messages from the network room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+from simulator.cost.estimate import KernelModel
+from simulator.graph.operators import Collective, Operator, SendRecv
+from simulator.network.estimate import TransferEstimate
+
+
+class NetworkModel(Protocol):
+    """Anything that can time messages."""
+
+    def collective(self, kind: str, size_bytes: float, axis: str) -> TransferEstimate:
+        """A collective over the group of an axis."""
+        ...
+
+    def send_recv(self, size_bytes: float, axis: str = "pp") -> TransferEstimate:
+        """A message to the neighbour along an axis."""
+        ...
+
+
+class Cost(NamedTuple):
+    """An operator's time, the category it counts under, and its relative errors."""
+
+    seconds: float
+    category: str
+    random: float
+    site: float
+    kernels: int  # launches by the host
+
+
+def exposed(axis: str) -> str:
+    """The category of communication that the compute stream waits for."""
+    return f"exposed_{'dp' if axis in ('dp_cp', 'edp') else axis}"
+
+
+class OperatorCosts:
+    """Times operators on one cluster and layout."""
+
+    def __init__(self, kernels: KernelModel, network: NetworkModel, launch_s: float = 0.0) -> None:
+        self._kernels = kernels
+        self._network = network
+        self._known: dict[Operator, Cost] = {}
+        self.launch_s = launch_s
+
+    def cost(self, op: Operator) -> Cost:
+        """The cost of one operator running alone."""
+        found = self._known.get(op)
+        if found is None:
+            found = self._known[op] = self._compute(op)
+        return found
+
+    def total(self, ops: Iterable[Operator]) -> float:
+        """Seconds of operators one after the other."""
+        return sum(self.cost(op).seconds for op in ops)
+
+    def _compute(self, op: Operator) -> Cost:
+        if isinstance(op, Collective):
+            transfer = self._network.collective(op.kind, op.size_bytes, op.axis)
+            return Cost(transfer.seconds, exposed(op.axis), transfer.random, transfer.site, 1)
+        if isinstance(op, SendRecv):
+            transfer = self._network.send_recv(op.size_bytes, op.axis)
+            return Cost(transfer.seconds, exposed(op.axis), transfer.random, transfer.site, 1)
+        kernel = self._kernels.estimate(op)
+        return Cost(kernel.seconds, kernel.kernel_class, kernel.random, kernel.site, getattr(op, "kernels", 1))

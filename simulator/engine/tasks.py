@@ -1,0 +1,49 @@
+"""What the engine runs: timed tasks on streams, joined by tokens and meetings."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+COMPUTE = "compute"
+
+Token: TypeAlias = Hashable
+Profile: TypeAlias = Mapping[str, float]
+"""Where the time of a replayed block went: category → seconds, summing to its length."""
+
+
+class Meeting(NamedTuple):
+    """A rendezvous: its task starts once ``members`` streams have arrived at ``key``."""
+
+    key: Hashable
+    members: int
+
+
+class Task(NamedTuple):
+    """Work of known length. It starts after the task before it on its stream, its ``waits`` and its ``meeting``."""
+
+    name: str
+    category: str
+    seconds: float
+    waits: tuple[Token, ...] = ()
+    signal: Token | None = None
+    meeting: Meeting | None = None
+    profile: Profile | None = None
+
+
+Streams: TypeAlias = Mapping[str, Sequence[Task]]
+"""Tasks of one rank (class) by stream, in issue order."""
+
+
+class Record:
+    """One task as it ran. ``cause`` is the record that let it start: the last thing it waited for."""
+
+    __slots__ = ("cause", "end", "rank", "start", "stream", "task")
+
+    def __init__(self, rank: int, stream: str, task: Task, start: float, cause: Record | None) -> None:
+        self.rank = rank
+        self.stream = stream
+        self.task = task
+        self.start = start
+        self.end = start + task.seconds
+        self.cause = cause

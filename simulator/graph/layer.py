@@ -1,0 +1,181 @@
+"""A layer as a list of nodes: what runs forward, what runs backward, what is kept in between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from simulator.graph.operators import DTYPE_BYTES, Attention, Gemm, KernelOp, MemoryBound
+
+
+class Region(Enum):
+    """How tensor parallelism may divide a node (Shoeybi 2019; Korthikanti 2022, figure 5)."""
+
+    SEQUENCE = "sequence"  # token-wise work on the residual stream: split over tokens by SP, else repeated
+    COLUMN = "column"  # GEMM with split output features; needs the whole input
+    ROW = "row"  # GEMM with split input features; its output is a partial sum
+    FEATURE = "feature"  # work on split features: heads, FFN width, vocabulary
+    EMBEDDING = "embedding"  # look-up in a split vocabulary; its output is a partial sum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """An activation kept for the backward pass. Equal names within a layer are one tensor.
+
+    ``origin`` is the module that makes it: recomputing that module makes it again.
+    """
+
+    name: str
+    bytes: float
+    region: Region
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One forward operator with its gradients.
+
+    ``input_gradient`` must run before the previous layer's backward can start; ``weight_gradient`` may wait
+    (zero-bubble schedules move it). ``boundary_bytes`` is the whole activation that crosses into a COLUMN node or
+    out of a ROW or EMBEDDING node. ``reductions`` are sizes of small all-reduces over split features that follow the
+    forward operator (vocabulary-parallel loss). ``parameters`` are divided with the region,
+    ``replicated_parameters`` are not.
+    """
+
+    forward: KernelOp
+    module: str
+    region: Region
+    input_gradient: tuple[KernelOp, ...] = ()
+    weight_gradient: tuple[KernelOp, ...] = ()
+    boundary_bytes: float = 0.0
+    reductions: tuple[float, ...] = ()
+    parameters: float = 0.0
+    replicated_parameters: float = 0.0
+    saves: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerGraph:
+    """A layer, the embedding or the head. Equal ``kind`` means equal work."""
+
+    kind: str
+    nodes: tuple[Node, ...]
+    input_bytes: float = 0.0  # the activation that enters it, whole: what full recompute keeps
+
+    @property
+    def forward_flops(self) -> float:
+        """FLOPs of one forward pass, memory-bound work not counted."""
+        return sum(node.forward.flops for node in self.nodes)
+
+    @property
+    def backward_flops(self) -> float:
+        """FLOPs of both gradients."""
+        return sum(op.flops for node in self.nodes for op in (*node.input_gradient, *node.weight_gradient))
+
+    @property
+    def parameters(self) -> float:
+        """Elements of all weights, whole."""
+        return sum(node.parameters + node.replicated_parameters for node in self.nodes)
+
+
+def linear(
+    name: str,
+    *,
+    module: str,
+    region: Region,
+    tokens: int,
+    inputs: int,
+    outputs: int,
+    dtype: str,
+    bias: bool = False,
+    grad_bytes: float = 4.0,
+    saves: tuple[Tensor, ...] = (),
+) -> Node:
+    """A linear layer [tokens, inputs] → [tokens, outputs] whose weight gradient accumulates into the main gradient."""
+    forward = Gemm(name=name, m=tokens, n=outputs, k=inputs, dtype=dtype)
+    weight: tuple[KernelOp, ...] = (weight_gradient(forward, grad_bytes),)
+    if bias:
+        read = tokens * outputs * DTYPE_BYTES["bf16"]
+        weight += (MemoryBound(name=f"{name}.bias_grad", kind="bias_grad", read_bytes=read, write_bytes=0.0),)
+    row = region is Region.ROW
+    return Node(
+        forward=forward,
+        module=module,
+        region=region,
+        input_gradient=(input_gradient(forward),),
+        weight_gradient=weight,
+        boundary_bytes=tokens * (outputs if row else inputs) * DTYPE_BYTES["bf16"],
+        parameters=float(inputs * outputs + (outputs if bias and not row else 0)),
+        replicated_parameters=float(outputs if bias and row else 0),
+        saves=saves,
+    )
+
+
+def input_gradient(forward: Gemm) -> Gemm:
+    """dX = dY·W: [m, n] × [n, k]."""
+    return replace(forward, name=f"{forward.name}.dgrad", n=forward.k, k=forward.n, role="dgrad")
+
+
+def weight_gradient(forward: Gemm, grad_bytes: float) -> Gemm:
+    """dW += dYᵀ·X: [n, m] × [m, k], added to the main gradient in its own precision."""
+    return replace(
+        forward,
+        name=f"{forward.name}.wgrad",
+        m=forward.n,
+        n=forward.k,
+        k=forward.m,
+        role="wgrad",
+        output_bytes_per_element=grad_bytes,
+        accumulate=True,
+    )
+
+
+def product(name: str, *, module: str, batch: int, m: int, n: int, k: int, dtype: str,
+            saves: tuple[Tensor, ...] = ()) -> Node:
+    """A product of two activations (unfused attention): both gradients are input gradients."""
+    forward = Gemm(name=name, batch=batch, m=m, n=n, k=k, dtype=dtype)
+    left = replace(forward, name=f"{name}.dleft", n=k, k=n, role="dgrad")
+    right = replace(forward, name=f"{name}.dright", m=k, k=m, role="dgrad")
+    return Node(forward=forward, module=module, region=Region.FEATURE, input_gradient=(left, right), saves=saves)
+
+
+def elementwise(
+    name: str,
+    kind: str,
+    *,
+    module: str,
+    region: Region,
+    forward: tuple[float, float],
+    backward: tuple[float, float] | None,
+    replicated_parameters: float = 0.0,
+    reductions: tuple[float, ...] = (),
+    kernels: tuple[int, int] = (1, 1),
+    saves: tuple[Tensor, ...] = (),
+) -> Node:
+    """A memory-bound node; ``forward`` and ``backward`` are (bytes read, bytes written), ``None`` for no kernel."""
+    gradient: tuple[KernelOp, ...] = ()
+    if backward is not None:
+        gradient = (
+            MemoryBound(
+                name=f"{name}.backward", kind=kind, read_bytes=backward[0], write_bytes=backward[1], kernels=kernels[1]
+            ),
+        )
+    return Node(
+        forward=MemoryBound(
+            name=name, kind=kind, read_bytes=forward[0], write_bytes=forward[1], kernels=kernels[0]
+        ),
+        module=module,
+        region=region,
+        input_gradient=gradient,
+        replicated_parameters=replicated_parameters,
+        reductions=reductions,
+        saves=saves,
+    )
+
+
+def flash_attention(forward: Attention, *, module: str, saves: tuple[Tensor, ...]) -> Node:
+    """A fused attention core and its backward kernel."""
+    backward = replace(forward, name=f"{forward.name}.backward", direction="backward")
+    return Node(forward=forward, module=module, region=Region.FEATURE, input_gradient=(backward,), saves=saves)
+
+

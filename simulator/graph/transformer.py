@@ -1,0 +1,306 @@
+"""The layers of a GPT- or Llama-like decoder, whole: one microbatch, before any split.
+
+Byte counts of memory-bound kernels follow what fused implementations read and write (Megatron-LM, Transformer
+Engine); `T` is the number of tokens, `h` the hidden size, activations take 2 bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simulator.graph.layer import (
+    LayerGraph,
+    Node,
+    Region,
+    Tensor,
+    elementwise,
+    flash_attention,
+    linear,
+    product,
+)
+from simulator.graph.operators import Attention, MemoryBound
+from simulator.spec.model import ModelSpec
+
+ACTIVATION_BYTES = 2.0
+MASK_BYTES = 1.0  # dropout masks are kept as one byte per element (Korthikanti 2022, section 4)
+STATISTIC_BYTES = 4.0  # softmax statistics are fp32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphOptions:
+    """What besides the architecture decides which kernels run."""
+
+    batch: int  # sequences in a microbatch
+    seq: int
+    dtype: str
+    vocab_size: int  # padded
+    flash: bool = True
+    grad_bytes: float = 4.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a microbatch."""
+        return self.batch * self.seq
+
+
+def _activation(name: str, elements: float, region: Region, origin: str, width: float = ACTIVATION_BYTES) -> Tensor:
+    return Tensor(name=name, bytes=elements * width, region=region, origin=origin)
+
+
+def _norm(model: ModelSpec, opts: GraphOptions, name: str) -> Node:
+    """Layer or RMS norm: reads x, writes y; backward reads dy and x, writes dx."""
+    size = opts.tokens * model.hidden_size * ACTIVATION_BYTES
+    weights = model.hidden_size * (2 if model.norm == "layernorm" else 1)
+    return elementwise(
+        name,
+        "norm",
+        module="layernorm",
+        region=Region.SEQUENCE,
+        forward=(size, size),
+        backward=(2 * size, size),
+        kernels=(1, 2),
+        replicated_parameters=float(weights),
+        saves=(Tensor(name=f"{name}.input", bytes=size, region=Region.SEQUENCE, origin="residual"),),
+    )
+
+
+def _residual(model: ModelSpec, opts: GraphOptions, name: str) -> Node:
+    """Adds the branch to the residual stream, after dropout if the model has it.
+
+    Backward: the two gradients that meet at the fork are added (two reads, one write), and the branch's gradient is
+    masked.
+    """
+    size = opts.tokens * model.hidden_size * ACTIVATION_BYTES
+    mask = opts.tokens * model.hidden_size * MASK_BYTES if model.hidden_dropout else 0.0
+    saves = (Tensor(name=f"{name}.mask", bytes=mask, region=Region.SEQUENCE, origin="residual"),) if mask else ()
+    masked_read, masked_write = (size + mask, size) if mask else (0.0, 0.0)
+    return elementwise(
+        name,
+        "residual",
+        module="residual",
+        region=Region.SEQUENCE,
+        forward=(2 * size, size + mask),
+        backward=(2 * size + masked_read, size + masked_write),
+        kernels=(1, 2 if mask else 1),
+        saves=saves,
+    )
+
+
+def _qkv(model: ModelSpec, opts: GraphOptions) -> Node:
+    width = (model.num_attention_heads + 2 * model.num_key_value_heads) * model.head_dim
+    return linear(
+        "qkv",
+        module="attention",
+        region=Region.COLUMN,
+        tokens=opts.tokens,
+        inputs=model.hidden_size,
+        outputs=width,
+        dtype=opts.dtype,
+        bias=model.linear_bias,
+        grad_bytes=opts.grad_bytes,
+        saves=(_activation("qkv.input", opts.tokens * model.hidden_size, Region.SEQUENCE, "layernorm"),),
+    )
+
+
+def _rope(model: ModelSpec, opts: GraphOptions) -> Node:
+    size = opts.tokens * (model.num_attention_heads + model.num_key_value_heads) * model.head_dim * ACTIVATION_BYTES
+    return elementwise(
+        "rope", "rope", module="attention", region=Region.FEATURE, forward=(size, size), backward=(size, size),
+        kernels=(2, 2),
+    )
+
+
+def _heads(model: ModelSpec, opts: GraphOptions) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Q, K, V and the attention output, as kept for the backward pass."""
+    q = opts.tokens * model.num_attention_heads * model.head_dim
+    kv = opts.tokens * model.num_key_value_heads * model.head_dim
+    return (
+        _activation("q", q, Region.FEATURE, "attention"),
+        _activation("k", kv, Region.FEATURE, "attention"),
+        _activation("v", kv, Region.FEATURE, "attention"),
+        _activation("proj.input", q, Region.FEATURE, "core_attn"),
+    )
+
+
+def _flash_core(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
+    q, k, v, out = _heads(model, opts)
+    statistics = Tensor(
+        name="softmax.statistics",
+        bytes=opts.tokens * model.num_attention_heads * STATISTIC_BYTES,
+        region=Region.FEATURE,
+        origin="core_attn",
+    )
+    core = Attention(
+        name="core_attn",
+        batch=opts.batch,
+        seq_q=opts.seq,
+        seq_kv=opts.seq,
+        heads=model.num_attention_heads,
+        kv_heads=model.num_key_value_heads,
+        qk_head_dim=model.head_dim,
+        v_head_dim=model.head_dim,
+        causal=True,
+        dtype="bf16" if opts.dtype not in ("fp16", "fp32", "tf32") else opts.dtype,
+    )
+    return (flash_attention(core, module="core_attn", saves=(q, k, v, out, statistics)),)
+
+
+def _unfused_core(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
+    """Scores, scale-mask-softmax, dropout, weighted sum, each its own kernel over the full square."""
+    q, k, v, _ = _heads(model, opts)
+    heads = opts.batch * model.num_attention_heads
+    square = float(heads) * opts.seq * opts.seq
+    size, mask = square * ACTIVATION_BYTES, square * MASK_BYTES
+    probabilities = Tensor(name="softmax.output", bytes=size, region=Region.FEATURE, origin="core_attn")
+    dims = {"module": "core_attn", "batch": heads, "dtype": opts.dtype}
+    nodes = [
+        product("scores", m=opts.seq, n=opts.seq, k=model.head_dim, saves=(q, k), **dims),  # type: ignore[arg-type]
+        elementwise(
+            "softmax", "softmax", module="core_attn", region=Region.FEATURE,
+            forward=(size, size), backward=(2 * size, size), saves=(probabilities,),
+        ),
+    ]
+    weights = probabilities
+    if model.attention_dropout:
+        weights = Tensor(name="attention_dropout.output", bytes=size, region=Region.FEATURE, origin="core_attn")
+        nodes.append(
+            elementwise(
+                "attention_dropout", "dropout", module="core_attn", region=Region.FEATURE,
+                forward=(size, size + mask), backward=(size + mask, size),
+                saves=(Tensor(name="attention_dropout.mask", bytes=mask, region=Region.FEATURE, origin="core_attn"),),
+            )
+        )
+    nodes.append(
+        product("context", m=opts.seq, n=model.head_dim, k=opts.seq, saves=(weights, v), **dims)  # type: ignore[arg-type]
+    )
+    return tuple(nodes)
+
+
+def _projection(model: ModelSpec, opts: GraphOptions) -> Node:
+    width = model.num_attention_heads * model.head_dim
+    return linear(
+        "proj",
+        module="attention",
+        region=Region.ROW,
+        tokens=opts.tokens,
+        inputs=width,
+        outputs=model.hidden_size,
+        dtype=opts.dtype,
+        bias=model.linear_bias,
+        grad_bytes=opts.grad_bytes,
+        saves=(_activation("proj.input", opts.tokens * width, Region.FEATURE, "core_attn"),),
+    )
+
+
+def attention_block(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
+    """Norm, QKV, rotary, core, projection, residual."""
+    core = _flash_core(model, opts) if opts.flash else _unfused_core(model, opts)
+    rope = (_rope(model, opts),) if model.position_embedding == "rope" else ()
+    return (
+        _norm(model, opts, "input_norm"),
+        _qkv(model, opts),
+        *rope,
+        *core,
+        _projection(model, opts),
+        _residual(model, opts, "attention_residual"),
+    )
+
+
+def mlp_block(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
+    """Norm, FC1, activation, FC2, residual. A gated MLP's FC1 computes gate and up projection in one GEMM."""
+    width, gates = model.intermediate_size, 2 if model.gated_mlp else 1
+    size = opts.tokens * width * ACTIVATION_BYTES
+    shared = {
+        "module": "mlp", "tokens": opts.tokens, "dtype": opts.dtype, "bias": model.linear_bias,
+        "grad_bytes": opts.grad_bytes,
+    }
+    return (
+        _norm(model, opts, "mlp_norm"),
+        linear(
+            "fc1", region=Region.COLUMN, inputs=model.hidden_size, outputs=gates * width,
+            saves=(_activation("fc1.input", opts.tokens * model.hidden_size, Region.SEQUENCE, "layernorm"),),
+            **shared,  # type: ignore[arg-type]
+        ),
+        elementwise(
+            "activation", "activation", module="mlp.activation", region=Region.FEATURE,
+            forward=(gates * size, size), backward=((1 + gates) * size, gates * size),
+            saves=(Tensor(name="fc1.output", bytes=gates * size, region=Region.FEATURE, origin="mlp"),),
+        ),
+        linear(
+            "fc2", region=Region.ROW, inputs=width, outputs=model.hidden_size,
+            saves=(_activation("fc2.input", opts.tokens * width, Region.FEATURE, "mlp.activation"),),
+            **shared,  # type: ignore[arg-type]
+        ),
+        _residual(model, opts, "mlp_residual"),
+    )
+
+
+def dense_layer(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
+    """One dense transformer layer (pre-norm)."""
+    return LayerGraph(
+        kind="dense",
+        nodes=(*attention_block(model, opts), *mlp_block(model, opts)),
+        input_bytes=opts.tokens * model.hidden_size * ACTIVATION_BYTES,
+    )
+
+
+def embedding(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
+    """Token look-up (and learned positions, dropout). Backward scatters into the main gradient."""
+    size = opts.tokens * model.hidden_size * ACTIVATION_BYTES
+    scatter = MemoryBound(
+        name="embedding.wgrad", kind="embedding", read_bytes=size + size * opts.grad_bytes / ACTIVATION_BYTES,
+        write_bytes=size * opts.grad_bytes / ACTIVATION_BYTES,
+    )
+    nodes = [
+        Node(
+            forward=MemoryBound(name="embedding", kind="embedding", read_bytes=size, write_bytes=size),
+            module="embedding",
+            region=Region.EMBEDDING,
+            weight_gradient=(scatter,),
+            boundary_bytes=size,
+            parameters=float(opts.vocab_size * model.hidden_size),
+        )
+    ]
+    learned = model.position_embedding == "learned"
+    if learned or model.hidden_dropout:
+        mask = opts.tokens * model.hidden_size * MASK_BYTES if model.hidden_dropout else 0.0
+        nodes.append(
+            elementwise(
+                "embedding_dropout", "residual", module="embedding", region=Region.SEQUENCE,
+                forward=(size * (2 if learned else 1), size + mask), backward=(size + mask, size),
+                replicated_parameters=float(model.max_position_embeddings * model.hidden_size) if learned else 0.0,
+                saves=(Tensor(name="embedding.mask", bytes=mask, region=Region.SEQUENCE, origin="embedding"),) if mask else (),
+            )
+        )
+    return LayerGraph(kind="embedding", nodes=tuple(nodes))
+
+
+def head(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
+    """Final norm, LM head and vocabulary-parallel cross entropy (Shoeybi 2019, section 3).
+
+    The loss follows Megatron-LM's unfused code on fp32 logits: cast 2→4 bytes; maximum (read); subtract, exponentiate,
+    normalise in place (read and write each); sum (read). Backward: scale in place, cast back.
+    Three all-reduces of one fp32 per token: maximum, target logit, sum.
+    """
+    logits = float(opts.tokens) * opts.vocab_size
+    tokens_fp32 = opts.tokens * 4.0
+    lm_head = linear(
+        "lm_head",
+        module="head",
+        region=Region.COLUMN,
+        tokens=opts.tokens,
+        inputs=model.hidden_size,
+        outputs=opts.vocab_size,
+        dtype="bf16" if opts.dtype not in ("fp16", "fp32", "tf32") else opts.dtype,
+        grad_bytes=opts.grad_bytes,
+        saves=(_activation("lm_head.input", opts.tokens * model.hidden_size, Region.SEQUENCE, "layernorm"),),
+    )
+    loss = elementwise(
+        "cross_entropy", "cross_entropy", module="head", region=Region.FEATURE,
+        forward=(logits * (2 + 4 + 4 + 4 + 4 + 4), logits * (4 + 4 + 4 + 4)),
+        backward=(logits * (4 + 4), logits * (4 + 2)),
+        kernels=(7, 3),
+        reductions=(tokens_fp32,) * 3,
+        saves=(Tensor(name="softmax_fp32", bytes=logits * 4, region=Region.FEATURE, origin="head"),),
+    )
+    return LayerGraph(kind="head", nodes=(_norm(model, opts, "final_norm"), lm_head, loss))

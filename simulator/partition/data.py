@@ -1,0 +1,109 @@
+"""Data parallelism and ZeRO-1: gradient buckets, their collectives, and the optimizer's share.
+
+Follows Megatron-LM's distributed data parallel: the first chunk of pipeline stage 0 is cut into buckets, every other
+chunk is one bucket. ZeRO-1 (the distributed optimizer) reduce-scatters gradients and all-gathers parameters;
+without it gradients are all-reduced and every replica steps the whole optimizer (Rajbhandari 2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simulator.graph.operators import DTYPE_BYTES, Collective, MemoryBound, Operator
+
+PARAMETER_BYTES = 2.0
+# Adam in mixed precision, bytes per parameter: reads main gradient, master weight and two moments (16), writes master,
+# moments (12) and the model's copy (2); the copy is a kernel of its own that reads the master weight again (4).
+ADAM_READ, ADAM_WRITE, COPY_READ = 16.0, 12.0, 4.0
+SGD_READ, SGD_WRITE = 8.0, 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """Gradients that travel together. ``first_layer`` is the chunk's layer whose backward completes the bucket."""
+
+    parameters: float
+    first_layer: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataParallel:
+    """The group over which gradients are reduced, and what it shards. ``replicas`` counts DP × CP."""
+
+    replicas: int
+    zero: int
+    grad_dtype: str
+    bucket_elements: float
+    optimizer: str
+    loss_scaling: bool  # fp16: gradients are unscaled and checked for infinities
+
+    @property
+    def grad_bytes(self) -> float:
+        """Bytes of one main gradient."""
+        return DTYPE_BYTES[self.grad_dtype]
+
+    @property
+    def shards(self) -> int:
+        """Into how many parts the optimizer state is divided."""
+        return self.replicas if self.zero >= 1 else 1
+
+    def buckets(self, layer_parameters: tuple[float, ...], *, cut: bool) -> tuple[Bucket, ...]:
+        """Buckets of a chunk in the order in which backward fills them (last layer first)."""
+        limit = max(self.bucket_elements, 1e6 * self.replicas) if cut else float("inf")
+        buckets: list[Bucket] = []
+        held = 0.0
+        for index in reversed(range(len(layer_parameters))):
+            held += layer_parameters[index]
+            if (held >= limit or index == 0) and held > 0:
+                buckets.append(Bucket(parameters=held, first_layer=index))
+                held = 0.0
+        return tuple(buckets)
+
+    def reduce_gradients(self, parameters: float, name: str) -> Collective | None:
+        """The reduction of one bucket, ``None`` without replicas."""
+        if self.replicas == 1:
+            return None
+        kind = "reduce_scatter" if self.zero >= 1 else "all_reduce"
+        size = parameters * self.grad_bytes
+        return Collective(name=f"{name}.grad_{kind}", kind=kind, axis="dp_cp", size_bytes=size)  # type: ignore[arg-type]
+
+    def gather_parameters(self, parameters: float, name: str) -> Collective | None:
+        """The gather of one bucket's updated parameters, ``None`` where every replica has updated them itself."""
+        if self.replicas == 1 or self.zero == 0:
+            return None
+        return Collective(
+            name=f"{name}.param_all_gather", kind="all_gather", axis="dp_cp", size_bytes=parameters * PARAMETER_BYTES
+        )
+
+    def before_reduction(self, parameters: float) -> tuple[Operator, ...]:
+        """Scaling by 1/replicas, on the whole buffer."""
+        if self.replicas == 1:
+            return ()
+        size = parameters * self.grad_bytes
+        return (MemoryBound(name="scale_gradients", kind="optimizer", read_bytes=size, write_bytes=size),)
+
+    def before_norm(self, parameters: float) -> tuple[Operator, ...]:
+        """From the reduced gradients to this rank's share of the norm (and fp16's unscaling)."""
+        size = parameters / self.shards * self.grad_bytes
+        norm = MemoryBound(name="grad_norm", kind="optimizer", read_bytes=size, write_bytes=0.0)
+        if not self.loss_scaling:
+            return (norm,)
+        return (MemoryBound(name="unscale", kind="optimizer", read_bytes=size, write_bytes=size), norm)
+
+    def after_norm(self, parameters: float) -> tuple[Operator, ...]:
+        """The optimizer on this rank's shard, the copy to the model's precision, and clearing the main gradients."""
+        shard = parameters / self.shards
+        adam = self.optimizer.startswith("adam")
+        read, write = (ADAM_READ, ADAM_WRITE) if adam else (SGD_READ, SGD_WRITE)
+        return (
+            MemoryBound(
+                name="optimizer", kind="optimizer", read_bytes=shard * read, write_bytes=shard * write
+            ),
+            MemoryBound(
+                name="copy_parameters", kind="optimizer", read_bytes=shard * COPY_READ,
+                write_bytes=shard * PARAMETER_BYTES,
+            ),
+            MemoryBound(
+                name="zero_gradients", kind="optimizer", read_bytes=0.0, write_bytes=parameters * self.grad_bytes
+            ),
+        )

@@ -1,0 +1,180 @@
+"""The whole division of a run: what each virtual stage computes, keeps, sends and reduces on one rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from simulator.graph.layer import LayerGraph
+from simulator.graph.operators import DTYPE_BYTES, Collective
+from simulator.graph.transformer import GraphOptions, dense_layer, embedding, head
+from simulator.partition.data import Bucket, DataParallel
+from simulator.partition.recompute import backward_segment, forward_segment, saved_bytes
+from simulator.partition.segment import Segment
+from simulator.partition.stages import Chunk, split_stages
+from simulator.partition.tensor import TensorParallel, shard
+from simulator.spec.model import ModelSpec
+from simulator.spec.run import Recompute, RunSpec
+
+VOCABULARY_MULTIPLE = 128  # Megatron-LM pads the vocabulary to a multiple of 128·tp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerShare:
+    """One rank's share of a layer, the embedding or the head, for one microbatch. Equal ``kind``: equal share."""
+
+    kind: str
+    forward: Segment
+    backward: Segment
+    parameters: float
+    replicated_parameters: float  # of them, held by every rank of the TP group
+    saved_bytes: float  # kept from forward to backward
+    working_bytes: float  # kept only while this layer's recomputed forward and its backward run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkShare:
+    """One rank's share of a virtual stage."""
+
+    index: int
+    layers: tuple[LayerShare, ...]
+    buckets: tuple[Bucket, ...]
+
+    @property
+    def parameters(self) -> float:
+        """Elements held by this rank."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def saved_bytes(self) -> float:
+        """Activations of one microbatch kept until its backward pass."""
+        return sum(layer.saved_bytes for layer in self.layers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """Everything the engine and the memory model need, with no time in it.
+
+    ``chunks`` are indexed by virtual stage. ``message_bytes`` is one boundary activation as a rank sends it;
+    ``message_gather`` is the all-gather that follows it where the receiver needs it whole.
+    """
+
+    chunks: tuple[ChunkShare, ...]
+    data: DataParallel
+    tensor: TensorParallel
+    message_bytes: float
+    message_gather: Collective | None
+    tied_embedding_bytes: float  # gradient that first and last stage sum each step; 0 when there is one stage
+    microbatches: int
+    padded_vocab_size: int
+
+
+def plan_run(run: RunSpec) -> RunPlan:
+    """Divides a run. Raises :class:`ValueError` where a split is impossible (the spec's rules catch these first)."""
+    p, t = run.parallelism, run.training
+    tp = TensorParallel(size=p.tp, sequence=run.sequence_parallel)
+    opts = GraphOptions(
+        batch=t.micro_batch_size,
+        seq=t.seq_length,
+        dtype=t.precision,
+        vocab_size=pad_vocabulary(run.model.vocab_size, p.tp),
+        flash=run.runtime.attention == "flash",
+        grad_bytes=DTYPE_BYTES[t.grad_dtype],
+    )
+    data = DataParallel(
+        replicas=run.dp * p.cp,
+        zero=p.zero,
+        grad_dtype=t.grad_dtype,
+        bucket_elements=run.runtime.ddp_bucket_elements,
+        optimizer=t.optimizer,
+        loss_scaling=t.precision == "fp16",
+    )
+    stages = split_stages(run.model.num_hidden_layers, p.pp, p.vp, p.stage_split)
+    chunks = tuple(
+        _share_chunk(index, chunk, run, opts, tp, data) for index, chunk in enumerate(stages)
+    )
+    boundary = opts.tokens * run.model.hidden_size * 2.0
+    scattered = tp.sequence or run.runtime.scatter_gather
+    tied = run.model.tie_word_embeddings and p.pp > 1
+    return RunPlan(
+        chunks=chunks,
+        data=data,
+        tensor=tp,
+        message_bytes=boundary / (tp.size if scattered else 1),
+        message_gather=_message_gather(boundary, tp, scattered),
+        tied_embedding_bytes=opts.vocab_size * run.model.hidden_size / tp.size * data.grad_bytes if tied else 0.0,
+        microbatches=run.microbatches,
+        padded_vocab_size=opts.vocab_size,
+    )
+
+
+def pad_vocabulary(vocab_size: int, tp: int) -> int:
+    """Rows of the embedding after padding to a multiple of 128·tp."""
+    multiple = VOCABULARY_MULTIPLE * tp
+    return -(-vocab_size // multiple) * multiple
+
+
+def _message_gather(boundary: float, tp: TensorParallel, scattered: bool) -> Collective | None:
+    """Scatter–gather p2p (Narayanan 2021, section 4.1): each rank sends 1/t, the receivers gather over NVLink."""
+    if not scattered or tp.sequence or tp.size == 1:
+        return None
+    return Collective(name="message.all_gather", kind="all_gather", axis="tp", size_bytes=boundary)
+
+
+def _share_chunk(
+    index: int, chunk: Chunk, run: RunSpec, opts: GraphOptions, tp: TensorParallel, data: DataParallel
+) -> ChunkShare:
+    layers: list[LayerShare] = []
+    if chunk.embedding:
+        layers.append(_share_end(embedding, run.model, opts, tp))
+    for position, _ in enumerate(chunk.layers):
+        full = _is_recomputed(run.training.recompute, position)
+        layers.append(_share_decoder_layer(run.model, opts, tp, run.training.recompute, full))
+    if chunk.loss:
+        last = _share_end(head, run.model, opts, tp)
+        if run.model.tie_word_embeddings and chunk.embedding:
+            last = replace(last, parameters=last.replicated_parameters)
+        layers.append(last)
+    buckets = data.buckets(tuple(layer.parameters for layer in layers), cut=index == 0)
+    return ChunkShare(index=index, layers=tuple(layers), buckets=buckets)
+
+
+def _is_recomputed(recompute: Recompute, position: int) -> bool:
+    """Whether full recompute covers a chunk's layer: all of them (uniform) or the first n (block)."""
+    if recompute.granularity != "full":
+        return False
+    return recompute.method == "uniform" or position < recompute.num_layers
+
+
+@lru_cache(maxsize=4096)
+def _share_end(
+    build: Callable[[ModelSpec, GraphOptions], LayerGraph], model: ModelSpec, opts: GraphOptions, tp: TensorParallel
+) -> LayerShare:
+    return _share_layer(build(model, opts), tp)
+
+
+@lru_cache(maxsize=4096)
+def _share_decoder_layer(
+    model: ModelSpec, opts: GraphOptions, tp: TensorParallel, recompute: Recompute, full: bool
+) -> LayerShare:
+    modules = frozenset(recompute.modules if recompute.granularity == "selective" else ())
+    return _share_layer(dense_layer(model, opts), tp, full=full, modules=modules)
+
+
+def _share_layer(
+    layer: LayerGraph, tp: TensorParallel, *, full: bool = False, modules: frozenset[str] = frozenset()
+) -> LayerShare:
+    nodes = tuple(shard(node, tp) for node in layer.nodes)
+    none: frozenset[str] = frozenset()
+    everything = saved_bytes(layer, nodes, tp, full=False, modules=none)
+    saved = saved_bytes(layer, nodes, tp, full=full, modules=modules)
+    return LayerShare(
+        kind=f"{layer.kind}+recompute" if full else layer.kind,
+        forward=forward_segment(nodes, tp),
+        backward=backward_segment(nodes, tp, full=full, modules=modules),
+        parameters=sum(node.parameters + node.replicated_parameters for node in nodes),
+        replicated_parameters=sum(node.replicated_parameters for node in nodes),
+        saved_bytes=saved,
+        working_bytes=everything - saved,
+    )

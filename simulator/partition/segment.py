@@ -1,0 +1,71 @@
+"""A rank's share of a layer: steps on streams, with the waits between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from simulator.graph.operators import Collective, Operator, SendRecv
+
+COMPUTE = "compute"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operator on one stream. It starts after the steps before it on its stream and after ``waits``.
+
+    ``waits`` are positions within the same segment. ``weight_gradient`` marks work that a zero-bubble schedule may
+    postpone.
+    """
+
+    op: Operator
+    stream: str
+    waits: tuple[int, ...] = ()
+    weight_gradient: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Steps in issue order. A segment starts with all streams idle and ends when all are idle again."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of one rank."""
+        return sum(step.op.flops for step in self.steps)
+
+
+@dataclass(slots=True)
+class SegmentBuilder:
+    """Collects steps; keeps track of what the next compute step must wait for."""
+
+    steps: list[Step] = field(default_factory=list)
+    last_compute: int | None = None
+    pending: tuple[int, ...] = ()  # communication that the next compute step on the data path needs
+
+    def compute(self, op: Operator, *, waits: tuple[int, ...] = (), weight_gradient: bool = False) -> int:
+        """Appends a kernel on the data path."""
+        self.steps.append(Step(op, COMPUTE, (*self.pending, *waits), weight_gradient))
+        self.pending = ()
+        self.last_compute = len(self.steps) - 1
+        return self.last_compute
+
+    def beside(self, op: Operator, *, waits: tuple[int, ...] = ()) -> int:
+        """Appends a kernel that does not wait for pending communication (it runs beside it)."""
+        self.steps.append(Step(op, COMPUTE, waits, True))
+        self.last_compute = len(self.steps) - 1
+        return self.last_compute
+
+    def communicate(self, op: Collective | SendRecv) -> int:
+        """Starts communication once the data path has produced its input; returns its position."""
+        after = self.pending if self.last_compute is None else (*self.pending, self.last_compute)
+        self.steps.append(Step(op, op.axis, after))
+        return len(self.steps) - 1
+
+    def exposed(self, op: Collective | SendRecv) -> None:
+        """Communication whose result the next kernel needs."""
+        self.pending = (self.communicate(op),)
+
+    def build(self) -> Segment:
+        """The finished segment."""
+        return Segment(tuple(self.steps))

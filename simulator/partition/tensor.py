@@ -1,0 +1,123 @@
+"""Tensor and sequence parallelism, Megatron's 1-D scheme (Shoeybi 2019; Korthikanti 2022, section 4.2).
+
+:func:`shard` gives one rank's share of a node; :func:`forward_steps` and :func:`backward_steps` put the collectives
+around it. With sequence parallelism the residual stream is split over tokens: gathered before a column-parallel GEMM,
+scattered after a row-parallel one. Without it a row-parallel GEMM ends in an all-reduce.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from simulator.graph.layer import Node, Region, Tensor
+from simulator.graph.operators import Attention, Collective, Gemm, KernelOp, MemoryBound
+from simulator.partition.segment import SegmentBuilder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorParallel:
+    """The size of the TP group and whether the residual stream is split over it."""
+
+    size: int
+    sequence: bool
+
+    def share(self, region: Region) -> int:
+        """Into how many parts the work of a region is divided."""
+        if region is Region.SEQUENCE:
+            return self.size if self.sequence else 1
+        if region is Region.EMBEDDING:
+            return 1  # every rank looks up every token; rows it does not hold are masked to zero
+        return self.size
+
+
+def shard(node: Node, tp: TensorParallel) -> Node:
+    """One rank's share of a node: its operators, parameters and saved tensors."""
+    if tp.size == 1:
+        return node
+    divided = 1 if node.region is Region.SEQUENCE else tp.size
+    return replace(
+        node,
+        forward=_shard_op(node.forward, node.region, tp),
+        input_gradient=tuple(_shard_op(op, node.region, tp) for op in node.input_gradient),
+        weight_gradient=tuple(_shard_op(op, node.region, tp) for op in node.weight_gradient),
+        parameters=node.parameters / divided,
+        saves=tuple(_shard_tensor(tensor, tp) for tensor in node.saves),
+    )
+
+
+def _shard_tensor(tensor: Tensor, tp: TensorParallel) -> Tensor:
+    return replace(tensor, bytes=tensor.bytes / tp.share(tensor.region))
+
+
+def _shard_op(op: KernelOp, region: Region, tp: TensorParallel) -> KernelOp:
+    t = tp.size
+    if isinstance(op, Gemm):
+        return replace(op, **_gemm_share(op, region, t))
+    if isinstance(op, Attention):
+        return replace(op, heads=op.heads // t, kv_heads=max(1, op.kv_heads // t))
+    if isinstance(op, MemoryBound):
+        share = tp.share(region)
+        # the bias of a row-parallel layer is added after the reduction: its gradient sums whole rows
+        share = (t if tp.sequence else 1) if region is Region.ROW else share
+        return replace(op, read_bytes=op.read_bytes / share, write_bytes=op.write_bytes / share)
+    raise TypeError(f"tensor parallelism does not know {type(op).__name__} {op.name!r}")
+
+
+def _gemm_share(op: Gemm, region: Region, t: int) -> dict[str, int]:
+    """Which dimension shrinks: the split feature is n forward, k in dgrad, m in wgrad (column); mirrored for rows."""
+    if region is Region.FEATURE:
+        return {"batch": op.batch // t}
+    column = region is Region.COLUMN
+    dimension = {
+        "forward": "n" if column else "k",
+        "dgrad": "k" if column else "n",
+        "wgrad": "m" if column else "n",
+    }[op.role]
+    return {dimension: getattr(op, dimension) // t}
+
+
+def _collective(kind: str, size: float, name: str) -> Collective:
+    return Collective(name=f"{name}.{kind}", kind=kind, axis="tp", size_bytes=size)  # type: ignore[arg-type]
+
+
+def forward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
+    """Appends a sharded node's forward work, collectives included; all of them are exposed."""
+    name = node.forward.name
+    if tp.size > 1 and tp.sequence and node.region is Region.COLUMN:
+        out.exposed(_collective("all_gather", node.boundary_bytes, name))
+    out.compute(node.forward)
+    if tp.size == 1:
+        return
+    if node.region in (Region.ROW, Region.EMBEDDING):
+        kind = "reduce_scatter" if tp.sequence else "all_reduce"
+        out.exposed(_collective(kind, node.boundary_bytes, name))
+    for size in node.reductions:
+        out.exposed(_collective("all_reduce", size, name))
+
+
+def backward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
+    """Appends a sharded node's gradients.
+
+    Column-parallel: the gather of the saved input hides behind the input gradient, the reduction of the input
+    gradient behind the weight gradient. Row-parallel: the gather of the output gradient is exposed.
+    """
+    split = tp.size > 1
+    name = node.forward.name
+    gathered: tuple[int, ...] = ()
+    if split and tp.sequence:
+        if node.region in (Region.ROW, Region.EMBEDDING):
+            out.exposed(_collective("all_gather", node.boundary_bytes, f"{name}.grad"))
+        elif node.region is Region.COLUMN:
+            gathered = (out.communicate(_collective("all_gather", node.boundary_bytes, f"{name}.input")),)
+    for op in node.input_gradient:
+        out.compute(op)
+    reduced: tuple[int, ...] = ()
+    if split and node.region is Region.COLUMN:
+        kind = "reduce_scatter" if tp.sequence else "all_reduce"
+        reduced = (out.communicate(_collective(kind, node.boundary_bytes, f"{name}.dgrad")),)
+    for op in node.weight_gradient:
+        if node.input_gradient:
+            out.beside(op, waits=gathered)
+        else:
+            out.compute(op, weight_gradient=True)
+    out.pending = (*out.pending, *reduced)
