@@ -1,1 +1,1 @@
-"""Which links does a message cross, and who shares them?"""
+"""Which links does a message cross, who shares them, and how long does it take?"""

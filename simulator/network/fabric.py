@@ -1,0 +1,192 @@
+"""Fitted coefficients of a machine's links: what the collectives cost beyond the datasheet.
+
+Two kinds of profile. A *scale-up* profile belongs to a generation of NVLink (or PCIe) and holds one curve per
+collective, algorithm and protocol inside a domain. A *scale-out* profile belongs to a kind of network
+and adds the latency of a hop between domains and the share of the NIC rate that is reached. Both are
+plain YAML with the source of the measurements and the error on rows the fit has not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from importlib import resources
+from math import inf
+from typing import Any, TypeVar
+
+from simulator.spec.cluster import ClusterSpec
+from simulator.spec.yaml_loader import read_yaml
+
+FORMAT_VERSION = 1
+_Curve = TypeVar("_Curve", "DomainCurve", "NetworkCurve")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainCurve:
+    """Time of one algorithm and protocol inside a scale-up domain.
+
+    t = base_s + hops·hop_s + wire/bandwidth + own/copy_bandwidth + ramp_s·wire/(wire + ramp_bytes),
+    where ``wire`` is what a rank puts on its links and ``own`` = size/ranks the share it only copies.
+    The last term is the pipeline filling up: its chunks grow with the message until they reach NCCL's
+    buffer size. A curve holds up to ``limit_bytes`` per rank: the library leaves the protocol there.
+    """
+
+    collective: str
+    algorithm: str
+    protocol: str
+    base_s: float
+    hop_s: float = 0.0
+    bandwidth: float = inf
+    copy_bandwidth: float = inf
+    ramp_s: float = 0.0
+    ramp_bytes: float = 1.0
+    limit_bytes: float = inf
+
+    def seconds(self, *, hops: float, wire_bytes: float, own_bytes: float) -> float:
+        """Time of a message that crosses ``hops`` links one after the other."""
+        filling = self.ramp_s * wire_bytes / (wire_bytes + self.ramp_bytes)
+        return (
+            self.base_s
+            + hops * self.hop_s
+            + wire_bytes / self.bandwidth
+            + own_bytes / self.copy_bandwidth
+            + filling
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkCurve:
+    """What crossing domains adds: ``base_s`` once, ``hop_s`` per hop, and ``efficiency`` of the NIC rate."""
+
+    collective: str
+    algorithm: str
+    protocol: str
+    base_s: float = 0.0
+    hop_s: float
+    efficiency: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleUpProfile:
+    """Curves of one scale-up generation, fitted on links of ``link_bandwidth`` bytes/s per direction."""
+
+    name: str
+    link_bandwidth: float
+    curves: tuple[DomainCurve, ...]
+    collective_sms: int = 16  # SMs a collective kernel occupies at full rate
+    random: float = 0.05
+    site: float = 0.05
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, collective: str) -> tuple[DomainCurve, ...]:
+        """The curves of one collective."""
+        return tuple(c for c in self.curves if c.collective == collective)
+
+    def on_link(self, bandwidth: float) -> ScaleUpProfile:
+        """The same software on links of another rate: bandwidths scale, latencies and copies do not."""
+        if bandwidth == self.link_bandwidth:
+            return self
+        scale = bandwidth / self.link_bandwidth
+        curves = tuple(replace(c, bandwidth=c.bandwidth * scale) for c in self.curves)
+        return replace(self, link_bandwidth=bandwidth, curves=curves)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleOutProfile:
+    """Curves of one kind of network between domains."""
+
+    name: str
+    curves: tuple[NetworkCurve, ...]
+    static_routing_efficiency: float = 1.0  # share left by hash collisions when routing is not adaptive
+    random: float = 0.1
+    site: float = 0.15
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, collective: str) -> tuple[NetworkCurve, ...]:
+        """The curves of one collective."""
+        return tuple(c for c in self.curves if c.collective == collective)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FabricProfile:
+    """Everything fitted that a cluster's collectives need."""
+
+    scale_up: ScaleUpProfile
+    scale_out: ScaleOutProfile
+
+    @property
+    def name(self) -> str:
+        """Both parts, scale-up first."""
+        return f"{self.scale_up.name} + {self.scale_out.name}"
+
+
+def fabric_for(cluster: ClusterSpec) -> FabricProfile:
+    """The profiles of a cluster: its own ``fabric`` between nodes, else the default of its link kind."""
+    scale_up = load_scale_up(_default_scale_up(cluster))
+    scale_out = load_scale_out(cluster.fabric or _default_scale_out(cluster))
+    return FabricProfile(scale_up=scale_up.on_link(cluster.scale_up.link.bandwidth), scale_out=scale_out)
+
+
+def load_fabric_profile(name: str, cluster: ClusterSpec) -> FabricProfile:
+    """The scale-out profile ``name`` with the scale-up profile of the cluster's own domain."""
+    return replace(fabric_for(cluster), scale_out=load_scale_out(name))
+
+
+@cache
+def load_scale_up(name: str) -> ScaleUpProfile:
+    """Read ``hardware_profiles/fabrics/scale_up/NAME.yaml``."""
+    data = _read("scale_up", name)
+    profile: ScaleUpProfile = _build(ScaleUpProfile, DomainCurve, data)
+    return profile
+
+
+@cache
+def load_scale_out(name: str) -> ScaleOutProfile:
+    """Read ``hardware_profiles/fabrics/scale_out/NAME.yaml``."""
+    data = _read("scale_out", name)
+    profile: ScaleOutProfile = _build(ScaleOutProfile, NetworkCurve, data)
+    return profile
+
+
+def fabric_names(kind: str) -> tuple[str, ...]:
+    """The shipped profiles of a kind, ``scale_up`` or ``scale_out``."""
+    folder = resources.files("hardware_profiles") / "fabrics" / kind
+    return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
+
+
+def _read(kind: str, name: str) -> dict[str, Any]:
+    path = resources.files("hardware_profiles") / "fabrics" / kind / f"{name}.yaml"
+    if not path.is_file():
+        raise ValueError(f"no {kind} fabric profile {name!r}; there are {', '.join(fabric_names(kind))}")
+    data: dict[str, Any] = read_yaml(path).plain()
+    version = data.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{path}: format_version {version!r}; this release reads {FORMAT_VERSION}")
+    return data
+
+
+def _build(profile_type: type[Any], curve_type: type[_Curve], data: dict[str, Any]) -> Any:
+    curves: list[_Curve] = []
+    for collective, rows in data.pop("curves").items():
+        curves.extend(curve_type(collective=collective, **row) for row in rows)
+    known = {f.name for f in fields(profile_type)}
+    unknown = set(data) - known
+    if unknown:
+        raise ValueError(f"fabric profile {data.get('name')!r}: unknown keys {sorted(unknown)}")
+    return profile_type(curves=tuple(curves), **data)
+
+
+def _default_scale_up(cluster: ClusterSpec) -> str:
+    link = cluster.scale_up.link
+    if link.kind != "nvlink":
+        return "pcie"
+    generations = {"volta": "nvlink3-ampere", "ampere": "nvlink3-ampere", "hopper": "nvlink4-hopper"}
+    return generations.get(cluster.device.architecture, "nvlink5-blackwell")
+
+
+def _default_scale_out(cluster: ClusterSpec) -> str:
+    kind = cluster.scale_out.link.kind
+    return {"efa": "efa", "slingshot": "slingshot", "roce": "roce", "ethernet": "ethernet"}.get(
+        kind, "infiniband"
+    )

@@ -1,0 +1,129 @@
+"""What any network must obey, whatever its coefficients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulator.network.collectives import COLLECTIVES, Network
+from simulator.network.placement import Placement
+from simulator.spec.cluster import Tier
+
+KINDS = st.sampled_from(COLLECTIVES)
+SIZES = st.floats(1.0, 1e11)
+BUS_FACTOR = {"all_gather": 1, "reduce_scatter": 1, "all_to_all": 1}
+ARCHITECTURES = st.sampled_from(
+    [("ampere", 300e9), ("hopper", 450e9), ("blackwell", 900e9), ("hopper", 200e9)]
+)
+
+
+def over(cluster: Any, ranks: int) -> Network:
+    return Network(cluster, Placement(cluster, dp=ranks))
+
+
+def test_a_group_of_one_takes_no_time(make_cluster: Any) -> None:
+    network = over(make_cluster(), 1)
+    assert network.collective("all_reduce", 1e9, "dp").seconds == 0.0
+    assert network.send_recv(1e6).seconds == 0.0
+
+
+@given(kind=KINDS, size=SIZES, growth=st.floats(1.0, 100.0), ranks=st.sampled_from([2, 4, 8, 16, 64]))
+def test_time_grows_with_bytes(make_cluster: Any, kind: Any, size: float, growth: float, ranks: int) -> None:
+    network = over(make_cluster(), ranks)
+    small, large = (network.collective(kind, s, "dp").seconds for s in (size, size * growth))
+    assert small <= large * (1 + 1e-12)
+
+
+@given(kind=st.sampled_from(sorted(BUS_FACTOR)), size=SIZES, machine=ARCHITECTURES, n=st.integers(2, 8))
+def test_bus_bandwidth_stays_below_the_link(
+    make_cluster: Any, kind: Any, size: float, machine: tuple[Any, float], n: int
+) -> None:
+    architecture, rate = machine
+    seconds = (
+        over(make_cluster(architecture=architecture, nvlink=rate), n).collective(kind, size, "dp").seconds
+    )
+    assert size * (n - 1) / n / seconds <= rate
+
+
+@given(kind=KINDS, size=SIZES, ranks=st.sampled_from([16, 128]))
+def test_bus_bandwidth_between_nodes_stays_below_the_nics(
+    make_cluster: Any, kind: Any, size: float, ranks: int
+) -> None:
+    seconds = over(make_cluster(), ranks).collective(kind, size, "dp").seconds
+    assert size * (ranks - 8) / ranks / seconds <= 8 * 50e9 * (1 if kind != "all_to_all" else 1 / 8) * 1.0001
+
+
+@given(
+    kind=KINDS,
+    size=SIZES,
+    faster=st.floats(1.0, 8.0),
+    ranks=st.sampled_from([2, 8, 16, 64]),
+    architecture=st.sampled_from(["ampere", "hopper", "blackwell"]),
+)
+def test_a_faster_link_is_never_slower(
+    make_cluster: Any, *, kind: Any, size: float, faster: float, ranks: int, architecture: Any
+) -> None:
+    base = over(make_cluster(architecture=architecture), ranks).collective(kind, size, "dp").seconds
+    for change in ({"nvlink": 450e9 * faster}, {"nic": 50e9 * faster}):
+        better = over(make_cluster(architecture=architecture, **change), ranks)
+        assert better.collective(kind, size, "dp").seconds <= base * (1 + 1e-12)
+
+
+@given(kind=KINDS, size=SIZES, sms=st.integers(1, 32))
+def test_fewer_sms_are_never_faster(make_cluster: Any, kind: Any, size: float, sms: int) -> None:
+    network = over(make_cluster(), 8)
+    assert (
+        network.collective(kind, size, "dp", sms=sms).seconds >= network.collective(kind, size, "dp").seconds
+    )
+
+
+def test_oversubscription_slows_what_crosses_it(make_cluster: Any) -> None:
+    def seconds(kind: Any, oversubscription: float) -> float:
+        tiers = (Tier(name="leaf", nodes=4), Tier(name="spine", oversubscription=oversubscription))
+        return over(make_cluster(tiers=tiers), 128).collective(kind, 1e9, "dp").seconds
+
+    assert seconds("all_to_all", 4.0) > 2.5 * seconds("all_to_all", 1.0)
+    # a ring lets one NIC's worth in four out of a leaf of four nodes: four-to-one uplinks just carry it
+    assert seconds("all_gather", 4.0) == pytest.approx(seconds("all_gather", 1.0))
+    assert seconds("all_gather", 16.0) > seconds("all_gather", 1.0)
+
+
+def test_switch_reduction_is_used_only_where_the_switch_has_it(make_cluster: Any) -> None:
+    with_nvls = over(make_cluster(multicast=True), 8).collective("all_reduce", 1e9, "dp")
+    without = over(make_cluster(multicast=False), 8).collective("all_reduce", 1e9, "dp")
+    assert (with_nvls.algorithm, without.algorithm) == ("nvls", "ring")
+    assert with_nvls.seconds < without.seconds
+
+
+def test_sharp_is_used_only_where_the_network_has_it(make_cluster: Any) -> None:
+    plain = over(make_cluster(), 1024).collective("all_reduce", 1e9, "dp")
+    sharp = over(make_cluster(sharp=True), 1024).collective("all_reduce", 1e9, "dp")
+    assert plain.algorithm != "collnet"
+    assert sharp.algorithm == "collnet"
+    assert sharp.seconds < plain.seconds
+
+
+def test_messages_between_stages_follow_the_hop(make_cluster: Any) -> None:
+    cluster = make_cluster()
+    inside = Network(cluster, Placement(cluster, tp=2, pp=4)).send_recv(64e6).seconds
+    across = Network(cluster, Placement(cluster, tp=8, pp=4)).send_recv(64e6).seconds
+    assert across > 64e6 / 50e9
+    assert inside < across / 3
+
+
+def test_node_limited_dispatch_saves_network_bytes(make_cluster: Any) -> None:
+    cluster = make_cluster()
+    network = Network(cluster, Placement(cluster, dp=64, ep=64))
+    size = 4096 * 8 * 7168 * 2.0  # 4,096 tokens, eight copies of 7,168 bf16 values
+    assert (
+        network.node_limited_all_to_all(size, "ep", copies=8, limit=4).seconds
+        < network.collective("all_to_all", size, "ep").seconds / 1.5
+    )
+
+
+def test_unknown_collectives_are_named(make_cluster: Any) -> None:
+    with pytest.raises(ValueError, match="all_reduce"):
+        over(make_cluster(), 8).collective("allreduce", 1.0, "dp")  # type: ignore[arg-type]
