@@ -7,9 +7,37 @@ and is read by :mod:`simulator.cost` and :mod:`simulator.network`: facts and fit
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, TypeAlias
 
 from pydantic import ConfigDict
+
+from simulator.spec.fields import (
+    Bytes,
+    BytesPerSecond,
+    Choice,
+    Count,
+    CountOrZero,
+    Flag,
+    FlopPerSecond,
+    Hertz,
+    Number,
+    Quantity,
+    Real,
+    Seconds,
+    Text,
+    Watts,
+)
+
+Architecture: TypeAlias = Annotated[str, Choice(("volta", "ampere", "hopper", "blackwell", "tpu", "other"))]
+PeakPrecision: TypeAlias = Annotated[
+    str, Choice(("fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp6", "fp4", "int8"))
+]
+LinkKind: TypeAlias = Annotated[
+    str, Choice(("nvlink", "pcie", "infiniband", "roce", "efa", "slingshot", "c2c", "ici", "ethernet"))
+]
+Topology: TypeAlias = Annotated[str, Choice(("switch", "bridge", "mesh", "pcie", "torus"))]
+PositiveBytes: TypeAlias = Annotated[float, Quantity("bytes", positive=True)]
+Bandwidth: TypeAlias = Annotated[float, Quantity("bytes/s", positive=True)]
 
 FORBID = ConfigDict(extra="forbid")
 
@@ -20,21 +48,21 @@ class DeviceSpec:
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
-    name: str
-    title: str = ""
-    aliases: tuple[str, ...] = ()
-    architecture: Literal["volta", "ampere", "hopper", "blackwell", "tpu", "other"] = "other"
-    peak_flops: dict[str, float]  # keys: fp32 tf32 fp16 bf16 fp8 fp4
-    peak_flops_sparse: dict[str, float] = field(default_factory=dict)
-    memory_bytes: float
-    memory_bandwidth: float  # bytes/s
-    l2_bytes: float = 0.0
-    sm_count: int
-    boost_hz: float = 0.0
-    tdp_w: float = 0.0
-    kernels: str = ""  # name of the fitted kernel profile; "": the device's own name
-    sources: dict[str, str] = field(default_factory=dict)  # fact -> public source
-    notes: str = ""
+    name: Text
+    title: Text = ""
+    aliases: tuple[Text, ...] = ()
+    architecture: Architecture = "other"
+    peak_flops: dict[PeakPrecision, FlopPerSecond]
+    peak_flops_sparse: dict[PeakPrecision, FlopPerSecond] = field(default_factory=dict)
+    memory_bytes: PositiveBytes
+    memory_bandwidth: Bandwidth
+    l2_bytes: Bytes = 0.0
+    sm_count: Count
+    boost_hz: Hertz = 0.0
+    tdp_w: Watts = 0.0
+    kernels: Text = ""  # name of the fitted kernel profile; "": the device's own name
+    sources: dict[str, Text] = field(default_factory=dict)  # fact -> public source
+    notes: Text = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +71,12 @@ class LinkSpec:
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
-    name: str
-    kind: Literal["nvlink", "pcie", "infiniband", "roce", "efa", "slingshot", "c2c", "ici", "ethernet"]
-    bandwidth: float  # bytes/s in one direction, per GPU for NVLink, per NIC or slot otherwise
-    latency_s: float
-    source: str = ""
-    notes: str = ""
+    name: Text
+    kind: LinkKind
+    bandwidth: Bandwidth  # in one direction, per GPU for NVLink, per NIC or slot otherwise
+    latency_s: Seconds
+    source: Text = ""
+    notes: Text = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +86,9 @@ class ScaleUp:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     link: LinkSpec
-    domain_size: int  # GPUs that reach each other over this link
-    topology: Literal["switch", "bridge", "mesh", "pcie", "torus"] = "switch"
-    multicast: bool = False  # in-switch reduction and multicast (NVLS)
+    domain_size: Count  # GPUs that reach each other over this link
+    topology: Topology = "switch"
+    multicast: Flag = False  # in-switch reduction and multicast (NVLS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +97,10 @@ class Tier:
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
-    name: str
-    nodes: int = 0
-    oversubscription: float = 1.0
-    latency_s: float = 0.0
+    name: Text
+    nodes: CountOrZero = 0
+    oversubscription: Annotated[float, Number(1.0)] = 1.0
+    latency_s: Seconds = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +110,11 @@ class ScaleOut:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     link: LinkSpec
-    nics_per_node: int
-    rail_optimised: bool = True
+    nics_per_node: Count
+    rail_optimised: Flag = True
     tiers: tuple[Tier, ...] = ()
-    adaptive_routing: bool = True
-    in_network_reduction: bool = False  # SHARP
+    adaptive_routing: Flag = True
+    in_network_reduction: Flag = False  # SHARP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +124,11 @@ class Host:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     link: LinkSpec  # GPU to CPU: PCIe or C2C
-    kernel_launch_s: float = 4e-6  # host time to launch one kernel without CUDA graphs
-    cpu: str = ""
-    memory_bytes: float = 0.0
-    memory_bandwidth: float = 0.0
-    nvme_bandwidth: float = 0.0
+    kernel_launch_s: Seconds = 4e-6  # host time to launch one kernel without CUDA graphs
+    cpu: Text = ""
+    memory_bytes: Bytes = 0.0
+    memory_bandwidth: BytesPerSecond = 0.0
+    nvme_bandwidth: BytesPerSecond = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,15 +137,16 @@ class ClusterSpec:
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
-    name: str
-    title: str = ""
+    name: Text
+    title: Text = ""
+    default_for: Text = ""  # the device that stands for this cluster where a cluster is asked for
     device: DeviceSpec
-    gpus_per_node: int
+    gpus_per_node: Count
     scale_up: ScaleUp
     scale_out: ScaleOut
     host: Host
-    fabric: str = ""  # name of the fitted fabric profile; "": defaults by link kind
-    max_gpus: int = 0  # 0: unlimited
-    price_per_gpu_hour: float = 0.0
-    sources: dict[str, str] = field(default_factory=dict)
-    notes: str = ""
+    fabric: Text = ""  # name of the fitted fabric profile; "": defaults by link kind
+    max_gpus: CountOrZero = 0  # 0: unlimited
+    price_per_gpu_hour: Real = 0.0
+    sources: dict[str, Text] = field(default_factory=dict)
+    notes: Text = ""

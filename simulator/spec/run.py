@@ -3,14 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, TypeAlias
 
 from pydantic import ConfigDict
 
 from simulator.spec.cluster import FORBID, ClusterSpec
+from simulator.spec.fields import (
+    Choice,
+    Count,
+    CountOrZero,
+    Flag,
+    FlagOrAuto,
+    Integer,
+    Number,
+    Permutation,
+    Ratio,
+    Real,
+    Seconds,
+    Text,
+)
 from simulator.spec.model import ModelSpec
 
-Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4"]
+SCHEDULES = (
+    *("gpipe", "1f1b", "looped-bfs", "interleaved-1f1b", "interleaved-zb", "zb-v", "zb-h1", "zb-h2"),
+    *("dualpipe", "dualpipev", "pipedream", "pipedream-2bw", "forward-only"),
+)
+RECOMPUTE_MODULES = (
+    "core_attn",
+    "mlp",
+    "moe",
+    "moe_act",
+    "layernorm",
+    "mla_up_proj",
+    "shared_experts",
+)  # Megatron's
+
+Precision: TypeAlias = Annotated[str, Choice(("fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4"))]
+ZeroStage: TypeAlias = Annotated[int, Integer(0, 3)]
+StageSplit: TypeAlias = Annotated[str, Choice(("equal", "embedding-and-loss-as-layers"))]
+Granularity: TypeAlias = Annotated[str, Choice(("none", "selective", "full"))]
+RecomputeModule: TypeAlias = Annotated[str, Choice(RECOMPUTE_MODULES)]
+RankOrder: TypeAlias = Annotated[str, Permutation(("tp", "cp", "ep", "dp", "pp"))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,17 +52,17 @@ class Parallelism:
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
-    tp: int = 1
-    pp: int = 1
-    vp: int = 1  # model chunks per pipeline rank
-    cp: int = 1
-    ep: int = 1
-    etp: int = 0  # expert tensor parallel; 0: same as tp
-    dp: int = 0  # 0: derived
-    sequence_parallel: bool | None = None  # None: on when tp > 1
-    zero: Literal[0, 1, 2, 3] = 1
-    schedule: str = ""  # "": 1f1b, or interleaved-1f1b when vp > 1
-    stage_split: Literal["equal", "embedding-and-loss-as-layers"] = "equal"
+    tp: Count = 1
+    pp: Count = 1
+    vp: Count = 1  # model chunks per pipeline rank
+    cp: Count = 1
+    ep: Count = 1
+    etp: CountOrZero = 0  # expert tensor parallel; 0: same as tp
+    dp: CountOrZero = 0  # 0: derived
+    sequence_parallel: FlagOrAuto = None  # None: on when tp > 1
+    zero: ZeroStage = 1
+    schedule: Annotated[str, Choice(("", *SCHEDULES))] = ""  # "": 1f1b, or interleaved-1f1b when vp > 1
+    stage_split: StageSplit = "equal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +71,10 @@ class Recompute:
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
-    granularity: Literal["none", "selective", "full"] = "none"
-    method: Literal["uniform", "block"] = "uniform"  # full only
-    num_layers: int = 1  # uniform: layers per checkpointed unit; block: layers recomputed per chunk
-    modules: tuple[str, ...] = ("core_attn",)  # selective only
+    granularity: Granularity = "none"
+    method: Annotated[str, Choice(("uniform", "block"))] = "uniform"  # full only
+    num_layers: Count = 1  # uniform: layers per checkpointed unit; block: layers recomputed per chunk
+    modules: tuple[RecomputeModule, ...] = ("core_attn",)  # selective only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +83,12 @@ class Training:
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
-    seq_length: int
-    micro_batch_size: int
-    global_batch_size: int
+    seq_length: Count
+    micro_batch_size: Count
+    global_batch_size: Count
     precision: Precision = "bf16"
-    grad_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
-    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    grad_dtype: Annotated[str, Choice(("fp32", "bf16", "fp16"))] = "fp32"
+    optimizer: Annotated[str, Choice(("adam", "adamw", "sgd"))] = "adamw"
     recompute: Recompute = field(default_factory=Recompute)
 
 
@@ -65,14 +98,15 @@ class Runtime:
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
-    attention: Literal["flash", "unfused"] = "flash"
-    tp_overlap: bool = False  # GEMMs overlapped with their own TP collectives (user buffers)
-    overlap_grad_reduce: bool = True
-    overlap_param_gather: bool = True
-    overlap_p2p: bool | None = None  # None: on for interleaved schedules, as Megatron does
-    cuda_graphs: Literal["none", "layer", "full"] = "none"
-    rank_order: str = "tp-cp-ep-dp-pp"
-    ddp_bucket_elements: float = 40e6
+    attention: Annotated[str, Choice(("flash", "unfused"))] = "flash"
+    tp_overlap: Flag = False  # GEMMs overlapped with their own TP collectives (user buffers)
+    overlap_grad_reduce: Flag = True
+    overlap_param_gather: Flag = True
+    overlap_p2p: FlagOrAuto = None  # None: on for interleaved schedules, as Megatron does
+    scatter_gather: Flag = False  # p2p in 1/tp pieces without SP (Narayanan 2021, section 4.1)
+    cuda_graphs: Annotated[str, Choice(("none", "layer", "full"))] = "none"
+    rank_order: RankOrder = "tp-cp-ep-dp-pp"
+    ddp_bucket_elements: Annotated[float, Number(1.0)] = 40e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +115,9 @@ class Simulation:
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
-    detail: Literal["block", "operator"] = "block"
-    ranks: Literal["classes", "all"] = "classes"
-    seed: int = 0
+    detail: Annotated[str, Choice(("block", "operator"))] = "block"
+    ranks: Annotated[str, Choice(("classes", "all"))] = "classes"
+    seed: CountOrZero = 0
     flops_convention: str = "megatron"
 
 
@@ -93,12 +127,12 @@ class Published:
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
-    source: str
-    step_time_s: float = 0.0
-    model_tflops_per_gpu: float = 0.0
-    mfu: float = 0.0
-    flops_convention: str = ""
-    notes: str = ""
+    source: Text
+    step_time_s: Seconds = 0.0
+    model_tflops_per_gpu: Real = 0.0
+    mfu: Ratio = 0.0
+    flops_convention: Text = ""
+    notes: Text = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,15 +143,15 @@ class RunSpec:
 
     model: ModelSpec
     cluster: ClusterSpec
-    gpus: int
+    gpus: Count
     parallelism: Parallelism
     training: Training
     runtime: Runtime = field(default_factory=Runtime)
     simulation: Simulation = field(default_factory=Simulation)
-    name: str = ""
-    description: str = ""
+    name: Text = ""
+    description: Text = ""
     published: Published | None = None
-    assumptions: tuple[str, ...] = ()
+    assumptions: tuple[Text, ...] = ()
 
     @property
     def dp(self) -> int:

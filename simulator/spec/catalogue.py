@@ -1,0 +1,110 @@
+"""The YAML that ships with stepcast, found by name: models, clusters, devices, links and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from simulator.spec.errors import Problem, SpecError, nearest
+from simulator.spec.yaml_loader import Node, read_yaml
+
+Kind: TypeAlias = Literal["runs", "models", "clusters", "devices", "links"]
+
+FOLDERS: dict[Kind, tuple[str, str]] = {
+    "runs": ("workloads", "runs"),
+    "models": ("workloads", "models"),
+    "clusters": ("hardware_profiles", "clusters"),
+    "devices": ("hardware_profiles", "devices"),
+    "links": ("hardware_profiles", "links"),
+}
+
+
+def names(kind: Kind) -> list[str]:
+    """Every name of a kind that ships."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in _entries(kind))
+
+
+def aliases() -> dict[str, str]:
+    """The short names of devices, such as ``h100``, and the devices they stand for."""
+    return {str(alias): name for name, device in _read_all("devices") for alias in _list(device, "aliases")}
+
+
+def read(kind: Kind, name: str, *, origin: Node) -> Node:
+    """The document a reference names; ``origin`` is the node that holds the name.
+
+    ``name`` is one that ships, an alias of a device, a device where a cluster is asked for (its default cluster) or a
+    cluster where a device is (the cluster's own), or a path to a YAML file relative to the file it is written in.
+
+    Raises SpecError without a key path when nothing is found.
+    """
+    if is_path(name):
+        return read_yaml(Path(origin.file).parent / Path(name).expanduser())
+    wanted = name.casefold()
+    shipped = _entry(kind, wanted)
+    if shipped is None and kind == "devices":
+        shipped = _entry(kind, aliases().get(wanted, ""))
+    if shipped is not None:
+        return read_yaml(shipped)
+    if kind == "clusters":
+        return _cluster_of_device(name, wanted)
+    if kind == "devices" and (cluster := _entry("clusters", wanted)) is not None:
+        device = read_yaml(cluster).child("device")
+        if device is not None:
+            return read(kind, device.value, origin=device) if isinstance(device.value, str) else device
+    raise _unknown(kind, name)
+
+
+def is_path(name: str) -> bool:
+    """Whether a reference is a path rather than a name."""
+    return name.endswith((".yaml", ".yml")) or "/" in name
+
+
+def _cluster_of_device(name: str, wanted: str) -> Node:
+    """The cluster that stands for a device: the one that says so, or the only one that holds it."""
+    device = wanted if _entry("devices", wanted) is not None else aliases().get(wanted, "")
+    if not device:
+        raise _unknown("clusters", name)
+    holders = [(name, node) for name, node in _read_all("clusters") if _text(node, "device") == device]
+    chosen = [node for _, node in holders if _text(node, "default_for") == device]
+    if len(chosen) != 1 and len(holders) == 1:
+        chosen = [holders[0][1]]
+    if len(chosen) == 1:
+        return chosen[0]
+    rule = f"the device {device} has no default cluster; a cluster is needed"
+    raise SpecError(Problem(value=name, rule=rule, suggestion=nearest("", [name for name, _ in holders])))
+
+
+def _unknown(kind: Kind, name: str) -> SpecError:
+    known = names(kind)
+    if kind in {"clusters", "devices"}:
+        known += [*aliases(), *(names("devices") if kind == "clusters" else names("clusters"))]
+    rule = f"must name one of the {len(names(kind))} {kind} of {'/'.join(FOLDERS[kind])}, or a .yaml file"
+    return SpecError(Problem(value=name, rule=rule, suggestion=nearest(name, known)))
+
+
+def _entries(kind: Kind) -> Iterator[Traversable]:
+    package, folder = FOLDERS[kind]
+    root = resources.files(package).joinpath(folder)
+    return (entry for entry in root.iterdir() if entry.name.endswith(".yaml")) if root.is_dir() else iter(())
+
+
+def _entry(kind: Kind, name: str) -> Traversable | None:
+    return next((entry for entry in _entries(kind) if entry.name.casefold() == f"{name}.yaml"), None)
+
+
+def _read_all(kind: Kind) -> Iterator[tuple[str, Node]]:
+    for entry in sorted(_entries(kind), key=lambda entry: entry.name):
+        yield entry.name.removesuffix(".yaml"), read_yaml(entry)
+
+
+def _text(node: Node, key: str) -> str:
+    child = node.child(key)
+    return child.value if child is not None and isinstance(child.value, str) else ""
+
+
+def _list(node: Node, key: str) -> Iterable[object]:
+    child = node.child(key)
+    return [item.value for item in child.value] if child is not None and isinstance(child.value, list) else ()

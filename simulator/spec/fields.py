@@ -1,0 +1,222 @@
+"""The types of the fields of a run file: what each accepts, declared beside the field.
+
+Every validator refuses through :func:`refused`, so that a message always has a rule and, where one can be named, the
+nearest valid choice.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, NoReturn, TypeAlias
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from simulator.spec.errors import listed, nearest
+from simulator.spec.units import DIMENSIONS, UnitError, parse_quantity
+
+REFUSED: Final = "refused"  # the pydantic error type that carries our rule and suggestion
+
+
+def refused(rule: str, suggestion: str = "") -> NoReturn:
+    """End a validation with a rule in words and the nearest valid choice."""
+    raise PydanticCustomError(REFUSED, "{rule}", {"rule": rule, "suggestion": suggestion})
+
+
+@dataclass(frozen=True)
+class Accepts:
+    """What a field accepts; put into ``Annotated`` it is the field's only validator."""
+
+    @abstractmethod
+    def check(self, value: Any) -> Any:
+        """The value to store; raises through :func:`refused`."""
+
+    @property
+    @abstractmethod
+    def meaning(self) -> str:
+        """What may be written, for the table of keys."""
+
+    @property
+    def unit(self) -> str:
+        """The SI unit of the stored value."""
+        return ""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.check)
+
+
+@dataclass(frozen=True)
+class Quantity(Accepts):
+    """A number in SI, or a text with a unit of this dimension (a key of :data:`DIMENSIONS`); never negative."""
+
+    dimension: str
+    positive: bool = False
+
+    def check(self, value: Any) -> float:
+        try:
+            number = parse_quantity(value, self.dimension)
+        except UnitError as error:
+            refused(error.rule, error.hint)
+        if number < 0 or (self.positive and number == 0):
+            refused("must be more than zero" if self.positive else "must not be negative")
+        if self.dimension == "ratio" and number > 1:
+            refused("must be between 0 and 1 (100 %)", f"{number:g} %" if number <= 100 else "")
+        return number
+
+    @property
+    def meaning(self) -> str:
+        return f"a quantity: {DIMENSIONS[self.dimension].example}"
+
+    @property
+    def unit(self) -> str:
+        return DIMENSIONS[self.dimension].symbol
+
+
+@dataclass(frozen=True)
+class Number(Accepts):
+    """A finite number without a unit, at least ``least``."""
+
+    least: float = 0.0
+
+    def check(self, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            refused("must be a number without a unit", _unquoted(value))
+        if value < self.least:
+            refused(f"must be at least {self.least:g}")
+        return float(value)
+
+    @property
+    def meaning(self) -> str:
+        return f"a number, at least {self.least:g}"
+
+
+@dataclass(frozen=True)
+class Integer(Accepts):
+    """A whole number from ``least`` to ``most``; 2048.0 is one, ``true`` and "2k" are not."""
+
+    least: int
+    most: int | None = None
+
+    def check(self, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            refused("must be a whole number", _unquoted(value))
+        if not (math.isfinite(value) and value == int(value)):
+            refused(
+                "must be a whole number", str(max(self.least, round(value))) if math.isfinite(value) else ""
+            )
+        if value < self.least:
+            refused(f"must be at least {self.least}", str(self.least))
+        if self.most is not None and value > self.most:
+            refused(f"must be at most {self.most}", str(self.most))
+        return int(value)
+
+    @property
+    def meaning(self) -> str:
+        most = "" if self.most is None else f", at most {self.most}"
+        return f"a whole number, at least {self.least}{most}"
+
+
+@dataclass(frozen=True)
+class Boolean(Accepts):
+    """``true`` or ``false``, nothing else; ``null`` where the software decides."""
+
+    optional: bool = False
+
+    def check(self, value: Any) -> bool | None:
+        if isinstance(value, bool) or (value is None and self.optional):
+            return value
+        word = str(value).lower()
+        meant = (
+            "true" if word in {"on", "yes", "y", "1"} else "false" if word in {"off", "no", "n", "0"} else ""
+        )
+        refused(
+            "must be true or false" + (" (or null: as the software does)" if self.optional else ""), meant
+        )
+
+    @property
+    def meaning(self) -> str:
+        return "true or false"
+
+
+@dataclass(frozen=True)
+class String(Accepts):
+    """Text. A number must be quoted to be one, so that nothing is read differently from how it was meant."""
+
+    def check(self, value: Any) -> str:
+        if isinstance(value, str):
+            return value
+        refused(
+            "must be text",
+            f'"{value}"' if isinstance(value, int | float) and not isinstance(value, bool) else "",
+        )
+
+    @property
+    def meaning(self) -> str:
+        return "text"
+
+
+@dataclass(frozen=True)
+class Choice(Accepts):
+    """One of a few names."""
+
+    names: tuple[str, ...]
+
+    def check(self, value: Any) -> str:
+        if isinstance(value, str) and value in self.names:
+            return value
+        word = {None: "none", True: "true", False: "false"}.get(value, str(value)) if _simple(value) else ""
+        shown = [name for name in self.names if name]
+        refused(f"must be one of {', '.join(shown)}", nearest(word, shown, few=0))
+
+    @property
+    def meaning(self) -> str:
+        return listed(name for name in self.names if name)
+
+
+@dataclass(frozen=True)
+class Permutation(Accepts):
+    """Every one of some words, in any order, joined by hyphens."""
+
+    words: tuple[str, ...]
+
+    def check(self, value: Any) -> str:
+        if isinstance(value, str) and sorted(value.split("-")) == sorted(self.words):
+            return value
+        refused(f"must hold each of {', '.join(self.words)} once, joined by '-'", "-".join(self.words))
+
+    @property
+    def meaning(self) -> str:
+        return f"an order of {', '.join(self.words)}"
+
+
+def _simple(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float)
+
+
+def _unquoted(value: Any) -> str:
+    """The number a quoted one or one with a suffix ("2k") stands for."""
+    if not isinstance(value, str):
+        return ""
+    text = value.strip().replace(",", "").replace("_", "")
+    factor = {"k": 10**3, "m": 10**6, "b": 10**9}.get(text[-1:].lower(), 1)
+    try:
+        return f"{float(text if factor == 1 else text[:-1]) * factor:.15g}"
+    except (ValueError, OverflowError):
+        return ""
+
+
+Bytes: TypeAlias = Annotated[float, Quantity("bytes")]
+BytesPerSecond: TypeAlias = Annotated[float, Quantity("bytes/s")]
+FlopPerSecond: TypeAlias = Annotated[float, Quantity("FLOP/s", positive=True)]
+Seconds: TypeAlias = Annotated[float, Quantity("seconds")]
+Hertz: TypeAlias = Annotated[float, Quantity("hertz")]
+Watts: TypeAlias = Annotated[float, Quantity("watts")]
+Ratio: TypeAlias = Annotated[float, Quantity("ratio")]
+Real: TypeAlias = Annotated[float, Number()]
+Count: TypeAlias = Annotated[int, Integer(1)]
+CountOrZero: TypeAlias = Annotated[int, Integer(0)]
+Flag: TypeAlias = Annotated[bool, Boolean()]
+FlagOrAuto: TypeAlias = Annotated[bool | None, Boolean(optional=True)]
+Text: TypeAlias = Annotated[str, String()]

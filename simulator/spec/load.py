@@ -1,0 +1,127 @@
+"""From a YAML file to validated objects: the only door into the simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from simulator.spec import catalogue
+from simulator.spec.catalogue import Kind
+from simulator.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec
+from simulator.spec.errors import COMMAND_LINE, Problem, SpecError
+from simulator.spec.model import ModelSpec
+from simulator.spec.overrides import parse_override, set_value
+from simulator.spec.references import resolve
+from simulator.spec.rules import Violation, broken_rules, model_rules
+from simulator.spec.run import RunSpec
+from simulator.spec.schema import validate
+from simulator.spec.yaml_loader import Node, read_yaml
+
+T = TypeVar("T")
+
+
+def load_run(path: str | Path, overrides: Iterable[str] = ()) -> RunSpec:
+    """A run file, or a run that ships by its name, with the layout checked.
+
+    Args:
+        path: a YAML file, or a name in ``workloads/runs``.
+        overrides: ``key.path=value`` each, as on the command line after ``--set``; applied in order.
+
+    Raises:
+        SpecError: everything that is wrong with the file, the files it names and the overrides.
+    """
+    root = _document("runs", path)
+    run, root, problems = _build(RunSpec, "runs", root, overrides)
+    if run is None or problems:
+        raise SpecError(*problems)
+    violations = broken_rules(run)
+    if violations:
+        raise SpecError(*(_placed(violation, root) for violation in violations))
+    return run
+
+
+def load_model(name: str | Path) -> ModelSpec:
+    """A model by its name in ``workloads/models`` or from a file. Raises SpecError."""
+    model, root, problems = _build(ModelSpec, "models", _document("models", name))
+    if model is None or problems:
+        raise SpecError(*problems)
+    violations = model_rules(model)
+    if violations:
+        raise SpecError(*(_placed(violation, root, drop="model.") for violation in violations))
+    return model
+
+
+def load_cluster(name: str | Path) -> ClusterSpec:
+    """A cluster by its name in ``hardware_profiles/clusters``, by a device it stands for, or from a file."""
+    return _load(ClusterSpec, "clusters", name)
+
+
+def load_device(name: str | Path) -> DeviceSpec:
+    """A device by its name or alias, by a cluster that holds it, or from a file. Raises SpecError."""
+    return _load(DeviceSpec, "devices", name)
+
+
+def load_link(name: str | Path) -> LinkSpec:
+    """A link by its name in ``hardware_profiles/links`` or from a file. Raises SpecError."""
+    return _load(LinkSpec, "links", name)
+
+
+def _load(spec: type[T], kind: Kind, name: str | Path) -> T:
+    loaded, _, problems = _build(spec, kind, _document(kind, name))
+    if loaded is None or problems:
+        raise SpecError(*problems)
+    return loaded
+
+
+def _document(kind: Kind, name: str | Path) -> Node:
+    """The file of a path or of a name. A file that exists wins over a name."""
+    path = Path(name)
+    if (
+        isinstance(name, Path)
+        or catalogue.is_path(name)
+        or path.is_file()
+        or (kind == "runs"
+        and not _ships(name))
+    ):
+        return read_yaml(path)
+    return catalogue.read(kind, name, origin=Node(name))
+
+
+def _ships(name: str) -> bool:
+    return name in catalogue.names("runs")
+
+
+def _build(
+    spec: type[T], kind: Kind, root: Node, overrides: Iterable[str] = ()
+) -> tuple[T | None, Node, list[Problem]]:
+    """The object, the resolved tree it came from, and every problem on the way."""
+    problems: list[Problem] = []
+    for text in overrides:
+        try:
+            root = set_value(root, kind, *parse_override(text))
+        except SpecError as error:
+            problems.extend(error.problems)
+    root, unresolved = resolve(root, kind)
+    loaded, wrong = validate(spec, root)
+    blamed = [problem.key_path for problem in unresolved]
+    wrong = [problem for problem in wrong if not any(_within(problem.key_path, path) for path in blamed)]
+    return loaded, root, [*problems, *unresolved, *wrong]
+
+
+def _within(path: str, ancestor: str) -> bool:
+    return path == ancestor or path.startswith(f"{ancestor}.") or ancestor.startswith(f"{path}.")
+
+
+def _placed(violation: Violation, root: Node, *, drop: str = "") -> Problem:
+    """A broken rule with the place of the key it is about."""
+    path = violation.key_path.removeprefix(drop)
+    node = root.nearest(tuple(path.split(".")))
+    return Problem(
+        file=node.file,
+        line=0 if node.file == COMMAND_LINE else node.line,
+        key_path=path,
+        value=violation.value,
+        rule=violation.rule,
+        suggestion=violation.suggestion,
+    )
