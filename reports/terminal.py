@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reports.quantities import digits, gibibytes, percent, percentages, scaled, seconds, seconds_between
+from reports.screen import is_plain, make_console, show
 
 if TYPE_CHECKING:
     from simulator.result import Result
@@ -36,8 +37,8 @@ MOST_STAGES = 16  # rows of the memory table; more are thinned out around the fu
 
 def print_result(result: Result, run: RunSpec, console: Console | None = None) -> None:
     """Print everything a reader of one prediction needs, top to bottom in order of interest."""
-    console = console or Console(highlight=False)
-    plain = not console.is_terminal or console.no_color or console.is_dumb_terminal
+    console = console or make_console()
+    plain = is_plain(console)
     sections: list[RenderableType] = [_headline(result, run, plain)]
     sections += _section("Where the step goes", _breakdown(result, plain))
     sections += _section(_memory_title(result), _memory(result, plain))
@@ -48,11 +49,7 @@ def print_result(result: Result, run: RunSpec, console: Console | None = None) -
     if result.warnings:
         sections += _section("Warnings", _points(result.warnings, "!", "yellow"))
     sections += ["", _footer(result)]
-    with console.capture() as captured:
-        for section in sections:
-            console.print(section, markup=False, emoji=False)
-    screen = captured.get()
-    console.file.write("\n".join(line.rstrip() for line in screen.split("\n")) if plain else screen)
+    show(console, *sections)
 
 
 def _section(title: str | Text, body: RenderableType) -> list[RenderableType]:

@@ -8,64 +8,32 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from importlib import import_module, metadata
-from typing import Annotated, Any
+from importlib import metadata
+from typing import Annotated, ClassVar
 
 import typer
-from typer.core import TyperGroup
 
+from simulator.cli.lazy import LazyGroup
 from simulator.spec.errors import SpecError
-
-COMMANDS = {
-    "run": "simulator.cli.run",
-    "show": "simulator.cli.show",
-}
-"""Subcommand → the module whose ``app`` (a :class:`typer.Typer`) is that command."""
 
 DEBUG_VARIABLE = "STEPCAST_DEBUG"
 OUR_PACKAGES = ("simulator", "calibration", "reports")
 OUR_FAULT = """stepcast failed: {}: {}
 This is a fault of stepcast, not of your input. Please report it with the run file and what
 "stepcast --debug ..." prints for the same command."""
-INTERRUPTED = 128 + 2  # as a shell reports SIGINT
-PIPE_CLOSED = 128 + 13  # as a shell reports SIGPIPE
 
 
-class LazyGroup(TyperGroup):
-    """A group that imports a command's module only when that command is used (or listed by ``--help``)."""
+class Commands(LazyGroup):
+    """The subcommands of ``stepcast``: name → module."""
 
-    modules = COMMANDS
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Names, in the order of the table."""
-        return list(self.modules)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of that name, or None."""
-        if cmd_name not in self.modules:
-            return None
-        if (
-            cmd_name not in self.commands
-        ):  # ``commands`` doubles as the list that typing mistakes are matched against
-            module = import_module(self.modules[cmd_name])
-            self.commands[cmd_name] = typer.main.get_command(module.app)
-        return self.commands[cmd_name]
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command and write out what it printed: a closed pipe shows here, not as Python exits."""
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush on the way out
-            raise typer.Exit(PIPE_CLOSED) from None
-        return result
+    table: ClassVar[dict[str, str]] = {
+        "run": "simulator.cli.run",
+        "show": "simulator.cli.show",
+    }
 
 
 app = typer.Typer(
-    cls=LazyGroup,
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich" if sys.stdout.isatty() else None,
@@ -74,7 +42,11 @@ app = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"stepcast {metadata.version('stepcast')}")
+        try:
+            version = metadata.version("stepcast")
+        except metadata.PackageNotFoundError:
+            version = "(not installed: run from its source)"
+        typer.echo(f"stepcast {version}")
         raise typer.Exit
 
 
@@ -105,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def is_users_mistake(error: Exception) -> bool:
-    """Whether the message speaks to the user: wrong input, an unusable file, a ValueError our own code raised.
+    """Whether the message speaks to the user: wrong input, an unusable file, a ValueError of our own.
 
     A ValueError out of a library (a shape that does not broadcast, say) is a fault of ours and looks alike.
     """

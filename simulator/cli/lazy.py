@@ -1,0 +1,62 @@
+"""Command groups that import a command when it is asked for, so that none pays for another's imports."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any, ClassVar
+
+import typer
+from typer.core import TyperGroup
+
+INTERRUPTED = 128 + 2  # as a shell reports SIGINT
+PIPE_CLOSED = 128 + 13  # as a shell reports SIGPIPE
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are named in a table, beside those declared in the usual way.
+
+    A value of ``table`` is ``module`` (its ``app``) or ``module:name``: a :class:`typer.Typer` or a function.
+    """
+
+    table: ClassVar[dict[str, str]] = {}
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names: the declared ones, then those of the table in its order."""
+        return [*(name for name in self.commands if name not in self.table), *self.table]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name, or None."""
+        if cmd_name in self.table and cmd_name not in self.commands:
+            self.commands[cmd_name] = _imported(cmd_name, self.table[cmd_name])
+        return self.commands.get(cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command and its arguments; a mistyped name is compared with all there are."""
+        names = self.list_commands(ctx)
+        if args and args[0] not in names:
+            for name in names:
+                self.get_command(ctx, name)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command and write out what it printed: a closed pipe shows here, not as Python exits."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush on the way out
+            raise typer.Exit(PIPE_CLOSED) from None
+        return result
+
+
+def _imported(name: str, where: str) -> Any:
+    module, _, attribute = where.partition(":")
+    command = getattr(import_module(module), attribute or "app")
+    if not isinstance(command, typer.Typer):
+        function, command = command, typer.Typer()
+        command.command(name)(function)
+    return typer.main.get_command(command)

@@ -1,0 +1,79 @@
+"""``stepcast run``: predict one training run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from simulator.result import Result
+
+app = typer.Typer(add_completion=False)
+
+STDOUT = Path("-")
+
+
+class Detail(StrEnum):
+    """How much of the step a trace shows."""
+
+    block = "block"
+    operator = "operator"
+
+
+@app.command()
+def run(
+    run_file: Annotated[
+        str, typer.Argument(metavar="RUN.yaml", help="A run file, or a run that ships by name.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY.PATH=VALUE", help="Change one value of the run file (repeatable)."
+        ),
+    ] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", metavar="FILE", help="Write the result as JSON; '-' prints it instead of the tables."
+        ),
+    ] = None,
+    trace_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--trace", metavar="FILE.json[.gz]", help="Write a timeline for Perfetto (ui.perfetto.dev)."
+        ),
+    ] = None,
+    trace_detail: Annotated[
+        Detail,
+        typer.Option(help="What a slice of the timeline is: a block of a layer's work, or an operator."),
+    ] = Detail.block,
+) -> None:
+    """Predict step time, MFU and memory of one training run."""
+    from simulator.simulate import simulate
+    from simulator.spec.load import load_run
+
+    spec = load_run(run_file, overrides or [])
+    result = simulate(spec)
+    if json_file is not None:
+        write_json(result, json_file)
+    if json_file != STDOUT:
+        from reports.terminal import print_result
+
+        print_result(result, spec)
+
+
+def write_json(result: Result, path: Path) -> None:
+    """The result's stable keys, in SI units."""
+    text = json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    if path == STDOUT:
+        sys.stdout.write(text)
+        return
+    from reports.files import replacing
+
+    with replacing(path) as stream:
+        stream.write(text)
