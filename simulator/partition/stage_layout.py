@@ -1,7 +1,7 @@
 """Megatron's pipeline layout strings: ``Et*2|(t*2|)*34,t*3|(t*2|)*3,tL``.
 
-E embedding, t transformer layer, m multi-token-prediction layer, L loss; ``|`` ends a stage, ``x*n`` and ``(…)*n`` repeat,
-commas and blanks only separate. Grammar:
+E embedding, t transformer layer, m multi-token-prediction layer, L loss; ``|`` ends a stage, ``x*n`` and
+``(…)*n`` repeat, commas and blanks only separate. Grammar:
 
     layout := item*
     item   := (E | t | m | L | "|" | "(" layout ")") ["*" number]

@@ -1,7 +1,7 @@
 """Which layers does each virtual stage hold?
 
-A split is one of the names below, layer counts, or a Megatron layout string. Virtual stage s is chunk s // pp of device
-s mod pp where the placement is looped.
+A split is one of the names below, layer counts, or a Megatron layout string. Virtual stage s is chunk s // pp of
+device s mod pp where the placement is looped.
 """
 
 from __future__ import annotations
@@ -36,13 +36,15 @@ def split_stages(
         split:
             ``equal``: the same number of layers everywhere;
             ``even``: as equal as can be, the layers left over one each on the first stages (PyTorch's rule);
-            ``embedding-and-loss-as-layers`` (``embedding-as-layer``, ``loss-as-layer``): the embedding and the loss take
-            the place of a layer on the first and last stage (Megatron's ``account_for_embedding_in_pipeline_split``,
-            ``account_for_loss_in_pipeline_split``; Llama 3 section 3.3.2 trims one layer at either end: ``trimmed``);
+            ``embedding-and-loss-as-layers`` (``embedding-as-layer``, ``loss-as-layer``): embedding and loss take
+            the place of a layer on the first and last stage (Megatron's
+            ``account_for_{embedding,loss}_in_pipeline_split``);
+            ``trimmed``: the same, as Llama 3 calls it (section 3.3.2: one layer fewer at either end);
             ``first=a,last=b``: a layers on the first device, b on the last, the rest equal (Megatron's
             ``decoder_first_pipeline_num_layers``, ``decoder_last_pipeline_num_layers``);
             numbers: layers of each virtual stage, or of each device (then equal over its vp chunks);
-            a layout string such as ``Et*2|(t*2|)*34,t*3|(t*2|)*3,tL`` (Megatron's ``pipeline_model_parallel_layout``).
+            a layout string such as ``Et*2|(t*2|)*34,t*3|(t*2|)*3,tL`` (Megatron's
+            ``pipeline_model_parallel_layout``).
         mtp_layers: multi-token-prediction layers; on the last virtual stage unless a layout places them.
 
     Raises:

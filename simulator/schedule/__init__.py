@@ -1,1 +1,1 @@
-"""In which order do microbatches run on a stage? A schedule is a list of actions per device; no tensors, no time."""
+"""In which order do microbatches run on a stage? A schedule is a list of actions per device."""

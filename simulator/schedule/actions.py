@@ -18,8 +18,8 @@ class Kind(IntEnum):
 class Action(NamedTuple):
     """``stage`` counts virtual stages 0 … p·v−1 along the model; ``microbatch`` counts from 0.
 
-    ``partner`` is set on the forward of an overlapped forward–backward pair (DualPipe): the backward-type action
-    that runs beside it. ``direction`` is 1 for microbatches that enter at the last device (DualPipe only).
+    ``partner`` is set on the forward of an overlapped forward–backward pair (DualPipe): the backward-type
+    action that runs beside it. ``direction`` is 1 for microbatches that enter at the last device (DualPipe).
     """
 
     kind: Kind

@@ -15,7 +15,7 @@ def alternate(
     weights: Sequence[Action] = (),
     lag: int = 0,
 ) -> Order:
-    """``warm_up`` forwards; then F B [W] until the forwards run out, then B [W]; the weight gradients left last.
+    """``warm_up`` forwards; then F B [W] until the forwards run out, then B [W]; last the Ws left.
 
     Args:
         forwards: in issue order.

@@ -1,4 +1,4 @@
-"""What a pipeline schedule is: an order of actions per device, where its stages live, and when it is defined."""
+"""What a pipeline schedule is: an order of actions per device, its placement, and when it is defined."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def v_shape(p: int, v: int) -> list[list[int]]:
 
 
 def both_directions(p: int, v: int) -> list[list[int]]:
-    """Stage i of the model that enters at device 0 and stage p−1−i of its copy that enters at device p−1 (DualPipe)."""
+    """Stage i of the model entered at device 0, stage p−1−i of the copy entered at device p−1 (DualPipe)."""
     return [[i, p - 1 - i] for i in range(p)]
 
 
 def one_chunk(p: int, m: int, v: int) -> str | None:
     """Schedules with one stage per device."""
     if v != 1:
-        return f"it has one chunk per device, not {v}; use v = 1, or interleaved-1f1b, interleaved-zb or looped-bfs"
+        return f"one chunk per device, not {v}; use v = 1, or interleaved-1f1b, interleaved-zb or looped-bfs"
     return None
 
 
@@ -49,7 +49,7 @@ def one_version(p: int, i: int) -> int:
 class Schedule:
     """A pipeline schedule. p devices, m microbatches, v chunks per device, i the device (0-based).
 
-    ``order(p, m, v)`` gives one :data:`Order` per device and may be called only where ``check`` finds nothing.
+    ``order(p, m, v)`` gives one :data:`Order` per device, where ``check`` finds nothing.
     """
 
     name: str

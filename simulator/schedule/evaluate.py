@@ -1,8 +1,9 @@
 """Longest path through a schedule's orders: when each action runs if devices only wait for data.
 
-The definitions: a device runs one action at a time in the given order. F(s) runs after F(s−1); B or I of s after B or I of
-s+1 and after F(s); W(s) after I(s). A full backward releases its gradient at its end; a joint F&B pair starts when both inputs
-are there and releases both outputs at its end. A message between devices takes ``p2p`` and occupies neither.
+A device runs one action at a time in the given order. F(s) runs after F(s−1); B or I of s after B or I of s+1
+and after F(s); W(s) after I(s). A full backward releases its gradient at its end; a joint F&B pair starts when
+both inputs are there and releases both outputs at its end. A message between devices takes ``p2p`` and occupies
+neither.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from simulator.schedule.actions import Kind, Order
-from simulator.schedule.legality import PAIR_B, PAIR_I, Program, compile_orders, unpaired
+from simulator.schedule.legality import PAIR_B, PAIR_I, IllegalOrdersError, Program, compile_orders, unpaired
 from simulator.schedule.notation import format_action
 
 
@@ -26,7 +27,7 @@ class Times:
     p2p: float = 0.0  # one message between two devices, not divided by v
 
     def per_step(self, v: int) -> tuple[float, ...]:
-        """Duration of F, B, I, W, a pair with a full backward and a pair with an input gradient, on one chunk."""
+        """Duration on one chunk of F, B, I, W, a pair with a full backward, a pair with an input gradient."""
         F, B, W = self.F / v, self.B / v, self.W / v
         pair = F + B + W if self.pair is None else self.pair / v
         return F, B + W, B, W, pair, pair - W
@@ -67,7 +68,7 @@ def evaluate(orders: Sequence[Order], times: Times, v: int = 1, *, joint: bool =
         joint: a pair is one block; else its forward, then its backward, each releasing its output at once.
 
     Raises:
-        ValueError: the orders are not legal (:mod:`simulator.schedule.legality`).
+        IllegalOrdersError: see :mod:`simulator.schedule.legality`.
     """
     return replay(compile_orders(orders if joint else [list(unpaired(order)) for order in orders]), times, v)
 
@@ -76,7 +77,7 @@ def replay(program: Program, times: Times, v: int = 1) -> Timeline:
     """:func:`evaluate` for orders compiled before.
 
     Raises:
-        ValueError: the orders deadlock.
+        IllegalOrdersError: the orders deadlock.
     """
     duration, p2p, home = times.per_step(v), times.p2p, program.home
     ready: list[float | None] = [None] * len(home)  # when each output is there
@@ -99,7 +100,7 @@ def replay(program: Program, times: Times, v: int = 1) -> Timeline:
                     break
                 if p2p and home[slot] != device:
                     arrival += p2p
-                if arrival > clock:
+                if arrival > clock:  # noqa: PLR1730 (max is a third of this loop's time)
                     clock = arrival
             if missing:
                 break
@@ -120,17 +121,18 @@ def replay(program: Program, times: Times, v: int = 1) -> Timeline:
 
 def _check_all_ran(program: Program, end: list[list[float]], waiting: dict[int, int]) -> None:
     """Name every device that is stuck and what it waits for."""
-    stuck = [
-        f"device {device} before {format_action(program.orders[device][len(end[device])])} waits for the "
-        f"{program.describe_slot(slot)}"
-        for slot, device in sorted(waiting.items(), key=lambda item: item[1])
-    ]
+    stuck = sorted((device, slot) for slot, device in waiting.items())
     if stuck:
-        raise ValueError(f"the orders deadlock: {'; '.join(stuck)}")
+        reasons = [
+            f"device {device} before {format_action(program.orders[device][len(end[device])])} waits for the "
+            f"{program.describe_slot(slot)}"
+            for device, slot in stuck
+        ]
+        raise IllegalOrdersError(f"the orders deadlock: {'; '.join(reasons)}", stuck[0][0])
 
 
 def peak_live(orders: Sequence[Order]) -> list[int]:
-    """Per device, most chunk-microbatches whose forward has started and whose weight gradient has not finished.
+    """Per device, most chunk-microbatches whose forward has started and whose W has not finished.
 
     It follows from the orders alone. Without any backward nothing is kept: one chunk-microbatch.
     """

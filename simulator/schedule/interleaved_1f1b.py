@@ -13,8 +13,9 @@ from simulator.schedule.notation import B, F
 def group_size(p: int, m: int) -> int:
     """Microbatches that a chunk runs before the next chunk's turn: the smallest that Megatron accepts.
 
-    A group below p leaves a dependency bubble, so g ≥ p and the last group, m mod g, is 0 or ≥ p. Where p divides m
-    this is p; where PyTorch accepts m (⌊m/p⌋ divides m) it is PyTorch's m/⌊m/p⌋. With m < p there is one group of m.
+    A group below p leaves a dependency bubble, so g ≥ p and the last group, m mod g, is 0 or ≥ p. Where p
+    divides m this is p; where PyTorch accepts m (⌊m/p⌋ divides m) it is PyTorch's m/⌊m/p⌋. With m < p there is
+    one group of m.
     """
     return next((g for g in range(p, m + 1) if m % g == 0 or m % g >= p), m)
 
@@ -28,7 +29,7 @@ def turns(m: int, v: int, g: int) -> Iterator[tuple[int, int]]:
 
 
 def warm_up(p: int, v: int, i: int, g: int, *, hop: int) -> int:
-    """Forwards of device i before its first forward–backward turn; ``hop`` more for every device behind it."""
+    """Forwards of device i before its first F–B turn; ``hop`` more for every device behind it."""
     return (v - 1) * g + hop * (p - 1 - i)
 
 
@@ -45,8 +46,8 @@ def order(p: int, m: int, v: int, *, group: int = 0, extra_warm_up: int = 0) -> 
     g = group or group_size(p, m)
     if group and (not p <= g <= m or 0 < m % g < p):
         raise ValueError(
-            f"microbatch group {g} must lie in [p = {p}, m = {m}] and leave a last group (m mod g = {m % g}) of 0 or at "
-            f"least p; the smallest that fits is {group_size(p, m)}"
+            f"microbatch group {g} must lie in [p = {p}, m = {m}] and leave a last group (m mod g = {m % g}) "
+            f"of 0 or at least p; the smallest that fits is {group_size(p, m)}"
         )
     forward = list(turns(m, v, g))
     return [

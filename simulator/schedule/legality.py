@@ -1,8 +1,8 @@
 """When are orders legal? And what does each action wait for and release?
 
-Orders are legal if every microbatch meets every stage with one F and either one B or one I and one W, all actions of a stage are
-on one device, and each device, running its order strictly first to last, always gets its inputs in the end (no deadlock).
-Orders without any backward are legal too: forward-only.
+Orders are legal if every microbatch meets every stage with one F and either one B or one I and one W, all
+actions of a stage are on one device, and each device, running its order strictly first to last, always gets
+its inputs in the end (no deadlock). Orders without any backward are legal too: forward-only.
 """
 
 from __future__ import annotations
@@ -14,19 +14,25 @@ from simulator.schedule.actions import Action, Kind, Order
 from simulator.schedule.notation import format_action
 
 PAIR_B, PAIR_I = 4, 5
-"""Codes of a step that is a pair with a full backward or with an input gradient; a single action's is its kind."""
+"""Codes of a step that is a pair with a full backward or an input gradient; a single action's is its kind."""
 
-# What kinds leave behind: 0 activations for the next stage, 1 the gradient for the previous stage, 2 weight gradients.
-_OUTPUTS = {Kind.F: (0,), Kind.B: (1, 2), Kind.I: (1,), Kind.W: (2,)}
 _OUTPUT_NAMES = ("forward", "input gradient", "weight gradient")
+
+
+class IllegalOrdersError(ValueError):
+    """Orders that cannot run. ``device`` is where, or -1."""
+
+    def __init__(self, message: str, device: int = -1) -> None:
+        super().__init__(message)
+        self.device = device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
     """Orders with their data flow. A slot is one output: of one kind, stage, microbatch and direction.
 
-    ``steps[d]`` holds (code, slots awaited, slots released) of device d's actions in order; ``home[slot]`` is the device
-    that writes the slot.
+    ``steps[d]`` holds (code, slots awaited, slots released) of device d's actions in order; ``home[slot]`` is
+    the device that writes the slot.
     """
 
     orders: list[Order]
@@ -59,7 +65,7 @@ def compile_orders(orders: Sequence[Order]) -> Program:
     """Link every action to the outputs it waits for.
 
     Raises:
-        ValueError: an action is missing or there twice, or a stage is spread over devices.
+        IllegalOrdersError: an action is missing or there twice, or a stage is spread over devices.
     """
     flat = [a for order in orders for a in unpaired(order)]
     stages = 1 + max((a.stage for a in flat), default=0)
@@ -92,7 +98,7 @@ def compile_orders(orders: Sequence[Order]) -> Program:
                 awaited, released = awaited + more_awaited, released + more_released
             for slot in released:
                 if home[slot] >= 0:
-                    raise ValueError(f"device {device} runs {format_action(action)} a second time")
+                    raise IllegalOrdersError(f"{format_action(action)} is there a second time", device)
                 home[slot] = device
             own.append((code, awaited, released))
         steps.append(own)
@@ -124,7 +130,8 @@ def _check_complete(program: Program) -> None:
                     for slot in range(output, output + program.microbatches)
                     if home[slot] < 0
                 )
-                raise ValueError(f"no device runs the {program.describe_slot(missing)}")
+                holder = max(writers)
+                raise IllegalOrdersError(f"the {program.describe_slot(missing)} is missing", holder)
             if len(writers) > 1:
                 stage = begin // program.microbatches % program.stages
                 raise ValueError(

@@ -19,7 +19,7 @@ def order(p: int, m: int, v: int) -> list[Order]:
 SCHEDULE = Schedule(
     name="looped-bfs",
     reference="Lamy-Poirier 2022 (Breadth-First Pipeline Parallelism), arXiv 2211.05953",
-    trade_off="1/v of the bubble, gathers and reduces each chunk's parameters once; all microbatches stay alive.",
+    trade_off="1/v of the bubble, each chunk's parameters gathered once; all microbatches stay alive.",
     bubble="(p−1)(F+B+W)/v",
     memory="m·v chunks",
     order=order,

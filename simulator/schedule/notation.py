@@ -1,7 +1,7 @@
 """Actions in the papers' letters: ``F(s, k)`` is the forward of microbatch k on stage s.
 
-As text an action is ``<stage><kind><microbatch>``: ``0F3``, ``2I1``, ``2W1``, ``3B0``; ``(0F3;3B1)`` is a pair that overlaps and a
-leading ``r`` marks the direction that enters at the last device.
+As text an action is ``<stage><kind><microbatch>``: ``0F3``, ``2I1``, ``2W1``, ``3B0``; ``(0F3;3B1)`` is a pair
+that overlaps and a leading ``r`` marks the direction that enters at the last device.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from simulator.schedule.actions import Action, Kind
 _TEXT = re.compile(r"(r?)(\d+)([FBIW])(\d+)")
 
 
-def F(stage: int, microbatch: int, direction: int = 0) -> Action:
+def F(stage: int, microbatch: int, direction: int = 0) -> Action:  # noqa: N802
     """Forward."""
     return Action(Kind.F, stage, microbatch, direction)
 
 
-def B(stage: int, microbatch: int, direction: int = 0) -> Action:
+def B(stage: int, microbatch: int, direction: int = 0) -> Action:  # noqa: N802
     """Full backward: the gradient for the previous stage leaves at its end."""
     return Action(Kind.B, stage, microbatch, direction)
 
 
-def I(stage: int, microbatch: int, direction: int = 0) -> Action:  # noqa: E743
+def I(stage: int, microbatch: int, direction: int = 0) -> Action:  # noqa: E743, N802
     """Input gradient only; the zero-bubble papers call it B."""
     return Action(Kind.I, stage, microbatch, direction)
 
 
-def W(stage: int, microbatch: int, direction: int = 0) -> Action:
+def W(stage: int, microbatch: int, direction: int = 0) -> Action:  # noqa: N802
     """Weight gradient only."""
     return Action(Kind.W, stage, microbatch, direction)
 
