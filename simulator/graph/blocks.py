@@ -1,7 +1,8 @@
 """What a model's layers are made of: its blocks, and the weights of their matrix products.
 
-A *block* is what sits between two additions to the residual stream. :mod:`simulator.graph.parameters` adds biases
-and norms to these weights; :mod:`simulator.graph.flops` multiplies tokens by them. `h` is the hidden size.
+A *block* is what sits between two additions to the residual stream. :mod:`simulator.graph.parameters` adds
+biases and norms to these weights; :mod:`simulator.graph.flops` multiplies tokens by them. `h` is the hidden
+size.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def layer_blocks(model: ModelSpec) -> tuple[tuple[Block, ...], ...]:
 def prediction_blocks(model: ModelSpec) -> tuple[Block, ...]:
     """The blocks of one multi-token-prediction layer.
 
-    It repeats the last layer (DeepSeek-V3, arXiv 2412.19437 section 2.2); in Mamba hybrids it is one attention and
-    one expert layer (``mtp_hybrid_override_pattern: "*E"`` of the Nemotron 3 configurations).
+    It repeats the last layer (DeepSeek-V3, arXiv 2412.19437 section 2.2); in Mamba hybrids it is one
+    attention and one expert layer (``mtp_hybrid_override_pattern: "*E"`` of the Nemotron 3 configurations).
     """
     if model.hybrid_layer_pattern:
         return ("attention", "experts" if model.is_moe else "mlp")
@@ -37,7 +38,7 @@ def prediction_blocks(model: ModelSpec) -> tuple[Block, ...]:
 
 
 def _has_experts(model: ModelSpec, layer: int) -> bool:
-    """Dense layers come first; then every ``moe_layer_freq``-th has experts (Llama 4: the second, fourth…)."""
+    """Dense layers first, then experts in every ``moe_layer_freq``-th (Llama 4: the second, fourth…)."""
     return model.is_moe and layer >= model.first_k_dense_replace and (layer + 1) % model.moe_layer_freq == 0
 
 

@@ -1,8 +1,8 @@
-"""FLOPs of a training step, by the conventions that publications count in. They differ by up to a third: do not mix them.
+"""FLOPs of a training step, by the conventions that publications count in. They differ by up to a third.
 
-A convention is a rule for the FLOPs of *one sequence in one step* (forward and both gradients); the step is that times
-the global batch. Symbols as in the papers: `L` layers, `h` hidden, `a` heads, `d` head size, `s` sequence length, `V`
-vocabulary (padded, if the run pads it), `B` sequences.
+A convention is a rule for the FLOPs of *one sequence in one step* (forward and both gradients); the step is
+that times the global batch. Symbols as in the papers: `L` layers, `h` hidden, `a` heads, `d` head size, `s`
+sequence length, `V` vocabulary (padded, if the run pads it), `B` sequences.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ SequenceRule = Callable[[ModelSpec, int, int], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convention:
-    """One way to count. ``sequence_flops(model, seq_length, vocab_size)`` gives the FLOPs of one trained sequence.
+    """One way to count: ``sequence_flops(model, seq_length, vocab_size)`` for one trained sequence.
 
-    ``includes_recompute``: the rule counts forwards that activation recomputation repeats, so that the rate is a
-    hardware utilisation (HFU), not MFU.
+    ``includes_recompute``: the rule counts forwards that activation recomputation repeats, so that the rate
+    is a hardware utilisation (HFU), not MFU.
     """
 
     name: str
@@ -95,7 +95,7 @@ def _attention_core(model: ModelSpec, keys: float) -> float:
 
 
 def _causal_keys(model: ModelSpec, seq_length: int) -> float:
-    """Keys that a token sees, averaged over tokens and layers: half the sequence, less where a window is in force."""
+    """Keys that a token sees, averaged over tokens and layers: half the sequence, less inside a window."""
     if not 0 < model.sliding_window < seq_length:
         return seq_length / 2
     windowed = model.sliding_window * (1 - model.sliding_window / (2 * seq_length))
@@ -112,7 +112,7 @@ def _block_forward(model: ModelSpec, block: Block, keys: float) -> float:
 
 
 def _mamba_forward(model: ModelSpec) -> float:
-    """As Megatron-LM counts it (``mamba_layer_flops``): inner width 2h whatever the heads, and 7·2h·N for the scan."""
+    """Megatron-LM's ``mamba_layer_flops``: inner width 2h whatever the heads, and 7·2h·N for the scan."""
     h, state = model.hidden_size, model.ssm_state_size
     projected = 4 * h + 2 * model.mamba_n_groups * state + model.mamba_num_heads
     return 2.0 * h * projected + 7.0 * 2 * h * state + 2.0 * 2 * h * h
@@ -121,7 +121,8 @@ def _mamba_forward(model: ModelSpec) -> float:
 def _megatron(model: ModelSpec, seq_length: int, vocab_size: int, keys: float) -> float:
     """Three forwards of the linear layers, the core over ``keys`` keys per token, and the logits.
 
-    A prediction layer adds itself, its logits and, but for hybrids, its projection of [hidden, embedding] to hidden.
+    A prediction layer adds itself, its logits and, but for hybrids, its projection of [hidden, embedding]
+    to hidden.
     """
     blocks = Counter(block for layer in layer_blocks(model) for block in layer)
     predictions = model.num_nextn_predict_layers
@@ -155,22 +156,22 @@ def _require_gpt(model: ModelSpec, convention: str) -> None:
     )
     if not is_gpt:
         raise ValueError(
-            f"FLOP convention {convention!r} describes GPT layers only (multi-head attention, FFN of 4 times the hidden "
-            f"size, no gate, no experts); {model.name!r} is none: use 'megatron' or 'megatron-full'"
-        )
+            f"FLOP convention {convention!r} describes GPT layers only (multi-head attention, FFN of 4 times
+            the " f"hidden size, no gate, no experts); {model.name!r} is none: use 'megatron' or
+            'megatron-full'" )
 
 
 def _narayanan_2021(model: ModelSpec, seq_length: int, vocab_size: int) -> float:
     """96·s·L·h²·(1 + s/(6h) + V/(16·L·h)): four forwards' worth of the layers, three of the logits."""
     _require_gpt(model, "narayanan-2021")
-    s, L, h = seq_length, model.num_hidden_layers, model.hidden_size  # noqa: N806
+    s, L, h = seq_length, model.num_hidden_layers, model.hidden_size
     return 96.0 * s * L * h**2 * (1 + s / (6 * h) + vocab_size / (16 * L * h))
 
 
 def _korthikanti_2022(model: ModelSpec, seq_length: int, vocab_size: int) -> float:
     """72·s·L·h²·(1 + s/(6h) + V/(12·L·h))."""
     _require_gpt(model, "korthikanti-2022")
-    s, L, h = seq_length, model.num_hidden_layers, model.hidden_size  # noqa: N806
+    s, L, h = seq_length, model.num_hidden_layers, model.hidden_size
     return 72.0 * s * L * h**2 * (1 + s / (6 * h) + vocab_size / (12 * L * h))
 
 
@@ -201,59 +202,26 @@ CONVENTIONS: dict[str, Convention] = {
     for convention in (
         Convention(
             name="megatron",
-            description="model FLOPs: linear layers and logits, causal attention (half the square or the window), no recompute",
-            source="NVIDIA/Megatron-LM num_floating_point_operations; NVIDIA-NeMo/Megatron-Bridge performance summary",
-            sequence_flops=_megatron_causal,
-        ),
-        Convention(
-            name="megatron-full",
-            description="as megatron, attention over the full square",
-            source="NVIDIA/Megatron-LM core r0.8; NVIDIA/NeMo 24.07 performance summary",
-            sequence_flops=_megatron_full,
-        ),
-        Convention(
-            name="dgxc",
+            description="model FLOPs: linear layers, logits, causal attention (half the square, or the
+            window)", source="NVIDIA/Megatron-LM num_floating_point_operations; Megatron-Bridge performance
+            summary", sequence_flops=_megatron_causal, ), Convention( name="megatron-full", description="as
+            megatron, attention over the full square", source="NVIDIA/Megatron-LM core r0.8; NVIDIA/NeMo
+            24.07 performance summary", sequence_flops=_megatron_full, ), Convention( name="dgxc",
             description="6 x (parameters of linear layers and logits) and attention over the full square",
-            source="NVIDIA/dgxc-benchmarking model READMEs (its Grok-1 tables count causal attention: megatron)",
-            sequence_flops=_megatron_full,
-        ),
-        Convention(
-            name="narayanan-2021",
-            description="hardware FLOPs of GPT with full recompute, attention over the full square",
-            source="Narayanan et al. 2021 (arXiv 2104.04473), section 5.1",
-            sequence_flops=_narayanan_2021,
-            includes_recompute=True,
-        ),
-        Convention(
-            name="korthikanti-2022",
-            description="model FLOPs of GPT, attention over the full square",
-            source="Korthikanti et al. 2022 (arXiv 2205.05198), appendix A equation 7",
-            sequence_flops=_korthikanti_2022,
-        ),
-        Convention(
-            name="korthikanti-2022-selective",
+            source="NVIDIA/dgxc-benchmarking model READMEs (but Grok-1's, which count as megatron)",
+            sequence_flops=_megatron_full, ), Convention( name="narayanan-2021", description="hardware FLOPs
+            of GPT with full recompute, attention over the full square", source="Narayanan et al. 2021
+            (arXiv 2104.04473), section 5.1", sequence_flops=_narayanan_2021, includes_recompute=True, ),
+            Convention( name="korthikanti-2022", description="model FLOPs of GPT, attention over the full
+            square", source="Korthikanti et al. 2022 (arXiv 2205.05198), appendix A equation 7",
+            sequence_flops=_korthikanti_2022, ), Convention( name="korthikanti-2022-selective",
             description="hardware FLOPs of GPT with selective recompute of the attention core",
             source="Korthikanti et al. 2022 (arXiv 2205.05198), appendix A equation 8",
-            sequence_flops=_korthikanti_2022_selective,
-            includes_recompute=True,
-        ),
-        Convention(
-            name="6n",
-            description="6 x active parameters per token, attention not counted",
-            source="Kaplan et al. 2020 (arXiv 2001.08361), section 2.1",
-            sequence_flops=_six_n,
-        ),
-        Convention(
-            name="palm-6n",
+            sequence_flops=_korthikanti_2022_selective, includes_recompute=True, ), Convention( name="6n",
+            description="6 x active parameters per token, attention not counted", source="Kaplan et al. 2020
+            (arXiv 2001.08361), section 2.1", sequence_flops=_six_n, ), Convention( name="palm-6n",
             description="6 x active parameters and 12 L h s per token: attention over the full square",
-            source="Chowdhery et al. 2022 (PaLM, arXiv 2204.02311), appendix B",
-            sequence_flops=_palm,
-        ),
-        Convention(
-            name="mosaic",
-            description="palm-6n with every parameter counted, the tied embedding and learned positions included",
-            source="mosaicml/llm-foundry scripts/train/benchmarking/README.md",
-            sequence_flops=_palm,
-        ),
-    )
-}
+            source="Chowdhery et al. 2022 (PaLM, arXiv 2204.02311), appendix B", sequence_flops=_palm, ),
+            Convention( name="mosaic", description="palm-6n, N with the tied embedding and learned
+            positions", source="mosaicml/llm-foundry scripts/train/benchmarking/README.md",
+            sequence_flops=_palm, ), ) }

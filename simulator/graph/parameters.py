@@ -28,8 +28,8 @@ MAMBA_CONV_KERNEL = 4  # taps of the causal convolution; the same in every Mamba
 class ParameterCount:
     """Elements of a model's weights, whole (not divided over ranks).
 
-    ``mtp`` is the multi-token-prediction module without the embedding and head it shares with the model; publishers
-    leave it out of a model's size. A tied head counts once, as the embedding.
+    ``mtp`` is the multi-token-prediction module without the embedding and head it shares with the model;
+    publishers leave it out of a model's size. A tied head counts once, as the embedding.
     """
 
     embedding: int  # tokens and learned positions
@@ -64,8 +64,8 @@ class ParameterCount:
 def count_parameters(model: ModelSpec) -> ParameterCount:
     """Parameters of ``model`` by part.
 
-    Covers dense, GQA, MLA, expert (shared, latent, interleaved) and Mamba-2 hybrid models. A router's load-balancing
-    bias is a buffer, not a parameter, and is left out; the unpadded vocabulary is counted.
+    Covers dense, GQA, MLA, expert (shared, latent, interleaved) and Mamba-2 hybrid models. A router's
+    load-balancing bias is a buffer, not a parameter, and is left out; the unpadded vocabulary is counted.
     """
     h = model.hidden_size
     blocks = Counter(block for layer in layer_blocks(model) for block in layer)
@@ -118,14 +118,14 @@ def _biases(model: ModelSpec, inner: int) -> int:
 
 
 def _mamba(model: ModelSpec) -> int:
-    """Projections, the convolution with its bias, A, D and the dt bias per head, the gated norm (arXiv 2405.21060)."""
+    """Projections, convolution with bias, A, D and dt bias per head, gated norm (arXiv 2405.21060)."""
     inner = mamba_inner_size(model)
     convolved = inner + 2 * model.mamba_n_groups * model.ssm_state_size
     return mamba_weights(model) + convolved * (MAMBA_CONV_KERNEL + 1) + 3 * model.mamba_num_heads + inner
 
 
 def _prediction_layer(model: ModelSpec, norm: int) -> int:
-    """A layer, the projection of [hidden, embedding] to hidden, and norms: both inputs', the blocks', the last."""
+    """A layer, the projection of [hidden, embedding] to hidden, norms of both inputs and of the end."""
     blocks = prediction_blocks(model)
     return sum(_block(model, block) + norm for block in blocks) + 2 * model.hidden_size**2 + 3 * norm
 
