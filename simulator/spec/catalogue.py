@@ -29,19 +29,20 @@ def names(kind: Kind) -> list[str]:
 
 def aliases() -> dict[str, str]:
     """The short names of devices, such as ``h100``, and the devices they stand for."""
-    return {str(alias): name for name, device in _read_all("devices") for alias in _list(device, "aliases")}
+    found = ((alias, name) for name, device in _read_all("devices") for alias in _list(device, "aliases"))
+    return {str(alias): name for alias, name in found}
 
 
 def read(kind: Kind, name: str, *, origin: Node) -> Node:
-    """The document a reference names; ``origin`` is the node that holds the name.
+    """The document that a reference names; ``origin`` is the node that holds the name.
 
-    ``name`` is one that ships, an alias of a device, a device where a cluster is asked for (its default cluster) or a
-    cluster where a device is (the cluster's own), or a path to a YAML file relative to the file it is written in.
+    ``name`` is a path relative to the file it is written in, or one that ships, or an alias of a device. Where a
+    cluster is asked for, a device stands for its default cluster; where a device is, a cluster for its device.
 
     Raises SpecError without a key path when nothing is found.
     """
     if is_path(name):
-        return read_yaml(Path(origin.file).parent / Path(name).expanduser())
+        return read_yaml(Path(origin.file).parent / name)
     wanted = name.casefold()
     shipped = _entry(kind, wanted)
     if shipped is None and kind == "devices":

@@ -1,7 +1,7 @@
 """The machine: devices, links, nodes and the network between them. Datasheet facts only, in SI units.
 
-What was *fitted* on measurements lives elsewhere (``hardware_profiles/kernels`` and ``hardware_profiles/fabrics``)
-and is read by :mod:`simulator.cost` and :mod:`simulator.network`: facts and fits never share a file.
+What was *fitted* on measurements lives elsewhere (``hardware_profiles/kernels``, ``hardware_profiles/fabrics``),
+and :mod:`simulator.cost` and :mod:`simulator.network` read it: facts and fits never share a file.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class ScaleUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tier:
-    """A switch level. ``nodes`` is how many nodes share one switch (group) of it; 0 means the whole cluster."""
+    """A switch level. ``nodes`` is how many nodes share one switch (group) of it; 0: the whole cluster."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 

@@ -41,8 +41,8 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.file and self.line else self.file
-        what = self.key_path if self.value is ABSENT else f"{self.key_path}: {_shown(self.value)}"
-        lines = [": ".join(part for part in (where, what) if part), f"  rule: {self.rule}"]
+        value = "" if self.value is ABSENT else _shown(self.value)
+        lines = [": ".join(part for part in (where, self.key_path, value) if part), f"  rule: {self.rule}"]
         if self.suggestion:
             lines.append(f"  try:  {self.suggestion}")
         return "\n".join(lines if lines[0] else lines[1:])
@@ -62,7 +62,7 @@ class SpecError(Exception):
 
 
 def nearest(name: str, choices: Iterable[str], *, limit: int = 3, few: int = 12) -> str:
-    """The valid names closest to a mistyped one, as a suggestion; all of them when none is close and at most ``few``."""
+    """The valid names closest to a mistyped one; when none is close, all of them if they are ``few``."""
     names = list(dict.fromkeys(choices))
     folded = {choice.casefold(): choice for choice in reversed(names)}
     close = get_close_matches(name.casefold(), folded, n=limit, cutoff=0.6)

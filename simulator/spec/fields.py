@@ -1,7 +1,7 @@
 """The types of the fields of a run file: what each accepts, declared beside the field.
 
-Every validator refuses through :func:`refused`, so that a message always has a rule and, where one can be named, the
-nearest valid choice.
+Every validator refuses through :func:`refused`, so that a message always has a rule and, where one can be
+named, the nearest valid choice.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Accepts:
 
 @dataclass(frozen=True)
 class Quantity(Accepts):
-    """A number in SI, or a text with a unit of this dimension (a key of :data:`DIMENSIONS`); never negative."""
+    """A number in SI or a text with a unit of ``dimension``, a key of :data:`DIMENSIONS`; never negative."""
 
     dimension: str
     positive: bool = False
@@ -97,7 +97,7 @@ class Integer(Accepts):
     """A whole number from ``least`` to ``most``; 2048.0 is one, ``true`` and "2k" are not."""
 
     least: int
-    most: int | None = None
+    most: int = 10**12
 
     def check(self, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -108,14 +108,15 @@ class Integer(Accepts):
             )
         if value < self.least:
             refused(f"must be at least {self.least}", str(self.least))
-        if self.most is not None and value > self.most:
+        if value > self.most:
             refused(f"must be at most {self.most}", str(self.most))
         return int(value)
 
     @property
     def meaning(self) -> str:
-        most = "" if self.most is None else f", at most {self.most}"
-        return f"a whole number, at least {self.least}{most}"
+        return f"a whole number, at least {self.least}" + (
+            f", at most {self.most}" if self.most < 10**12 else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -202,9 +203,10 @@ def _unquoted(value: Any) -> str:
     text = value.strip().replace(",", "").replace("_", "")
     factor = {"k": 10**3, "m": 10**6, "b": 10**9}.get(text[-1:].lower(), 1)
     try:
-        return f"{float(text if factor == 1 else text[:-1]) * factor:.15g}"
-    except (ValueError, OverflowError):
+        number = float(text if factor == 1 else text[:-1]) * factor
+    except ValueError:
         return ""
+    return f"{number:.15g}" if math.isfinite(number) else ""
 
 
 Bytes: TypeAlias = Annotated[float, Quantity("bytes")]

@@ -13,7 +13,7 @@ from simulator.spec.errors import COMMAND_LINE, Problem, SpecError
 from simulator.spec.model import ModelSpec
 from simulator.spec.overrides import parse_override, set_value
 from simulator.spec.references import resolve
-from simulator.spec.rules import Violation, broken_rules, model_rules
+from simulator.spec.rules import Violation, broken_model_rules, broken_rules
 from simulator.spec.run import RunSpec
 from simulator.spec.schema import validate
 from simulator.spec.yaml_loader import Node, read_yaml
@@ -46,9 +46,9 @@ def load_model(name: str | Path) -> ModelSpec:
     model, root, problems = _build(ModelSpec, "models", _document("models", name))
     if model is None or problems:
         raise SpecError(*problems)
-    violations = model_rules(model)
+    violations = broken_model_rules(model)
     if violations:
-        raise SpecError(*(_placed(violation, root, drop="model.") for violation in violations))
+        raise SpecError(*(_placed(violation, root) for violation in violations))
     return model
 
 
@@ -81,8 +81,7 @@ def _document(kind: Kind, name: str | Path) -> Node:
         isinstance(name, Path)
         or catalogue.is_path(name)
         or path.is_file()
-        or (kind == "runs"
-        and not _ships(name))
+        or (kind == "runs" and not _ships(name))
     ):
         return read_yaml(path)
     return catalogue.read(kind, name, origin=Node(name))
@@ -113,14 +112,13 @@ def _within(path: str, ancestor: str) -> bool:
     return path == ancestor or path.startswith(f"{ancestor}.") or ancestor.startswith(f"{path}.")
 
 
-def _placed(violation: Violation, root: Node, *, drop: str = "") -> Problem:
+def _placed(violation: Violation, root: Node) -> Problem:
     """A broken rule with the place of the key it is about."""
-    path = violation.key_path.removeprefix(drop)
-    node = root.nearest(tuple(path.split(".")))
+    node = root.nearest(tuple(violation.key_path.split(".")))
     return Problem(
         file=node.file,
         line=0 if node.file == COMMAND_LINE else node.line,
-        key_path=path,
+        key_path=violation.key_path,
         value=violation.value,
         rule=violation.rule,
         suggestion=violation.suggestion,

@@ -24,8 +24,8 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Node]:
 def set_value(root: Node, kind: Kind, path: tuple[str, ...], value: Node) -> Node:
     """A document with ``value`` at a key path. Lists take an index; names on the way become what they name.
 
-    Changes ``root`` in place, and returns it (or what its ``base`` made of it). A key that does not exist is added:
-    the schema refuses it later like one in a file.
+    Changes ``root`` in place, and returns it (or what its ``base`` made of it). A key that does not exist is
+    added: the schema refuses it later, like one in a file.
 
     Raises SpecError when the path runs through a value that has no keys, or past the end of a list.
     """

@@ -1,4 +1,4 @@
-"""Names become what they name: a run's model and cluster, a cluster's device and links, and ``base:`` of any of them."""
+"""Names become what they name: a run's model and cluster, a cluster's device and links, any ``base:``."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _read(node: Node, kind: Kind, path: Path, left: int) -> Node:
 
 
 def _at(node: Node, path: Path, problem: Problem) -> Problem:
-    """A problem of finding what a reference names, told where the reference is; one inside a file stays there."""
+    """What keeps a name from being found belongs where the name is; a problem inside a file stays there."""
     if problem.line or problem.key_path:
         return problem
     rule = f"{problem.file} {problem.rule}" if problem.file else problem.rule

@@ -137,7 +137,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """Everything one simulation needs. Built by :func:`simulator.spec.load.load_run`, which checks the layout."""
+    """Everything one simulation needs. :func:`simulator.spec.load.load_run` builds and checks it."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 

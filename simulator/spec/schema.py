@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
-from functools import cache
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -17,6 +16,7 @@ from simulator.spec.yaml_loader import Node
 T = TypeVar("T")
 Loc = tuple[str | int, ...]
 
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 _KINDS = {  # pydantic's error types, for those that no field type of ours already covers
     "dataclass_type": "must be a mapping of keys",
     "dataclass_exact_type": "must be a mapping of keys",
@@ -29,7 +29,8 @@ _KINDS = {  # pydantic's error types, for those that no field type of ours alrea
 def validate(spec: type[T], root: Node) -> tuple[T | None, list[Problem]]:
     """The object a tree describes, or None and every problem found in the tree."""
     try:
-        return _adapter(spec).validate_python(root.plain()), []
+        valid: T = _adapter(spec).validate_python(root.plain())
+        return valid, []
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         return None, [_problem(spec, root, detail) for detail in details]
@@ -40,12 +41,13 @@ def key_path(loc: Loc) -> str:
     return ".".join(str(part) for part in loc if part != "[key]")
 
 
-def keys_at(spec: Any, loc: Loc) -> tuple[str, ...]:
+def keys_at(schema: Any, loc: Loc) -> tuple[str, ...]:
     """The keys a mapping at a place may have; empty where any may stand."""
+    spec = schema
     for part in loc:
         spec = _bare(spec)
         if is_dataclass(spec):
-            spec = _hints(spec).get(str(part))
+            spec = get_type_hints(spec, include_extras=True).get(str(part))
         else:
             arguments = get_args(spec)
             spec = arguments[-1 if get_origin(spec) is dict else 0] if arguments else None
@@ -53,15 +55,11 @@ def keys_at(spec: Any, loc: Loc) -> tuple[str, ...]:
     return tuple(field.name for field in fields(spec)) if is_dataclass(spec) else ()
 
 
-@cache
-def _adapter(spec: type[T]) -> TypeAdapter[T]:
-    """Built once per process and type: 40 ms for a whole run."""
-    return TypeAdapter(spec)
-
-
-@cache
-def _hints(spec: Any) -> dict[str, Any]:
-    return get_type_hints(spec, include_extras=True)
+def _adapter(spec: type[Any]) -> TypeAdapter[Any]:
+    """Built once per process and type: it takes 40 ms for a whole run."""
+    if spec not in _ADAPTERS:
+        _ADAPTERS[spec] = TypeAdapter(spec)
+    return _ADAPTERS[spec]
 
 
 def _bare(spec: Any) -> Any:

@@ -1,7 +1,7 @@
 """Quantities as people write them ("400 Gb/s", "80 GiB", "989 TFLOP/s", "3 µs") to SI floats.
 
-One number and one unit, the usual form, is read by a small table; any other form ("1.5 hours", "2 * 200 Gb/s",
-"6 GB/minute") by pint with the definitions of ``units.txt``, imported only then because it takes 0.15 s.
+One number and one unit, the usual form, is read by a small table; any other form ("1.5 hours",
+"2 * 200 Gb/s", "6 GB/minute") by pint with the definitions of ``units.txt``, imported only then (0.15 s).
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ _PREFIXES = {
     "m": 1e-3, "u": 1e-6, "µ": 1e-6, "μ": 1e-6, "n": 1e-9, "p": 1e-12,
 }  # fmt: skip
 _UNITS = {
-    "B": ("bytes", 1.0), "b": ("bytes", 0.125), "s": ("seconds", 1.0), "Hz": ("hertz", 1.0), "W": ("watts", 1.0),
+    "B": ("bytes", 1.0), "b": ("bytes", 0.125), "s": ("seconds", 1.0),
+    "Hz": ("hertz", 1.0), "W": ("watts", 1.0),
     "B/s": ("bytes/s", 1.0), "Bps": ("bytes/s", 1.0), "b/s": ("bytes/s", 0.125), "bps": ("bytes/s", 0.125),
     "FLOP/s": ("FLOP/s", 1.0), "FLOPS": ("FLOP/s", 1.0), "flops": ("FLOP/s", 1.0), "%": ("ratio", 0.01),
 }  # fmt: skip
@@ -57,7 +58,7 @@ _EXPRESSION = re.compile(r"[\w\s.+\-*/()%]{1,80}\Z")
 
 
 class UnitError(ValueError):
-    """A text that is not a quantity of the dimension asked for; the message is the rule, ``hint`` the remedy."""
+    """A text that is not a quantity of the dimension asked for, with the rule and the remedy."""
 
     def __init__(self, rule: str, hint: str) -> None:
         super().__init__(rule)
@@ -68,7 +69,7 @@ class UnitError(ValueError):
 def parse_quantity(value: object, dimension: str) -> float:
     """The SI value of a number (already SI) or of a text with a unit.
 
-    ``dimension`` is a key of :data:`DIMENSIONS`. Raises UnitError for anything else, a wrong dimension included.
+    ``dimension`` is a key of :data:`DIMENSIONS`. Raises UnitError for anything else, a wrong one included.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _finite(float(value), dimension)

@@ -1,9 +1,9 @@
 """YAML, strictly and safely: a tree of values that remember their file and line.
 
-Read event by event rather than through PyYAML's constructor, so that nothing but mappings, lists and plain scalars
-can come out, nesting is bounded, and every key keeps its line. Differences from PyYAML's ``safe_load``: duplicate
-keys, tags, anchors and aliases are refused; ``989e12`` and ``1e-3`` are numbers; ``on``, ``off``, ``yes``, ``no``,
-dates and sexagesimals stay strings (YAML 1.2's core schema).
+Read event by event rather than through PyYAML's constructor, so that nothing but mappings, lists and plain
+scalars can come out, nesting is bounded, and every key keeps its line. Unlike PyYAML's ``safe_load``:
+duplicate keys, tags, anchors and aliases are refused; ``989e12`` and ``1e-3`` are numbers; ``on``, ``off``,
+``yes``, ``no``, dates and sexagesimals stay strings (YAML 1.2's core schema).
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ Value: TypeAlias = "dict[str, Node] | list[Node] | str | int | float | bool | No
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INTEGER = re.compile(r"[-+]?[0-9](_?[0-9])*\Z")
 _FLOAT = re.compile(r"[-+]?([0-9](_?[0-9])*\.?([0-9](_?[0-9])*)?|\.[0-9]+)([eE][-+]?[0-9]+)?\Z")
-_WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None,
-          "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}  # fmt: skip
+_WORDS = {
+    "": None, "~": None, "null": None, "Null": None, "NULL": None,
+    "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -95,7 +97,7 @@ def read_yaml(path: Path | Traversable) -> Node:
 
 
 def parse_yaml(text: str, file: str) -> Node:
-    """Any YAML value in a text; ``file`` is what messages call it. Raises SpecError with every problem found."""
+    """Any YAML value in a text that messages call ``file``. Raises SpecError with all that is wrong."""
     builder = _Builder(file)
     try:
         for event in yaml.parse(text, Loader=_Loader):
@@ -155,7 +157,7 @@ class _Builder:
 
     def take(self, event: yaml.Event) -> None:
         """One parser event."""
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.ScalarEvent):
             self._check_plain(event, line)
             self._scalar(event, line)

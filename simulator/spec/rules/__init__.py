@@ -1,0 +1,35 @@
+"""The layout rules: what makes a run impossible, each a small function that names the nearest valid choice.
+
+A rule is a generator over objects whose fields are each valid on their own. All are run, so that a user sees
+every broken one; a sweep counts illegal layouts by ``Violation.name``, the name of the function.
+"""
+
+from __future__ import annotations
+
+from simulator.spec.model import ModelSpec
+from simulator.spec.not_modelled import NOT_MODELLED
+from simulator.spec.rules.layout import LAYOUT_RULES
+from simulator.spec.rules.model import MODEL_RULES
+from simulator.spec.rules.pipeline import PIPELINE_RULES
+from simulator.spec.rules.training import TRAINING_RULES
+from simulator.spec.rules.violation import Violation
+from simulator.spec.run import RunSpec
+
+__all__ = ["RULES", "Violation", "broken_model_rules", "broken_rules"]
+
+RULES = (*LAYOUT_RULES, *PIPELINE_RULES, *TRAINING_RULES)
+
+
+def broken_rules(run: RunSpec) -> list[Violation]:
+    """Every rule that a run breaks, and everything in it that is not modelled yet."""
+    of_model = [
+        broken._replace(key_path=f"model.{broken.key_path}") for broken in broken_model_rules(run.model)
+    ]
+    of_run = [broken._replace(name=rule.__name__) for rule in RULES for broken in rule(run)]
+    unknown = [broken._replace(name="not_modelled") for find in NOT_MODELLED for broken in find(run)]
+    return [*of_model, *of_run, *unknown]
+
+
+def broken_model_rules(model: ModelSpec) -> list[Violation]:
+    """Every rule that a model breaks whatever it runs on; key paths start at the model."""
+    return [broken._replace(name=rule.__name__) for rule in MODEL_RULES for broken in rule(model)]

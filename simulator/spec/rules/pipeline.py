@@ -1,0 +1,78 @@
+"""Rules of the pipeline: batches, stages and schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from simulator.spec.errors import listed
+from simulator.spec.rules.layout import replica_size
+from simulator.spec.rules.violation import Violation, divisors, near_divisors, near_multiples
+from simulator.spec.run import RunSpec
+
+ONE_CHUNK = frozenset({"gpipe", "1f1b", "zb-h1", "zb-h2", "pipedream", "pipedream-2bw"})
+MANY_CHUNKS = frozenset({"interleaved-1f1b", "interleaved-zb"})
+
+
+def global_batch(run: RunSpec) -> Iterator[Violation]:
+    """The global batch is a whole number of microbatches on every replica."""
+    if run.gpus % replica_size(run):
+        return  # there is no dp to speak of
+    batch, size = run.training.global_batch_size, run.training.micro_batch_size
+    if batch % (size * run.dp):
+        rule = f"must be a multiple of micro_batch_size·dp = {size}·{run.dp} = {size * run.dp}"
+        yield Violation("training.global_batch_size", batch, rule, near_multiples(size * run.dp, batch))
+
+
+def virtual_stages(run: RunSpec) -> Iterator[Violation]:
+    """Virtual stages need a pipeline, and a schedule that knows them."""
+    p = run.parallelism
+    if p.vp > 1 and p.pp == 1:
+        yield Violation("parallelism.vp", p.vp, "vp > 1 needs pp > 1", "1")
+    if p.vp > 1 and run.schedule in ONE_CHUNK:
+        rule = f"has one model chunk per rank, but vp is {p.vp}"
+        yield Violation("parallelism.schedule", run.schedule, rule, "interleaved-1f1b, or vp: 1")
+    if p.vp == 1 and run.schedule in MANY_CHUNKS:
+        yield Violation("parallelism.schedule", run.schedule, "needs vp > 1", "1f1b, or vp: 2")
+
+
+def interleaving(run: RunSpec) -> Iterator[Violation]:
+    """Interleaved 1F1B runs microbatches in groups of pp (Narayanan 2021, section 2.2)."""
+    pp, batch = run.parallelism.pp, run.training.global_batch_size
+    if run.schedule != "interleaved-1f1b" or run.gpus % replica_size(run) or any(global_batch(run)):
+        return
+    if run.microbatches % pp:
+        step = run.training.micro_batch_size * run.dp * pp
+        rule = (
+            f"{run.schedule} needs the microbatches ({run.microbatches}) to be a multiple of pp ({pp}), "
+            f"so the batch to be one of micro_batch_size·dp·pp = {step}"
+        )
+        yield Violation("training.global_batch_size", batch, rule, near_multiples(step, batch))
+
+
+def stage_split(run: RunSpec) -> Iterator[Violation]:
+    """Every stage holds as many layers as the others, embedding and loss counted or not."""
+    p, layers = run.parallelism, run.model.num_hidden_layers
+    stages = p.pp * p.vp
+    units = {"equal": layers, "embedding-and-loss-as-layers": layers + 2}
+    counted = units[p.stage_split]
+    if counted % stages == 0:
+        return
+    rule = (
+        f"pp·vp = {p.pp}·{p.vp} = {stages} must divide the {counted} layers of {run.model.name}"
+        f"{' (embedding and loss counted)' if counted != layers else ''} with stage_split {p.stage_split}"
+    )
+    remedies = [f"stage_split: {name}" for name, number in units.items() if number % stages == 0]
+    if counted % p.pp:
+        remedies.insert(0, f"pp·vp = {near_divisors(counted, stages)}")
+        yield Violation("parallelism.pp", p.pp, rule, ", or ".join(remedies))
+    else:
+        remedies.insert(0, f"vp: {listed(divisors(counted // p.pp)[:8])}")
+        yield Violation("parallelism.vp", p.vp, rule, ", or ".join(remedies))
+
+
+PIPELINE_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
+    global_batch,
+    virtual_stages,
+    interleaving,
+    stage_split,
+)

@@ -1,0 +1,72 @@
+"""Rules of the training options: sequence, precision, recomputation and overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from simulator.spec.rules.violation import Violation
+from simulator.spec.run import Recompute, RunSpec
+
+# Formats that run at the rate of another one's entry in ``peak_flops``.
+PEAK_KEY = {"mxfp8": "fp8", "nvfp4": "fp4"}
+
+
+def learned_positions(run: RunSpec) -> Iterator[Violation]:
+    """A table of position embeddings has an entry for every position."""
+    model, tokens = run.model, run.training.seq_length
+    if model.position_embedding == "learned" and 0 < model.max_position_embeddings < tokens:
+        rule = f"{model.name} has {model.max_position_embeddings} learned positions"
+        remedy = f"{model.max_position_embeddings}, or model.max_position_embeddings: {tokens}"
+        yield Violation("training.seq_length", tokens, rule, remedy)
+
+
+def precision(run: RunSpec) -> Iterator[Violation]:
+    """The device has a rate for the number format."""
+    device, asked = run.cluster.device, run.training.precision
+    if PEAK_KEY.get(asked, asked) not in device.peak_flops:
+        has = [*device.peak_flops, *(name for name, key in PEAK_KEY.items() if key in device.peak_flops)]
+        rule = f"{device.name} has a peak_flops for {', '.join(has)} only"
+        yield Violation(
+            "training.precision", asked, rule, next((x for x in ("bf16", "fp16") if x in has), "")
+        )
+
+
+def recompute_options(run: RunSpec) -> Iterator[Violation]:
+    """Every option of recomputation belongs to one granularity."""
+    asked, default = run.training.recompute, Recompute()
+    for key, owner in (("method", "full"), ("num_layers", "full"), ("modules", "selective")):
+        value = getattr(asked, key)
+        if asked.granularity != owner and value != getattr(default, key):
+            rule = f"belongs to granularity {owner}; it is {asked.granularity} here"
+            yield Violation(f"training.recompute.{key}", value, rule, f"granularity: {owner}")
+    if asked.granularity == "selective" and not asked.modules:
+        yield Violation("training.recompute.modules", (), "must name what is recomputed", "[core_attn]")
+
+
+def recompute_depth(run: RunSpec) -> Iterator[Violation]:
+    """Full recomputation counts layers of one model chunk."""
+    asked, p = run.training.recompute, run.parallelism
+    most = -(-run.model.num_hidden_layers // (p.pp * p.vp))
+    if asked.granularity == "full" and asked.num_layers > most:
+        rule = f"must be at most the layers of a model chunk, {most}"
+        yield Violation("training.recompute.num_layers", asked.num_layers, rule, str(most))
+
+
+def overlaps(run: RunSpec) -> Iterator[Violation]:
+    """Overlap needs something to overlap."""
+    p, runtime = run.parallelism, run.runtime
+    if runtime.tp_overlap and not run.sequence_parallel:
+        rule = "needs tp > 1 with sequence parallelism"
+        yield Violation("runtime.tp_overlap", True, rule, "false")
+    if runtime.overlap_p2p and p.vp == 1:
+        rule = "needs an interleaved schedule (vp > 1): without one, messages wait for each other"
+        yield Violation("runtime.overlap_p2p", True, rule, "false, or leave it out")
+
+
+TRAINING_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
+    learned_positions,
+    precision,
+    recompute_options,
+    recompute_depth,
+    overlaps,
+)
