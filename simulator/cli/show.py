@@ -169,7 +169,7 @@ def _facts(spec: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
             continue  # zero and empty stand for "not given"
         key, source = prefix + field.name, sources.get(field.name, "" if field.name == "name" else of_all)
         if field.name == "notes":
-            yield key, "", value
+            yield key, "", str(value)
         elif is_dataclass(value):
             yield from _facts(value, f"{key}.")
         elif isinstance(value, Mapping):

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import stat
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_slices_that_follow_each_other_never_overlap_and_end_with_the_step(durat
         events.append(TraceEvent("stage 0", "compute", str(index), "gemm", clock, clock + duration))
         clock += duration
     found = [record for record in trace_records(events) if record["ph"] == "X"]
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         assert round(1000 * (before["ts"] + before["dur"])) <= round(1000 * after["ts"])
     assert all(record["dur"] >= 0 for record in found)
     assert found[-1]["ts"] + found[-1]["dur"] == pytest.approx(clock * 1e6, abs=1e-3)

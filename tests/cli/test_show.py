@@ -1,0 +1,69 @@
+"""``stepcast show`` lists what ships and explains one piece of it."""
+
+import pytest
+
+from simulator.cli.app import main
+from simulator.spec import catalogue
+
+
+@pytest.fixture
+def show(capsys):
+    def call(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main(["show", *arguments])
+        return ended.value.code, *capsys.readouterr()
+
+    return call
+
+
+def first_words(text):
+    return {line.split()[0] for line in text.splitlines() if line.startswith("  ")}
+
+
+def test_hardware_lists_every_device_cluster_and_link(show):
+    code, out, err = show("hardware")
+    assert (code, err) == (0, "")
+    for kind in ("devices", "clusters", "links"):
+        assert set(catalogue.names(kind)) <= first_words(out)
+
+
+def test_models_lists_every_model(show):
+    code, out, _ = show("models")
+    assert code == 0
+    assert set(catalogue.names("models")) <= first_words(out)
+
+
+@pytest.mark.parametrize("name", ["h100", "h100-sxm5-80gb", "H100-SXM5-80GB"])
+def test_a_device_is_shown_by_name_or_alias_with_its_sources(show, name):
+    code, out, _ = show(name)
+    assert code == 0
+    bf16 = next(line.split() for line in out.splitlines() if line.startswith("peak_flops.bf16"))
+    assert bf16[1:3] == ["989.4", "TFLOP/s"]
+    footnote = next(line for line in out.splitlines() if line.startswith(bf16[3]))
+    assert "whitepaper" in footnote
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("dgx-h100-ndr", "scale_out.link.bandwidth            50.00 GB/s"),
+        ("nvlink4", "bandwidth  450.0 GB/s"),
+        ("llama3-8b", "hidden_size              4,096"),
+    ],
+)
+def test_clusters_links_and_models_are_shown_by_name(show, name, said):
+    code, out, _ = show(name)
+    assert code == 0
+    assert said in out
+
+
+def test_an_unknown_name_gets_the_nearest_one(show):
+    code, out, err = show("h10O")
+    assert (code, out) == (2, "")
+    assert "try:  h100" in err
+
+
+@pytest.mark.parametrize("kind", ["devices", "clusters", "links", "models"])
+def test_everything_that_ships_can_be_shown(show, kind):
+    for name in catalogue.names(kind):
+        assert show(name)[0] == 0
