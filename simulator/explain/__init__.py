@@ -1,1 +1,1 @@
-"""."""
+"""Why this time, and how sure?"""

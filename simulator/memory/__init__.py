@@ -1,1 +1,1 @@
-"""."""
+"""How many bytes are alive on a rank, and when?"""

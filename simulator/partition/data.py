@@ -20,10 +20,11 @@ SGD_READ, SGD_WRITE = 8.0, 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket:
-    """Gradients that travel together. ``first_layer`` is the chunk's layer whose backward completes the bucket."""
+    """Parameters whose gradients travel together: those of a chunk's layers [first_layer, stop_layer)."""
 
     parameters: float
     first_layer: int
+    stop_layer: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +52,12 @@ class DataParallel:
         """Buckets of a chunk in the order in which backward fills them (last layer first)."""
         limit = max(self.bucket_elements, 1e6 * self.replicas) if cut else float("inf")
         buckets: list[Bucket] = []
-        held = 0.0
+        held, stop = 0.0, len(layer_parameters)
         for index in reversed(range(len(layer_parameters))):
             held += layer_parameters[index]
-            if (held >= limit or index == 0) and held > 0:
-                buckets.append(Bucket(parameters=held, first_layer=index))
-                held = 0.0
+            if held >= limit or index == 0:
+                buckets.append(Bucket(parameters=held, first_layer=index, stop_layer=stop))
+                held, stop = 0.0, index
         return tuple(buckets)
 
     def reduce_gradients(self, parameters: float, name: str) -> Collective | None:

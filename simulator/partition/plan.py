@@ -11,7 +11,7 @@ from simulator.graph.operators import DTYPE_BYTES, Collective
 from simulator.graph.transformer import GraphOptions, dense_layer, embedding, head
 from simulator.partition.data import Bucket, DataParallel
 from simulator.partition.recompute import backward_segment, forward_segment, saved_bytes
-from simulator.partition.segment import Segment
+from simulator.partition.segment import Segment, split_gradients
 from simulator.partition.stages import Chunk, split_stages
 from simulator.partition.tensor import TensorParallel, shard
 from simulator.spec.model import ModelSpec
@@ -27,10 +27,13 @@ class LayerShare:
     kind: str
     forward: Segment
     backward: Segment
+    input_gradient: Segment  # the two parts of ``backward``, for schedules that run them apart
+    weight_gradient: Segment
     parameters: float
     replicated_parameters: float  # of them, held by every rank of the TP group
     saved_bytes: float  # kept from forward to backward
     working_bytes: float  # kept only while this layer's recomputed forward and its backward run
+    gathered_bytes: float  # the largest activation gathered over the TP group for one operator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,12 @@ class RunPlan:
     tied_embedding_bytes: float  # gradient that first and last stage sum each step; 0 when there is one stage
     microbatches: int
     padded_vocab_size: int
+
+    @property
+    def flops_per_replica(self) -> float:
+        """FLOPs that one data-parallel replica executes in a step, recomputation included."""
+        one = sum(layer.forward.flops + layer.backward.flops for chunk in self.chunks for layer in chunk.layers)
+        return one * self.microbatches * self.tensor.size
 
 
 def plan_run(run: RunSpec) -> RunPlan:
@@ -169,12 +178,17 @@ def _share_layer(
     none: frozenset[str] = frozenset()
     everything = saved_bytes(layer, nodes, tp, full=False, modules=none)
     saved = saved_bytes(layer, nodes, tp, full=full, modules=modules)
+    backward = backward_segment(nodes, tp, full=full, modules=modules)
+    input_part, weight_part = split_gradients(backward)
     return LayerShare(
         kind=f"{layer.kind}+recompute" if full else layer.kind,
         forward=forward_segment(nodes, tp),
-        backward=backward_segment(nodes, tp, full=full, modules=modules),
+        backward=backward,
+        input_gradient=input_part,
+        weight_gradient=weight_part,
         parameters=sum(node.parameters + node.replicated_parameters for node in nodes),
         replicated_parameters=sum(node.replicated_parameters for node in nodes),
         saved_bytes=saved,
         working_bytes=everything - saved,
+        gathered_bytes=max(node.boundary_bytes for node in nodes) if tp.sequence and tp.size > 1 else 0.0,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from simulator.graph.operators import Collective, Operator, SendRecv
 
@@ -69,3 +69,27 @@ class SegmentBuilder:
     def build(self) -> Segment:
         """The finished segment."""
         return Segment(tuple(self.steps))
+
+
+def split_gradients(backward: Segment) -> tuple[Segment, Segment]:
+    """A backward pass as its input-gradient part and its weight-gradient part, for zero-bubble schedules.
+
+    Communication that only weight gradients wait for goes with them.
+    """
+    late = {i for i, step in enumerate(backward.steps) if step.weight_gradient}
+    for index in reversed(range(len(backward.steps))):
+        users = {i for i, step in enumerate(backward.steps) if index in step.waits}
+        if backward.steps[index].stream != COMPUTE and users and users <= late:
+            late.add(index)
+    early = [i for i in range(len(backward.steps)) if i not in late]
+    return _select(backward, early), _select(backward, sorted(late))
+
+
+def _select(segment: Segment, kept: list[int]) -> Segment:
+    position = {old: new for new, old in enumerate(kept)}
+    return Segment(
+        tuple(
+            replace(segment.steps[i], waits=tuple(position[w] for w in segment.steps[i].waits if w in position))
+            for i in kept
+        )
+    )

@@ -1,0 +1,93 @@
+"""Blocks: segments closed under interaction, replayed once per distinct segment and re-used as timed work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from simulator.engine.attribution import breakdown
+from simulator.engine.costing import OperatorCosts
+from simulator.engine.replay import replay
+from simulator.engine.tasks import COMPUTE, Meeting, Profile, Task, Token
+from simulator.graph.operators import Collective
+from simulator.partition.segment import Segment
+
+HOST = "host"
+
+
+class Block(NamedTuple):
+    """A replayed segment."""
+
+    seconds: float
+    profile: Profile  # category → seconds of the compute stream
+
+
+class Placed(NamedTuple):
+    """A task and the stream it goes to."""
+
+    stream: str
+    task: Task
+
+
+class Blocks:
+    """Replays segments, each distinct one once."""
+
+    def __init__(self, costs: OperatorCosts) -> None:
+        self.costs = costs
+        self._known: dict[int, tuple[Segment, Block]] = {}
+
+    def block(self, segment: Segment) -> Block:
+        """The length of a segment run from idle to idle, and where the time went."""
+        known = self._known.get(id(segment))
+        if known is None:  # keyed by identity, which is fast; keeping the segment keeps the identity unique
+            known = self._known[id(segment)] = (segment, self._replay(segment))
+        return known[1]
+
+    def chain(self, segments: Iterable[Segment]) -> Block:
+        """Segments one after the other as one block."""
+        profile: dict[str, float] = {}
+        seconds = 0.0
+        for segment in segments:
+            block = self.block(segment)
+            seconds += block.seconds
+            for category, spent in block.profile.items():
+                profile[category] = profile.get(category, 0.0) + spent
+        return Block(seconds, profile)
+
+    def _replay(self, segment: Segment) -> Block:
+        streams: dict[str, list[Task]] = {}
+        for stream, task in expand(segment, self.costs, "block", rendezvous=False):
+            streams.setdefault(stream, []).append(task)
+        run = replay({0: streams})
+        return Block(run.end, breakdown(run.stream(0, COMPUTE), run.end, HOST))
+
+
+def expand(segment: Segment, costs: OperatorCosts, label: Token, *, rendezvous: bool) -> list[Placed]:
+    """A segment as tasks, between two zero-length marks on the compute stream.
+
+    ``begin`` lets communication start no earlier than the segment; ``join`` waits for all streams, and for the host
+    where launching the kernels takes longer than running them. ``rendezvous`` makes collectives meetings of their
+    group (for simulations of every rank), keyed by axis and label.
+    """
+    begin, join = (label, "begin"), (label, "join")
+    placed = [Placed(COMPUTE, Task("begin", HOST, 0.0, signal=begin))]
+    last: dict[str, Token] = {}
+    launches = 0
+    for index, step in enumerate(segment.steps):
+        cost = costs.cost(step.op)
+        launches += cost.kernels
+        waits = tuple((label, position) for position in step.waits)
+        if step.stream != COMPUTE and not waits:
+            waits = (begin,)
+        token = (label, index)
+        meeting = None
+        if rendezvous and isinstance(step.op, Collective):
+            meeting = Meeting((step.op.axis, token), 0)
+        placed.append(
+            Placed(step.stream, Task(step.op.name, cost.category, cost.seconds, waits, token, meeting))
+        )
+        last[step.stream] = token
+    tokens = tuple(token for stream, token in last.items() if stream != COMPUTE)
+    placed.append(Placed(HOST, Task("launch", HOST, launches * costs.launch_s, (begin,), (label, HOST))))
+    placed.append(Placed(COMPUTE, Task("join", HOST, 0.0, (*tokens, (label, HOST)), join)))
+    return placed

@@ -1,0 +1,203 @@
+"""One device's program: the actions of its schedule as tasks on streams, in block or operator detail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from simulator.engine.block import Block, Blocks, Placed, expand
+from simulator.engine.costing import exposed
+from simulator.engine.data_traffic import (
+    PAIR,
+    finish_step,
+    gather_parameters,
+    hook_token,
+    parameters_token,
+    reduce_bucket,
+)
+from simulator.engine.messages import Exchange, Pipeline
+from simulator.engine.tasks import COMPUTE, Meeting, Streams, Task, Token
+from simulator.partition.data import Bucket
+from simulator.partition.plan import LayerShare, RunPlan
+from simulator.partition.segment import Segment
+from simulator.schedule.actions import Action, Kind, Order
+
+PP = exposed("pp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramOptions:
+    """How the software runs a step, and in how much detail it is replayed."""
+
+    overlap_grad_reduce: bool
+    overlap_param_gather: bool
+    overlap_p2p: bool
+    message_s: float  # a boundary activation to the next device, alone
+    norm_s: float  # the gradient norm's scalar all-reduce over the world
+    tied_s: float | None  # summing the tied embedding's gradients across the pipeline; None: not tied
+    every_operator: bool
+
+
+@dataclass(slots=True)
+class DeviceProgram:
+    """Builds the streams of one device. Meetings have 0 members: whoever instantiates the program fills them in."""
+
+    plan: RunPlan
+    pipeline: Pipeline
+    blocks: Blocks
+    options: ProgramOptions
+    device: int
+    streams: dict[str, list[Task]] = field(default_factory=lambda: {COMPUTE: []})
+    _chains: dict[tuple[int, Kind], Block] = field(default_factory=dict)
+    _reduced: list[Token] = field(default_factory=list)
+    _completed: list[tuple[int, Bucket]] = field(default_factory=list)
+
+    def build(self, order: Order, exchanges: Sequence[Sequence[Exchange]] | None) -> Streams:
+        """Tasks by stream for one step. ``exchanges``: blocking ones before each action, where communication blocks."""
+        actions = list(_flat(order))
+        first = {a.stage: a for a in reversed(actions) if a.kind is Kind.F}
+        last = {a.stage: a for a in actions if a.kind in (Kind.B, Kind.W)}
+        costs = self.blocks.costs
+        forward_order = list(dict.fromkeys(a.stage for a in actions if a.kind is Kind.F))
+        self._place(gather_parameters(self.plan, forward_order, costs, overlap=self.options.overlap_param_gather))
+        sent: tuple[Token, ...] = ()
+        for index, action in enumerate(order):
+            waits = (*sent, *self._receive(action, exchanges[index] if exchanges is not None else None))
+            for each in _pair(action):
+                edge = each is first.get(each.stage) or each is last.get(each.stage)
+                self._compute(each, waits, edge=edge)
+                waits = ()
+            sent = self._send(action) if exchanges is None else ()
+        if exchanges is not None:
+            self._exchange(exchanges[-1])
+        self._finish(sorted(set(last)))
+        return self.streams
+
+    def _place(self, placed: Iterable[Placed]) -> None:
+        for stream, task in placed:
+            self.streams.setdefault(stream, []).append(task)
+
+    def _compute_task(self, task: Task) -> None:
+        self.streams[COMPUTE].append(task)
+
+    def _receive(self, action: Action, exchanges: Sequence[Exchange] | None) -> tuple[Token, ...]:
+        """What an action waits for; blocking exchanges, and the gather of a scattered message, become tasks."""
+        waits = tuple(token for each in _pair(action) for token in self.pipeline.needs(each))
+        if exchanges is not None:
+            self._exchange(exchanges)
+            waits = ()
+        gather = self.plan.message_gather
+        if gather is not None:
+            cost = self.blocks.costs.cost(gather)
+            for each in _pair(action):
+                if self.pipeline.receives(each) is not None:
+                    meeting = Meeting((gather.axis, ("gather", *each[:4])), 0)
+                    self._compute_task(Task(gather.name, cost.category, cost.seconds, waits, None, meeting))
+                    waits = ()
+        return waits
+
+    def _exchange(self, exchanges: Sequence[Exchange]) -> None:
+        for exchange in exchanges:
+            meeting = Meeting((PAIR, exchange.messages), 0)
+            self._compute_task(Task("exchange", PP, self.options.message_s, meeting=meeting))
+
+    def _send(self, action: Action) -> tuple[Token, ...]:
+        """Sends an action's outputs beside compute; without overlap the next action waits until they have left."""
+        tokens = []
+        for each in _pair(action):
+            message = self.pipeline.output_of(each)
+            if message is None:
+                continue
+            stream = "send activations" if message.is_forward else "send gradients"
+            task = Task("send", PP, self.options.message_s, (message.after,), message.token)
+            self._place([Placed(stream, task)])
+            tokens.append(message.token)
+        return () if self.options.overlap_p2p else tuple(tokens)
+
+    def _compute(self, action: Action, waits: tuple[Token, ...], *, edge: bool) -> None:
+        """An action's kernels. At the edges of the step it is cut where buckets of parameters or gradients meet it."""
+        chunk = self.plan.chunks[action.stage]
+        done = self.pipeline.done(action)
+        if not edge and not self.options.every_operator:
+            key = (action.stage, action.kind)
+            block = self._chains.get(key)
+            if block is None:
+                block = self._chains[key] = self.blocks.chain(_segments(chunk.layers, action.kind))
+            name = f"{action.kind.name}{action.microbatch}"
+            self._compute_task(Task(name, COMPUTE, block.seconds, waits, done, None, block.profile))
+            return
+        forward = action.kind is Kind.F
+        buckets = chunk.buckets if edge else ()
+        for bucket in reversed(buckets) if forward else buckets:
+            begin = self._await_parameters(action.stage, bucket, waits) if forward else waits
+            self._run(action, chunk.layers[bucket.first_layer : bucket.stop_layer], begin)
+            waits = ()
+            if not forward:
+                self._complete(action.stage, bucket)
+        if not buckets:
+            self._run(action, chunk.layers, waits)
+        self._compute_task(Task("done", COMPUTE, 0.0, (), done))
+
+    def _await_parameters(self, stage: int, bucket: Bucket, waits: tuple[Token, ...]) -> tuple[Token, ...]:
+        """The forward pre-hook: waits for this bucket's parameters and lets the next gather start."""
+        if self.options.overlap_param_gather and self.plan.data.gather_parameters(1.0, "") is not None:
+            waits = (*waits, parameters_token(stage, bucket))
+        self._compute_task(Task("hook", COMPUTE, 0.0, waits, hook_token(stage, bucket)))
+        return ()
+
+    def _run(self, action: Action, layers: Sequence[LayerShare], waits: tuple[Token, ...]) -> None:
+        segments = _segments(layers, action.kind)
+        name = f"{action.kind.name}{action.microbatch}"
+        if not self.options.every_operator:
+            block = self.blocks.chain(segments)
+            self._compute_task(Task(name, COMPUTE, block.seconds, waits, None, None, block.profile))
+            return
+        self._compute_task(Task(name, COMPUTE, 0.0, waits))
+        for segment in segments:
+            label = (self.device, len(self.streams[COMPUTE]))
+            self._place(expand(segment, self.blocks.costs, label, rendezvous=True))
+
+    def _complete(self, stage: int, bucket: Bucket) -> None:
+        """A bucket's gradients are complete: reduce them now, or keep them for the end of the step."""
+        self._completed.append((stage, bucket))
+        if self.options.overlap_grad_reduce:
+            self._reduce()
+
+    def _reduce(self) -> None:
+        for stage, bucket in self._completed:
+            placed, token = reduce_bucket(self.plan, stage, bucket, self.blocks.costs)
+            self._place(placed)
+            self._reduced.extend(() if token is None else (token,))
+        self._completed.clear()
+
+    def _finish(self, stages: Sequence[int]) -> None:
+        self._reduce()
+        at_an_end = stages and (stages[0] == 0 or stages[-1] == self.pipeline.last)
+        self._place(
+            finish_step(
+                self.plan,
+                stages,
+                tuple(self._reduced),
+                self.blocks.costs,
+                tied_s=self.options.tied_s if at_an_end else None,
+                norm_s=self.options.norm_s,
+            )
+        )
+
+
+def _pair(action: Action) -> tuple[Action, ...]:
+    """An action and the one that runs beside it."""
+    return (action,) if action.partner is None else (action, action.partner)
+
+
+def _flat(order: Order) -> Iterator[Action]:
+    for action in order:
+        yield from _pair(action)
+
+
+def _segments(layers: Sequence[LayerShare], kind: Kind) -> list[Segment]:
+    """The segments of an action, in the order in which they run."""
+    if kind is Kind.F:
+        return [layer.forward for layer in layers]
+    attribute = {Kind.B: "backward", Kind.I: "input_gradient", Kind.W: "weight_gradient"}[kind]
+    return [getattr(layer, attribute) for layer in reversed(layers)]

@@ -1,0 +1,111 @@
+"""One training step, replayed: programs of all devices, run together, and where the time went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simulator.engine.attribution import breakdown
+from simulator.engine.block import Blocks
+from simulator.engine.costing import OperatorCosts
+from simulator.engine.data_traffic import OPTIMIZER
+from simulator.engine.messages import Pipeline, blocking_exchanges
+from simulator.engine.program import DeviceProgram, ProgramOptions
+from simulator.engine.replay import Replay, replay
+from simulator.engine.tasks import COMPUTE
+from simulator.engine.world import Layout, every_rank, rank_classes
+from simulator.graph.operators import Collective, SendRecv
+from simulator.partition.plan import RunPlan
+from simulator.schedule.actions import Order
+from simulator.schedule.definition import Schedule
+
+NORM_BYTES = 4.0  # one fp32 scalar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOptions:
+    """Switches of the software and of the replay."""
+
+    overlap_grad_reduce: bool
+    overlap_param_gather: bool
+    overlap_p2p: bool
+    every_operator: bool = False
+    every_rank: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReplay:
+    """A replayed step. ``breakdowns`` has one entry per device: category → seconds, each summing to ``seconds``."""
+
+    seconds: float
+    breakdowns: tuple[dict[str, float], ...]
+    orders: tuple[Order, ...]
+    events: Replay
+
+    @property
+    def breakdown(self) -> dict[str, float]:
+        """The mean over devices, every device standing for equally many ranks."""
+        total: dict[str, float] = {}
+        for spent in self.breakdowns:
+            for category, seconds in spent.items():
+                total[category] = total.get(category, 0.0) + seconds / len(self.breakdowns)
+        return total
+
+
+def run_step(
+    plan: RunPlan, schedule: Schedule, layout: Layout, vp: int, costs: OperatorCosts, options: StepOptions
+) -> StepReplay:
+    """Replays one steady-state step of a planned run.
+
+    Raises:
+        ValueError: the schedule is not defined for this number of devices, microbatches and chunks.
+        Deadlock: the schedule and its communication wait for each other.
+    """
+    orders = schedule.checked_order(layout.devices, plan.microbatches, vp)
+    placement = schedule.placement(layout.devices, vp)
+    pipeline = Pipeline(placement, len(plan.chunks), schedule.directions)
+    blocking = not options.overlap_p2p and vp == 1
+    exchanges = blocking_exchanges(pipeline, orders) if blocking and layout.devices > 1 else None
+    program = _program_options(plan, layout, costs, options)
+    blocks = Blocks(costs)
+    programs = [
+        DeviceProgram(plan, pipeline, blocks, program, device).build(
+            order, None if exchanges is None else exchanges[device]
+        )
+        for device, order in enumerate(orders)
+    ]
+    ranks = every_rank(programs, layout) if options.every_rank else rank_classes(programs)
+    events = replay(ranks)
+    return StepReplay(
+        seconds=events.end,
+        breakdowns=_breakdowns(events, layout, every=options.every_rank),
+        orders=tuple(orders),
+        events=events,
+    )
+
+
+def _program_options(plan: RunPlan, layout: Layout, costs: OperatorCosts, options: StepOptions) -> ProgramOptions:
+    def seconds(op: Collective | SendRecv) -> float:
+        return costs.cost(op).seconds
+
+    tied = plan.tied_embedding_bytes
+    norm = Collective(name="gradient_norm", kind="all_reduce", axis="world", size_bytes=NORM_BYTES)
+    message = SendRecv(name="message", axis="pp", size_bytes=plan.message_bytes)
+    return ProgramOptions(
+        overlap_grad_reduce=options.overlap_grad_reduce,
+        overlap_param_gather=options.overlap_param_gather,
+        overlap_p2p=options.overlap_p2p,
+        message_s=seconds(message) if layout.devices > 1 else 0.0,
+        norm_s=seconds(norm) if layout.world > 1 else 0.0,
+        tied_s=seconds(SendRecv(name="tied_embedding", axis="pp", size_bytes=tied)) if tied else None,
+        every_operator=options.every_operator,
+    )
+
+
+def _breakdowns(
+    events: Replay, layout: Layout, *, every: bool
+) -> tuple[dict[str, float], ...]:
+    """One breakdown per device; where every rank was simulated, that of the device's first rank."""
+    step = layout.tp * layout.dp if every else 1
+    return tuple(
+        breakdown(events.stream(device * step, COMPUTE), events.end, OPTIMIZER) for device in range(layout.devices)
+    )

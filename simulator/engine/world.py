@@ -1,0 +1,84 @@
+"""From programs of devices to simulated ranks: one per rank class, or every rank of the world.
+
+Ranks that differ only in their TP, CP or DP position do the same work at the same time: the class of a pipeline device
+stands for all of them, and a collective among them is a timed task. Simulating every rank turns each collective into
+a meeting of its members; both must give the same step time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from simulator.engine.data_traffic import PAIR, WORLD
+from simulator.engine.tasks import Meeting, Streams, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Sizes of the groups that a pipeline device stands for; ``dp`` counts DP × CP."""
+
+    tp: int
+    dp: int
+    devices: int
+
+    @property
+    def world(self) -> int:
+        """All ranks."""
+        return self.tp * self.dp * self.devices
+
+
+def rank_classes(programs: Sequence[Streams]) -> dict[int, Streams]:
+    """One simulated rank per device."""
+    return {
+        device: {name: [_class_task(task, len(programs)) for task in tasks] for name, tasks in streams.items()}
+        for device, streams in enumerate(programs)
+    }
+
+
+def every_rank(programs: Sequence[Streams], layout: Layout) -> dict[int, Streams]:
+    """Every rank of the world, numbered dp-major within a device."""
+    ranks: dict[int, Streams] = {}
+    for device, (dp, tp) in product(range(layout.devices), product(range(layout.dp), range(layout.tp))):
+        scope = _Scope(layout, device, dp, tp)
+        streams = programs[device]
+        ranks[(device * layout.dp + dp) * layout.tp + tp] = {
+            name: [scope.task(task) for task in tasks] for name, tasks in streams.items()
+        }
+    return ranks
+
+
+def _class_task(task: Task, devices: int) -> Task:
+    """Collectives among the ranks of one class are timed; meetings of devices stay."""
+    if task.meeting is None:
+        return task
+    axis = task.meeting.key[0]  # type: ignore[index]
+    members = {WORLD: devices, PAIR: 2}.get(axis)
+    return task._replace(meeting=None if members is None else Meeting(task.meeting.key, members))
+
+
+class _Scope:
+    """The coordinates of one rank: which copy of a token or meeting is its own."""
+
+    def __init__(self, layout: Layout, device: int, dp: int, tp: int) -> None:
+        self._replica = (dp, tp)
+        self._groups: Mapping[str, tuple[object, int]] = {
+            WORLD: ((), layout.world),
+            PAIR: (self._replica, 2),
+            "tp": ((device, dp), layout.tp),
+            "dp_cp": ((device, tp), layout.dp),
+        }
+
+    def task(self, task: Task) -> Task:
+        """The task with its tokens and its meeting scoped to this rank."""
+        meeting = None
+        if task.meeting is not None:
+            key = task.meeting.key
+            group, members = self._groups[key[0]]  # type: ignore[index]
+            meeting = Meeting((group, key), members)
+        return task._replace(
+            waits=tuple((self._replica, token) for token in task.waits),
+            signal=None if task.signal is None else (self._replica, task.signal),
+            meeting=meeting,
+        )

@@ -1,0 +1,68 @@
+"""What came out of a simulation: times, rates, memory and their uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimelineEvent:
+    """One task of the replay. Times in seconds from the start of the step."""
+
+    process: str  # rank class, such as "stage 3 (×1024 ranks)"
+    thread: str  # stream
+    name: str
+    category: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A prediction, in SI units (``*_tflops_*`` are 1e12 FLOP/s).
+
+    ``breakdown_s`` says where the wall time of the compute stream went, averaged over all GPUs; its values sum to
+    ``step_time_s``. ``step_time_interval_s`` is [p10, p90] from the stated errors of the cost models.
+    """
+
+    step_time_s: float
+    step_time_interval_s: tuple[float, float]
+    tokens_per_s: float
+    tokens_per_s_per_gpu: float
+    model_tflops_per_gpu: float
+    hardware_tflops_per_gpu: float
+    mfu: float
+    hfu: float
+    flops_convention: str
+    peak_flops: float
+    bubble_fraction: float
+    breakdown_s: Mapping[str, float]
+    memory: Mapping[str, Any]
+    world_size: int
+    warnings: tuple[str, ...]
+    provenance: Mapping[str, Any]
+    timeline: tuple[TimelineEvent, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stable JSON form; the timeline goes to trace files instead."""
+        return {
+            name: list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
+            for name in self.__dataclass_fields__
+            if name != "timeline"
+            for value in (getattr(self, name),)
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """The breakdown as a table: one row per category, with its seconds and its share of the step."""
+        import pandas as pd  # noqa: PLC0415  heavy, and needed by nobody else here
+
+        frame = pd.DataFrame(
+            {"category": list(self.breakdown_s), "seconds": list(self.breakdown_s.values())}
+        ).sort_values("seconds", ascending=False, ignore_index=True)
+        frame["share"] = frame["seconds"] / self.step_time_s
+        return frame

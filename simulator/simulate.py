@@ -1,0 +1,171 @@
+"""A run in, a result out: plans, times, replays and sums up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+from simulator.cost.catalog import kernels_for
+from simulator.cost.kernels import Kernels
+from simulator.engine.costing import OperatorCosts
+from simulator.engine.step import StepOptions, StepReplay, run_step
+from simulator.engine.world import Layout
+from simulator.explain.uncertainty import ErrorTerm, interval, relative_error
+from simulator.graph.flops import find_convention
+from simulator.memory.report import MemoryReport, memory_report
+from simulator.network.collectives import Network
+from simulator.network.placement import Placement
+from simulator.partition.plan import RunPlan, plan_run
+from simulator.result import Result, TimelineEvent
+from simulator.schedule.definition import Schedule
+from simulator.schedule.registry import SCHEDULES
+from simulator.spec.run import RunSpec
+
+
+def simulate(run: RunSpec, *, timeline: bool = False) -> Result:
+    """Predicts one step of a run.
+
+    Args:
+        run: from :func:`simulator.spec.load.load_run`.
+        timeline: keep every task of the replay, for a trace.
+
+    Raises:
+        ValueError: the layout is impossible; the message names the rule.
+    """
+    plan = plan_run(run)
+    schedule = SCHEDULES[run.schedule]
+    kernels = kernels_for(run.cluster)
+    network = Network(run.cluster, _placement(run))
+    launch_s = run.cluster.host.kernel_launch_s if run.runtime.cuda_graphs == "none" else 0.0
+    costs = OperatorCosts(kernels, network, launch_s)
+    p = run.parallelism
+    layout = Layout(tp=p.tp, dp=run.dp * p.cp, devices=p.pp)
+    step = run_step(plan, schedule, layout, p.vp, costs, _step_options(run, schedule))
+    memory = memory_report(plan, schedule.placement(p.pp, p.vp), step.orders, run.cluster.device.memory_bytes)
+    return _result(run, plan, step, memory, kernels, costs, timeline=timeline)
+
+
+def _placement(run: RunSpec) -> Placement:
+    p = run.parallelism
+    return Placement(
+        run.cluster,
+        tp=p.tp,
+        cp=p.cp,
+        ep=p.ep,
+        dp=run.dp,
+        pp=p.pp,
+        etp=p.etp,
+        rank_order=run.runtime.rank_order,
+    )
+
+
+def _step_options(run: RunSpec, schedule: Schedule) -> StepOptions:
+    asked = run.runtime.overlap_p2p
+    return StepOptions(
+        overlap_grad_reduce=run.runtime.overlap_grad_reduce,
+        overlap_param_gather=run.runtime.overlap_param_gather,
+        overlap_p2p=schedule.default_overlap_p2p if asked is None else asked,
+        every_operator=run.simulation.detail == "operator",
+        every_rank=run.simulation.ranks == "all",
+    )
+
+
+def _result(
+    run: RunSpec,
+    plan: RunPlan,
+    step: StepReplay,
+    memory: MemoryReport,
+    kernels: Kernels,
+    costs: OperatorCosts,
+    *,
+    timeline: bool,
+) -> Result:
+    tokens = run.training.global_batch_size * run.training.seq_length
+    convention = find_convention(run.simulation.flops_convention)
+    model_flops = convention.flops_per_step(
+        run.model,
+        seq_length=run.training.seq_length,
+        global_batch_size=run.training.global_batch_size,
+        padded_vocab_size=plan.padded_vocab_size,
+    )
+    hardware_flops = plan.flops_per_replica * plan.data.replicas
+    peak = kernels.peak(run.training.precision)
+    gpu_seconds = step.seconds * run.gpus
+    spent = step.breakdown
+    error = relative_error(_error_terms(plan, costs), spent, step.seconds)
+    return Result(
+        step_time_s=step.seconds,
+        step_time_interval_s=interval(step.seconds, error),
+        tokens_per_s=tokens / step.seconds,
+        tokens_per_s_per_gpu=tokens / gpu_seconds,
+        model_tflops_per_gpu=model_flops / gpu_seconds / 1e12,
+        hardware_tflops_per_gpu=hardware_flops / gpu_seconds / 1e12,
+        mfu=model_flops / gpu_seconds / peak,
+        hfu=hardware_flops / gpu_seconds / peak,
+        flops_convention=convention.name,
+        peak_flops=peak,
+        bubble_fraction=spent.get("bubble", 0.0) / step.seconds,
+        breakdown_s=spent,
+        memory=_memory(memory),
+        world_size=run.gpus,
+        warnings=_warnings(memory),
+        provenance=_provenance(run, kernels),
+        timeline=tuple(_timeline(step, run)) if timeline else (),
+    )
+
+
+def _error_terms(plan: RunPlan, costs: OperatorCosts) -> Iterator[ErrorTerm]:
+    """The operators of one microbatch on every virtual stage; shares matter, not totals."""
+    for chunk in plan.chunks:
+        for layer in chunk.layers:
+            for segment in (layer.forward, layer.backward):
+                for entry in segment.steps:
+                    cost = costs.cost(entry.op)
+                    yield ErrorTerm(cost.category, cost.seconds, cost.random, cost.site)
+
+
+def _memory(report: MemoryReport) -> dict[str, object]:
+    parts = ("weights", "gradients", "optimizer", "activations", "buffers", "peak_bytes")
+    return {
+        "peak_bytes": report.peak_bytes,
+        "capacity_bytes": report.capacity_bytes,
+        "fits": report.fits,
+        "stages": [{part: getattr(stage, part) for part in parts} for stage in report.stages],
+    }
+
+
+def _warnings(memory: MemoryReport) -> tuple[str, ...]:
+    if memory.fits:
+        return ()
+    needed, there = memory.peak_bytes / 2**30, memory.capacity_bytes / 2**30
+    return (f"does not fit: the fullest rank needs {needed:.1f} GiB of {there:.1f} GiB",)
+
+
+def _provenance(run: RunSpec, kernels: Kernels) -> dict[str, object]:
+    try:
+        own = version("stepcast")
+    except PackageNotFoundError:
+        own = "uninstalled"
+    return {
+        "stepcast": own,
+        "cluster": run.cluster.name,
+        "kernel_profile": kernels.profile.name,
+        "detail": run.simulation.detail,
+        "seed": run.simulation.seed,
+    }
+
+
+def _timeline(step: StepReplay, run: RunSpec) -> Iterator[TimelineEvent]:
+    ranks = run.gpus // run.parallelism.pp
+    for (rank, stream), records in step.events.records.items():
+        process = f"rank {rank}" if run.simulation.ranks == "all" else f"stage {rank} (×{ranks} ranks)"
+        for record in records:
+            if record.task.seconds > 0:
+                yield TimelineEvent(
+                    process=process,
+                    thread=stream,
+                    name=record.task.name,
+                    category=record.task.category,
+                    start_s=record.start,
+                    end_s=record.end,
+                )
