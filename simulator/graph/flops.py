@@ -1,8 +1,8 @@
 """FLOPs of a training step, by the conventions that publications count in. They differ by up to a third.
 
 A convention is a rule for the FLOPs of *one sequence in one step* (forward and both gradients); the step is
-that times the global batch. Symbols as in the papers: `L` layers, `h` hidden, `a` heads, `d` head size, `s`
-sequence length, `V` vocabulary (padded, if the run pads it), `B` sequences.
+that times the global batch. Symbols as in the papers: `L` layers, `h` hidden, `a` heads, `d` head size,
+`s` sequence length, `V` vocabulary (padded, if the run pads it).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ SequenceRule = Callable[[ModelSpec, int, int], float]
 class Convention:
     """One way to count: ``sequence_flops(model, seq_length, vocab_size)`` for one trained sequence.
 
-    ``includes_recompute``: the rule counts forwards that activation recomputation repeats, so that the rate
-    is a hardware utilisation (HFU), not MFU.
+    ``includes_recompute``: the rule counts the forwards that activation recomputation repeats, so that the
+    rate is a hardware utilisation (HFU), not MFU.
     """
 
     name: str
@@ -121,8 +121,8 @@ def _mamba_forward(model: ModelSpec) -> float:
 def _megatron(model: ModelSpec, seq_length: int, vocab_size: int, keys: float) -> float:
     """Three forwards of the linear layers, the core over ``keys`` keys per token, and the logits.
 
-    A prediction layer adds itself, its logits and, but for hybrids, its projection of [hidden, embedding]
-    to hidden.
+    A prediction layer adds itself, its logits and (but for hybrids) its projection of [hidden, embedding] to
+    hidden.
     """
     blocks = Counter(block for layer in layer_blocks(model) for block in layer)
     predictions = model.num_nextn_predict_layers
@@ -156,9 +156,9 @@ def _require_gpt(model: ModelSpec, convention: str) -> None:
     )
     if not is_gpt:
         raise ValueError(
-            f"FLOP convention {convention!r} describes GPT layers only (multi-head attention, FFN of 4 times
-            the " f"hidden size, no gate, no experts); {model.name!r} is none: use 'megatron' or
-            'megatron-full'" )
+            f"FLOP convention {convention!r} describes GPT layers only (multi-head attention, FFN of 4 times the "
+            f"hidden size, no gate, no experts); {model.name!r} is none: use 'megatron' or 'megatron-full'"
+        )
 
 
 def _narayanan_2021(model: ModelSpec, seq_length: int, vocab_size: int) -> float:
@@ -202,26 +202,59 @@ CONVENTIONS: dict[str, Convention] = {
     for convention in (
         Convention(
             name="megatron",
-            description="model FLOPs: linear layers, logits, causal attention (half the square, or the
-            window)", source="NVIDIA/Megatron-LM num_floating_point_operations; Megatron-Bridge performance
-            summary", sequence_flops=_megatron_causal, ), Convention( name="megatron-full", description="as
-            megatron, attention over the full square", source="NVIDIA/Megatron-LM core r0.8; NVIDIA/NeMo
-            24.07 performance summary", sequence_flops=_megatron_full, ), Convention( name="dgxc",
+            description="model FLOPs: linear layers, logits, causal attention (half the square, or the window)",
+            source="NVIDIA/Megatron-LM num_floating_point_operations; Megatron-Bridge performance tables",
+            sequence_flops=_megatron_causal,
+        ),
+        Convention(
+            name="megatron-full",
+            description="as megatron, attention over the full square",
+            source="NVIDIA/Megatron-LM core r0.8; NVIDIA/NeMo 24.07 performance summary",
+            sequence_flops=_megatron_full,
+        ),
+        Convention(
+            name="dgxc",
             description="6 x (parameters of linear layers and logits) and attention over the full square",
             source="NVIDIA/dgxc-benchmarking model READMEs (but Grok-1's, which count as megatron)",
-            sequence_flops=_megatron_full, ), Convention( name="narayanan-2021", description="hardware FLOPs
-            of GPT with full recompute, attention over the full square", source="Narayanan et al. 2021
-            (arXiv 2104.04473), section 5.1", sequence_flops=_narayanan_2021, includes_recompute=True, ),
-            Convention( name="korthikanti-2022", description="model FLOPs of GPT, attention over the full
-            square", source="Korthikanti et al. 2022 (arXiv 2205.05198), appendix A equation 7",
-            sequence_flops=_korthikanti_2022, ), Convention( name="korthikanti-2022-selective",
+            sequence_flops=_megatron_full,
+        ),
+        Convention(
+            name="narayanan-2021",
+            description="hardware FLOPs of GPT with full recompute, attention over the full square",
+            source="Narayanan et al. 2021 (arXiv 2104.04473), section 5.1",
+            sequence_flops=_narayanan_2021,
+            includes_recompute=True,
+        ),
+        Convention(
+            name="korthikanti-2022",
+            description="model FLOPs of GPT, attention over the full square",
+            source="Korthikanti et al. 2022 (arXiv 2205.05198), appendix A equation 7",
+            sequence_flops=_korthikanti_2022,
+        ),
+        Convention(
+            name="korthikanti-2022-selective",
             description="hardware FLOPs of GPT with selective recompute of the attention core",
             source="Korthikanti et al. 2022 (arXiv 2205.05198), appendix A equation 8",
-            sequence_flops=_korthikanti_2022_selective, includes_recompute=True, ), Convention( name="6n",
-            description="6 x active parameters per token, attention not counted", source="Kaplan et al. 2020
-            (arXiv 2001.08361), section 2.1", sequence_flops=_six_n, ), Convention( name="palm-6n",
+            sequence_flops=_korthikanti_2022_selective,
+            includes_recompute=True,
+        ),
+        Convention(
+            name="6n",
+            description="6 x active parameters per token, attention not counted",
+            source="Kaplan et al. 2020 (arXiv 2001.08361), section 2.1",
+            sequence_flops=_six_n,
+        ),
+        Convention(
+            name="palm-6n",
             description="6 x active parameters and 12 L h s per token: attention over the full square",
-            source="Chowdhery et al. 2022 (PaLM, arXiv 2204.02311), appendix B", sequence_flops=_palm, ),
-            Convention( name="mosaic", description="palm-6n, N with the tied embedding and learned
-            positions", source="mosaicml/llm-foundry scripts/train/benchmarking/README.md",
-            sequence_flops=_palm, ), ) }
+            source="Chowdhery et al. 2022 (PaLM, arXiv 2204.02311), appendix B",
+            sequence_flops=_palm,
+        ),
+        Convention(
+            name="mosaic",
+            description="palm-6n, N with the tied embedding and learned positions",
+            source="mosaicml/llm-foundry scripts/train/benchmarking/README.md",
+            sequence_flops=_palm,
+        ),
+    )
+}
