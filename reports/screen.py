@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 from rich.console import Console, RenderableType
 
 PLAIN_WIDTH = 100  # columns where no terminal sets a width
@@ -21,11 +23,15 @@ def is_plain(console: Console) -> bool:
 
 
 def show(console: Console, *parts: RenderableType) -> None:
-    """Print one part under the other; plain text without blanks at the ends of lines."""
-    with console.capture() as captured:
+    """Print one part under the other; plain text has no escape codes and no blanks at the ends of lines."""
+    if not is_plain(console):
         for part in parts:
             console.print(part)
-    text = captured.get()
-    if is_plain(console):
-        text = "\n".join(line.rstrip() for line in text.split("\n"))
-    console.file.write(text)
+        return
+    page = StringIO()
+    plain = Console(
+        file=page, width=console.width, highlight=False, markup=False, emoji=False, color_system=None
+    )
+    for part in parts:
+        plain.print(part)
+    console.file.write("\n".join(line.rstrip() for line in page.getvalue().split("\n")))

@@ -21,7 +21,6 @@ from reports.screen import is_plain, make_console, show
 
 if TYPE_CHECKING:
     from simulator.result import Result
-
     from simulator.spec.run import RunSpec
 
 KIND_COLOURS = ("cyan", "dark_orange", "bright_black", "magenta", "yellow", "yellow")
@@ -120,7 +119,7 @@ def _breakdown(result: Result, plain: bool) -> RenderableType:
     for (label, value), share in zip(rows, percentages([value for _, value in rows]), strict=True):
         end = begin + value
         bar = [] if plain else [Bar(result.step_time_s, begin, end, color=KIND_COLOURS[_kind(label)])]
-        table.add_row(Text(label.replace("_", " ")), *bar, Text(f"{share} %"), Text(seconds(value)))
+        table.add_row(Text(_cause(label)), *bar, Text(f"{share} %"), Text(seconds(value)))
         begin = end
     total: list[RenderableType] = [] if plain else [""]
     table.add_row(
@@ -130,6 +129,12 @@ def _breakdown(result: Result, plain: bool) -> RenderableType:
         Text(seconds(begin, 4), style="bold"),
     )
     return table
+
+
+def _cause(label: str) -> str:
+    """The label in words; communication in the breakdown is the exposed part of it."""
+    words = label.replace("_", " ")
+    return f"exposed {words}" if _kind(label) == 1 and not words.startswith("exposed") else words
 
 
 def _kind(label: str) -> int:

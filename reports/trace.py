@@ -9,25 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from reports.files import replacing
+from simulator.result import TimelineEvent
 
 NANOSECONDS = 1e9
 
 
-class TraceEvent(NamedTuple):
-    """One operator on one stream. Times in seconds from the start of the step."""
-
-    process: str  # rank class, such as "stage 3 · ranks 24–31 (×128)"
-    thread: str  # stream: compute, tp, pp, ...
-    name: str
-    category: str
-    start_s: float
-    end_s: float
-
-
-def write_trace(path: Path, events: Iterable[TraceEvent], about: dict[str, Any] | None = None) -> None:
+def write_trace(path: Path, events: Iterable[TimelineEvent], about: dict[str, Any] | None = None) -> None:
     """Write ``events`` as a trace file, compressed when the name ends in ``.gz``.
 
     Args:
@@ -49,7 +39,7 @@ def write_trace(path: Path, events: Iterable[TraceEvent], about: dict[str, Any] 
         stream.write("\n]}\n")
 
 
-def trace_records(events: Iterable[TraceEvent]) -> Iterator[dict[str, Any]]:
+def trace_records(events: Iterable[TimelineEvent]) -> Iterator[dict[str, Any]]:
     """The trace-event objects of ``events``; processes and threads are numbered as they first appear.
 
     Times are rounded to whole nanoseconds before durations are taken: slices that touch still touch.

@@ -57,8 +57,13 @@ def run(
     from simulator.simulate import simulate
     from simulator.spec.load import load_run
 
-    spec = load_run(run_file, overrides or [])
-    result = simulate(spec)
+    detail = [f"simulation.detail={trace_detail}"] if trace_detail else []
+    spec = load_run(run_file, [*(overrides or []), *detail])
+    result = simulate(spec, timeline=trace_file is not None)
+    if trace_file is not None:
+        from reports.trace import write_trace
+
+        write_trace(trace_file, result.timeline, {"run": spec.name, **result.provenance})
     if json_file is not None:
         write_json(result, json_file)
     if json_file != STDOUT:

@@ -38,7 +38,10 @@ QUANTITIES: dict[str, Callable[[float], str]] = {
 class Shown(LazyGroup):
     """A word that is no command is the name of a profile: ``stepcast show h100``."""
 
-    table: ClassVar[dict[str, str]] = {}
+    table: ClassVar[dict[str, str]] = {
+        "schedules": "simulator.cli.show_schedule:schedules",
+        "schedule": "simulator.cli.show_schedule:schedule",
+    }
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command and its arguments."""

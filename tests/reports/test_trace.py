@@ -11,12 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.trace import TraceEvent, trace_records, write_trace
+from reports.trace import trace_records, write_trace
+from simulator.result import TimelineEvent
+
+
+def event(*values):
+    return TimelineEvent(**dict(zip(TimelineEvent.__slots__, values, strict=True)))
+
 
 STEP = [
-    TraceEvent("stage 0 · ranks 0–7 (×128)", "compute", "F0", "gemm", 0.0, 1.0),
-    TraceEvent("stage 0 · ranks 0–7 (×128)", "pp", "send F0", "pp", 1.0, 1.25),
-    TraceEvent("stage 1 · ranks 8–15 (×128)", "compute", "F0", "gemm", 1.25, 2.5),
+    event("stage 0 (×1024 ranks)", "compute", "F0", "gemm", 0.0, 1.0),
+    event("stage 0 (×1024 ranks)", "pp", "send F0", "pp", 1.0, 1.25),
+    event("stage 1 (×1024 ranks)", "compute", "F0", "gemm", 1.25, 2.5),
 ]
 
 
@@ -48,7 +54,7 @@ def test_processes_and_threads_are_named_before_they_are_used():
             assert ("process_name", record["pid"], 0) in named
             assert ("thread_name", record["pid"], record["tid"]) in named
     assert sorted(named.values()) == [
-        "compute", "compute", "pp", "stage 0 · ranks 0–7 (×128)", "stage 1 · ranks 8–15 (×128)"
+        "compute", "compute", "pp", "stage 0 (×1024 ranks)", "stage 1 (×1024 ranks)"
     ]  # fmt: skip
 
 
@@ -56,7 +62,7 @@ def test_processes_and_threads_are_named_before_they_are_used():
 def test_slices_that_follow_each_other_never_overlap_and_end_with_the_step(durations):
     events, clock = [], 0.0
     for index, duration in enumerate(durations):
-        events.append(TraceEvent("stage 0", "compute", str(index), "gemm", clock, clock + duration))
+        events.append(event("stage 0", "compute", str(index), "gemm", clock, clock + duration))
         clock += duration
     found = [record for record in trace_records(events) if record["ph"] == "X"]
     for before, after in pairwise(found):
@@ -68,7 +74,7 @@ def test_slices_that_follow_each_other_never_overlap_and_end_with_the_step(durat
 @pytest.mark.parametrize(("start", "end"), [(-1e-9, 1.0), (2.0, 1.0), (float("nan"), 1.0)])
 def test_impossible_times_are_refused_and_leave_no_file(tmp_path, start, end):
     with pytest.raises(ValueError, match="must not start before 0 s or end before it starts"):
-        write_trace(tmp_path / "t.json", [*STEP, TraceEvent("p", "t", "n", "c", start, end)])
+        write_trace(tmp_path / "t.json", [*STEP, event("p", "t", "n", "c", start, end)])
     assert list(tmp_path.iterdir()) == []
 
 
