@@ -156,8 +156,9 @@ def _require_gpt(model: ModelSpec, convention: str) -> None:
     )
     if not is_gpt:
         raise ValueError(
-            f"FLOP convention {convention!r} describes GPT layers only (multi-head attention, FFN of 4 times the "
-            f"hidden size, no gate, no experts); {model.name!r} is none: use 'megatron' or 'megatron-full'"
+            f"FLOP convention {convention!r} describes GPT layers only (multi-head attention, FFN of four "
+            f"times the hidden size, no gate, no experts), which {model.name!r} has not: use 'megatron' or "
+            f"'megatron-full'"
         )
 
 
@@ -202,7 +203,7 @@ CONVENTIONS: dict[str, Convention] = {
     for convention in (
         Convention(
             name="megatron",
-            description="model FLOPs: linear layers, logits, causal attention (half the square, or the window)",
+            description="linear layers, logits, causal attention (half the square or the window)",
             source="NVIDIA/Megatron-LM num_floating_point_operations; Megatron-Bridge performance tables",
             sequence_flops=_megatron_causal,
         ),
