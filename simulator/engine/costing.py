@@ -17,8 +17,8 @@ class NetworkModel(Protocol):
         """A collective over the group of an axis."""
         ...
 
-    def send_recv(self, size_bytes: float, axis: str = "pp") -> TransferEstimate:
-        """A message to the neighbour along an axis."""
+    def send_recv(self, size_bytes: float, axis: str = "pp", stage: int = 0) -> TransferEstimate:
+        """A message to the neighbour along an axis; for ``pp``, from a stage to the one after it (or round)."""
         ...
 
 
@@ -52,6 +52,10 @@ class OperatorCosts:
         if found is None:
             found = self._known[op] = self._compute(op)
         return found
+
+    def hop(self, size_bytes: float, stage: int) -> float:
+        """Seconds of a message from a pipeline stage to the next."""
+        return self._network.send_recv(size_bytes, "pp", stage).seconds
 
     def total(self, ops: Iterable[Operator]) -> float:
         """Seconds of operators one after the other."""

@@ -88,7 +88,8 @@ class Exchange(NamedTuple):
     """Messages between two devices that both await at one point of their programs."""
 
     messages: frozenset[Token]
-    activation: bool
+    source: int
+    target: int
 
 
 def blocking_exchanges(pipeline: Pipeline, orders: Sequence[Order]) -> list[list[list[Exchange]]]:
@@ -111,7 +112,7 @@ def blocking_exchanges(pipeline: Pipeline, orders: Sequence[Order]) -> list[list
             joint = len(gap) == 2 and _same_pair(gap) and all(both in proposed[end] for end in gap[0][1:3])
             groups = [gap] if joint else [[message] for message in gap]
             device_gaps.append(
-                [Exchange(frozenset(m.token for m in g), any(m.is_forward for m in g)) for g in groups if g]
+                [Exchange(frozenset(m.token for m in g), g[0].source, g[0].target) for g in groups if g]
             )
         result.append(device_gaps)
     return result

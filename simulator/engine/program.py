@@ -32,7 +32,7 @@ class ProgramOptions:
     overlap_grad_reduce: bool
     overlap_param_gather: bool
     overlap_p2p: bool
-    message_s: float  # a boundary activation to the next device, alone
+    hops_s: tuple[float, ...]  # a boundary activation alone from device i to i + 1; the last one wraps round
     norm_s: float  # the gradient norm's scalar all-reduce over the world
     tied_s: float | None  # summing the tied embedding's gradients across the pipeline; None: not tied
     every_operator: bool
@@ -99,7 +99,12 @@ class DeviceProgram:
     def _exchange(self, exchanges: Sequence[Exchange]) -> None:
         for exchange in exchanges:
             meeting = Meeting((PAIR, exchange.messages), 0)
-            self._compute_task(Task("exchange", PP, self.options.message_s, meeting=meeting))
+            self._compute_task(Task("exchange", PP, self._hop(exchange.source, exchange.target), meeting=meeting))
+
+    def _hop(self, source: int, target: int) -> float:
+        """Seconds of a message between neighbours on the ring of devices."""
+        low, high = sorted((source, target))
+        return self.options.hops_s[low if high == low + 1 else high]
 
     def _send(self, action: Action) -> tuple[Token, ...]:
         """Sends an action's outputs beside compute; without overlap the next action waits until they have left."""
@@ -109,7 +114,8 @@ class DeviceProgram:
             if message is None:
                 continue
             stream = "send activations" if message.is_forward else "send gradients"
-            task = Task("send", PP, self.options.message_s, (message.after,), message.token)
+            seconds = self._hop(message.source, message.target)
+            task = Task("send", PP, seconds, (message.after,), message.token)
             self._place([Placed(stream, task)])
             tokens.append(message.token)
         return () if self.options.overlap_p2p else tuple(tokens)

@@ -13,7 +13,7 @@ from simulator.engine.program import DeviceProgram, ProgramOptions
 from simulator.engine.replay import Replay, replay
 from simulator.engine.tasks import COMPUTE
 from simulator.engine.world import Layout, every_rank, rank_classes
-from simulator.graph.operators import Collective, SendRecv
+from simulator.graph.operators import Collective
 from simulator.partition.plan import RunPlan
 from simulator.schedule.actions import Order
 from simulator.schedule.definition import Schedule
@@ -84,19 +84,15 @@ def run_step(
 
 
 def _program_options(plan: RunPlan, layout: Layout, costs: OperatorCosts, options: StepOptions) -> ProgramOptions:
-    def seconds(op: Collective | SendRecv) -> float:
-        return costs.cost(op).seconds
-
-    tied = plan.tied_embedding_bytes
+    devices, tied = layout.devices, plan.tied_embedding_bytes
     norm = Collective(name="gradient_norm", kind="all_reduce", axis="world", size_bytes=NORM_BYTES)
-    message = SendRecv(name="message", axis="pp", size_bytes=plan.message_bytes)
     return ProgramOptions(
         overlap_grad_reduce=options.overlap_grad_reduce,
         overlap_param_gather=options.overlap_param_gather,
         overlap_p2p=options.overlap_p2p,
-        message_s=seconds(message) if layout.devices > 1 else 0.0,
-        norm_s=seconds(norm) if layout.world > 1 else 0.0,
-        tied_s=seconds(SendRecv(name="tied_embedding", axis="pp", size_bytes=tied)) if tied else None,
+        hops_s=tuple(costs.hop(plan.message_bytes, device) for device in range(devices)) if devices > 1 else (),
+        norm_s=costs.cost(norm).seconds if layout.world > 1 else 0.0,
+        tied_s=costs.hop(tied, devices - 1) if tied else None,
         every_operator=options.every_operator,
     )
 
