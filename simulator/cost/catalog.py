@@ -5,7 +5,6 @@ from __future__ import annotations
 from simulator.cost.attention import AttentionCoefficients
 from simulator.cost.copy import CopyCoefficients
 from simulator.cost.gemm import GemmCoefficients
-from simulator.cost.grouped_gemm import GroupedGemmCoefficients
 from simulator.cost.kernels import Kernels
 from simulator.cost.memory_bound import MemoryCoefficients
 from simulator.cost.profile import FORMAT_VERSION, AttentionKernel, C, Fitted, KernelProfile
@@ -36,15 +35,16 @@ def flat_profile(
     def fitted(coefficients: C) -> Fitted[C]:
         return Fitted(coefficients=coefficients, random=random, site=site, basis="assumption")
 
-    gemm = fitted(GemmCoefficients(efficiency=gemm_efficiency, bandwidth=bandwidth, fixed_s=fixed_s))
-    grouped = fitted(
-        GroupedGemmCoefficients(
-            efficiency=gemm_efficiency, half_rows=0.0, half_width=0.0, bandwidth=bandwidth, fixed_s=fixed_s
-        )
+    gemm = fitted(
+        GemmCoefficients(efficiency=gemm_efficiency, bandwidth=bandwidth, fixed_s=fixed_s, tiled=False)
     )
     attention = fitted(
         AttentionCoefficients(
-            efficiency=attention_efficiency, half_seq=0.0, half_dim=0.0, bandwidth=bandwidth, fixed_s=fixed_s
+            efficiency=attention_efficiency,
+            bandwidth=bandwidth,
+            kv_bandwidth=bandwidth,
+            fixed_s=fixed_s,
+            tiled=False,
         )
     )
     precisions = ("fp32", "tf32", "fp16", "bf16", "fp8", "fp8_block", "mxfp8", "nvfp4")
@@ -52,7 +52,7 @@ def flat_profile(
         format_version=FORMAT_VERSION,
         name="flat",
         gemm=dict.fromkeys(precisions, gemm),
-        grouped_gemm=dict.fromkeys(precisions, grouped),
+        grouped_gemm=dict.fromkeys(precisions, gemm),
         attention={"flat": AttentionKernel(forward=attention, backward=attention)},
         memory_bound={"default": fitted(MemoryCoefficients(bandwidth=bandwidth, fixed_s=fixed_s))},
         copy={"default": fitted(CopyCoefficients(bandwidth=bandwidth, fixed_s=fixed_s))},

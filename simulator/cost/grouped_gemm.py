@@ -1,42 +1,30 @@
-"""The GEMMs of a mixture of experts: one per expert in one launch."""
+"""The GEMMs of a mixture of experts: one per expert, in one launch.
+
+A grouped GEMM is a batch of equal GEMMs to this model: the tiles of all experts share the device's waves, and rows per
+expert that do not fill a tile waste it. It has coefficients of its own, because other kernels run it.
+Uneven routing enters through the rows: the most loaded rank holds more of them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import NamedTuple
 
-from pydantic import ConfigDict
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupedGemmCoefficients:
-    """``efficiency``·rows/(rows + ``half_rows``)·n/(n + ``half_width``) of the dense peak, rows per expert;
-    ``bandwidth`` is the fraction of memory bandwidth reached reading the experts' weights."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    efficiency: float
-    half_rows: float
-    half_width: float
-    bandwidth: float
-    fixed_s: float
+from simulator.graph.operators import GemmRole
 
 
-def grouped_gemm_seconds(
-    *,
-    rows: float,
-    groups: float,
-    n: float,
-    k: float,
-    traffic: float,
-    peak: float,
-    memory_bandwidth: float,
-    c: GroupedGemmCoefficients,
-) -> float:
-    """Roofline whose compute rate saturates with the rows of one expert and the expert's width."""
-    per_group = rows / groups
-    rate = c.efficiency * peak * per_group / (per_group + c.half_rows)
-    width = min(n, k)
-    rate *= width / (width + c.half_width)
-    compute = 2.0 * rows * n * k / rate
-    return max(compute, traffic / (c.bandwidth * memory_bandwidth)) + c.fixed_s
+class GroupShape(NamedTuple):
+    """The equal products that stand for a grouped GEMM."""
+
+    m: float
+    n: float
+    k: float
+    batch: float
+
+
+def group_shape(*, groups: int, rows: float, n: int, k: int, role: GemmRole) -> GroupShape:
+    """Rows spread evenly over the groups that have any; a weight gradient sums over the rows of its group."""
+    active = max(1.0, min(float(groups), float(rows)))
+    per_group = max(1.0, rows / active)
+    if role == "wgrad":
+        return GroupShape(m=n, n=k, k=per_group, batch=active)
+    return GroupShape(m=per_group, n=n, k=k, batch=active)

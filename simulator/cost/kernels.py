@@ -5,11 +5,11 @@ from __future__ import annotations
 from simulator.cost.attention import attention_seconds
 from simulator.cost.copy import copy_seconds
 from simulator.cost.estimate import Estimate
-from simulator.cost.gemm import gemm_seconds
-from simulator.cost.grouped_gemm import grouped_gemm_seconds
+from simulator.cost.gemm import GemmCoefficients, gemm_seconds
+from simulator.cost.grouped_gemm import group_shape
 from simulator.cost.memory_bound import memory_bound_seconds
 from simulator.cost.profile import C, Fitted, KernelProfile
-from simulator.graph.operators import Attention, Copy, Gemm, GroupedGemm, KernelOp, MemoryBound
+from simulator.graph.operators import DTYPE_BYTES, Attention, Copy, Gemm, GroupedGemm, KernelOp, MemoryBound
 from simulator.spec.cluster import DeviceSpec, Host
 
 # precision of an operator -> the datasheet rates it may use, best first
@@ -92,40 +92,56 @@ class Kernels:
 
     def _gemm(self, op: Gemm) -> Estimate:
         fitted = self._of_dtype(self.profile.gemm, op.dtype)
-        seconds = gemm_seconds(
-            flops=op.flops,
-            traffic=op.bytes,
-            peak=self.peak(op.dtype) * fitted.sustained,
-            memory_bandwidth=self.device.memory_bandwidth,
-            c=fitted.coefficients,
-        )
-        if op.accumulate:
-            seconds *= 1.0 + fitted.coefficients.accumulate
+        seconds = self._product(op.m, op.n, op.k, op.batch, op, fitted)
         return Estimate(seconds, "gemm", fitted.random, fitted.site)
 
     def _grouped(self, op: GroupedGemm) -> Estimate:
         fitted = self._of_dtype(self.profile.grouped_gemm, op.dtype)
-        seconds = grouped_gemm_seconds(
-            rows=max(op.rows, 1),
-            groups=op.groups,
-            n=op.n,
-            k=op.k,
+        shape = group_shape(groups=op.groups, rows=op.rows, n=op.n, k=op.k, role=op.role)
+        seconds = self._product(*shape, op, fitted)
+        return Estimate(seconds, "grouped_gemm", fitted.random, fitted.site)
+
+    def _product(
+        self,
+        m: float,
+        n: float,
+        k: float,
+        batch: float,
+        op: Gemm | GroupedGemm,
+        fitted: Fitted[GemmCoefficients],
+    ) -> float:
+        seconds = gemm_seconds(
+            m=m,
+            n=n,
+            k=k,
+            batch=batch,
             traffic=op.bytes,
             peak=self.peak(op.dtype) * fitted.sustained,
             memory_bandwidth=self.device.memory_bandwidth,
+            sm_count=self.device.sm_count,
             c=fitted.coefficients,
         )
-        return Estimate(seconds, "grouped_gemm", fitted.random, fitted.site)
+        return seconds * (1.0 + fitted.coefficients.accumulate) if op.accumulate else seconds
 
     def _attend(self, op: Attention) -> Estimate:
         fitted = self._attention.forward if op.direction == "forward" else self._attention.backward
+        forward = op.direction == "forward"
+        width = op.qk_head_dim + op.v_head_dim
+        element = DTYPE_BYTES[op.dtype] * (1.0 if forward else 2.5)  # as Attention.bytes counts them
         seconds = attention_seconds(
-            flops=op.flops,
-            traffic=op.bytes,
+            heads=op.batch * op.heads,
+            queries=op.seq_q,
+            pairs=op.score_pairs,
             keys=min(op.window, op.seq_kv) if op.window else op.seq_kv,
-            head_dim=(op.qk_head_dim + op.v_head_dim) / 2.0,
+            qk_head_dim=op.qk_head_dim,
+            v_head_dim=op.v_head_dim,
+            matmuls=2.0 if forward else 5.0,
+            causal=op.causal,
+            q_bytes=element * op.batch * op.seq_q * op.heads * width,
+            kv_bytes=element * op.batch * op.seq_kv * op.kv_heads * width,
             peak=self.peak(op.dtype) * fitted.sustained,
             memory_bandwidth=self.device.memory_bandwidth,
+            sm_count=self.device.sm_count,
             c=fitted.coefficients,
         )
         return Estimate(seconds, "attention", fitted.random, fitted.site)

@@ -15,7 +15,6 @@ from pydantic import ConfigDict
 from simulator.cost.attention import AttentionCoefficients
 from simulator.cost.copy import CopyCoefficients
 from simulator.cost.gemm import GemmCoefficients
-from simulator.cost.grouped_gemm import GroupedGemmCoefficients
 from simulator.cost.memory_bound import MemoryCoefficients
 
 FORMAT_VERSION = 1
@@ -88,7 +87,7 @@ class KernelProfile:
     date: str = ""
     fitted_on: dict[str, float] = field(default_factory=dict)
     gemm: dict[str, Fitted[GemmCoefficients]]
-    grouped_gemm: dict[str, Fitted[GroupedGemmCoefficients]]
+    grouped_gemm: dict[str, Fitted[GemmCoefficients]]
     attention: dict[str, AttentionKernel]
     memory_bound: dict[str, Fitted[MemoryCoefficients]]
     copy: dict[str, Fitted[CopyCoefficients]]
