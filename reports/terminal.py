@@ -228,13 +228,18 @@ def _published(result: Result, run: RunSpec) -> RenderableType:
         ("MFU", result.mfu, published.mfu, percent),
     )
     table = Table.grid(padding=(0, 2, 0, 0))
-    for justify in ("left", "right", "right", "right"):
+    for justify in ("left", "right", "right", "right", "left"):
         table.add_column(justify=justify, no_wrap=True)
-    table.add_row("", *(Text(head, style="dim") for head in ("predicted", "published", "deviation")))
+    heads = ("predicted", "published", "deviation", "between p10 and p90")
+    table.add_row("", *(Text(head, style="dim") for head in heads))
+    low, high = result.step_time_interval_s
     for label, predicted, measured, shown in pairs:
         if measured:
-            deviation = Text(f"{100 * (predicted / measured - 1):+.1f} %", style="bold")
-            table.add_row(Text(label), Text(shown(predicted)), Text(shown(measured)), deviation)
+            ratio = predicted / measured
+            step_s = result.step_time_s * (1 / ratio if label == "step time" else ratio)  # as published
+            within = "yes" if low <= step_s <= high else "no"
+            cells = (label, shown(predicted), shown(measured), f"{100 * (ratio - 1):+.1f} %", within)
+            table.add_row(*(Text(cell) for cell in cells))
     remarks = [f"source: {published.source}"]
     if published.flops_convention:
         remarks.append(f"published FLOPs: {published.flops_convention}; predicted: {result.flops_convention}")

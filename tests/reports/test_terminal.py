@@ -128,9 +128,15 @@ def test_each_bar_begins_where_the_last_one_ended(result, run):
 
 def test_the_published_value_stands_beside_the_prediction(result, run):
     text = screen(result, run)
-    assert re.search(r"model TFLOP/s per GPU +402 +400 +\+0.6 %", text)
+    assert re.search(r"model TFLOP/s per GPU +402 +400 +\+0.6 % +yes", text)
     assert "arXiv 2407.21783" in text
     assert "Published" not in screen(result, replace(run, published=None))
+
+
+@pytest.mark.parametrize(("step_time_s", "within"), [(13.9, "yes"), (14.0, "no"), (12.6, "no")])
+def test_a_published_step_is_placed_in_the_interval(result, run, step_time_s, within):
+    measured = replace(run, published=replace(run.published, step_time_s=step_time_s))
+    assert re.search(rf"step time +13.2 s +{step_time_s} s +[-+][\d.]+ % +{within}", screen(result, measured))
 
 
 def test_assumptions_are_listed(result, run):
