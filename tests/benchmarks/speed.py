@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from simulator import load_run, simulate
+from simulator.simulate import simulate
+from simulator.spec.load import load_run
 
 ROOT = Path(__file__).parents[2]
 DEMO = str(ROOT / "workloads" / "runs" / "llama3.1-405b-16384-h100.yaml")
