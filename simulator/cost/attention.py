@@ -1,8 +1,8 @@
 """Fused (flash) attention, forward and backward.
 
-One thread block computes 128 queries of one head against all the keys they may see (Dao 2023, FlashAttention-2,
-section 3.2). The blocks' work is spread over the SMs; the longest block bounds what spreading can reach. Q, K, V and O
-pass through memory once.
+One thread block computes 128 queries of one head against all the keys they may see (Dao 2023,
+FlashAttention-2, section 3.2). The blocks' work is spread over the SMs; the longest block bounds what
+spreading can reach. Q, K, V and O pass through memory once.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict
+
+from simulator.cost.rates import Rates
 
 _QUERIES = 128  # per thread block
 
@@ -23,10 +25,11 @@ _QUERIES = 128  # per thread block
 class AttentionCoefficients:
     """What is fitted of one kernel generation in one direction.
 
-    ``efficiency``·D/(D + ``half_dim``) is the share of the dense peak at head dimension D. ``prologue_keys``: cost of
-    starting a block, in keys. ``tail``: share of half the longest block that spreading leaves idle; ``lone``: time of
-    the longest block alone, in shares of its time at the full rate. ``bandwidth``, ``kv_bandwidth``: shares of memory
-    bandwidth for Q and O, and for K and V. ``throttle``: slow-down of a kernel much longer than ``throttle_s``.
+    ``efficiency``·D/(D + ``half_dim``) is the share of the dense peak at head dimension D.
+    ``prologue_keys``: cost of starting a block, in keys. ``tail``: share of half the longest block that
+    spreading leaves idle; ``lone``: time of the longest block alone, in shares of its time at the full
+    rate. ``bandwidth``, ``kv_bandwidth``: shares of memory bandwidth for Q and O, and for K and V.
+    ``throttle``: slow-down of a kernel much longer than ``throttle_s``.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -44,88 +47,53 @@ class AttentionCoefficients:
     tiled: bool = True
 
 
-def attention_seconds(
-    *,
-    heads: float,
-    queries: float,
-    pairs: float,
-    keys: float,
-    qk_head_dim: float,
-    v_head_dim: float,
-    matmuls: float,
-    causal: bool,
-    q_bytes: float,
-    kv_bytes: float,
-    peak: float,
-    memory_bandwidth: float,
-    sm_count: int,
-    c: AttentionCoefficients,
-) -> float:
-    """Time of one attention core.
+class Core(NamedTuple):
+    """One attention core, or many as arrays.
 
-    ``heads``: heads times sequences; ``queries`` per sequence; ``pairs``: query-key pairs computed per head;
-    ``keys``: the most keys one query sees; ``matmuls``: 2 forward, 5 backward.
+    ``heads``: heads times sequences; ``queries`` per sequence; ``pairs``: query-key pairs computed per
+    head; ``keys``: the most keys one query sees; ``head_dim``: mean of the QK and V head dimensions;
+    ``matmuls``: 2 forward, 5 backward; ``causal``: 1 where masked tiles lie on the diagonal, else 0;
+    ``q_bytes``, ``kv_bytes``: traffic of Q and O, and of K and V.
     """
-    diagonal = 0.5 * _QUERIES * queries if causal else 0.0
-    return float(
-        _formula(
-            heads, queries, pairs, keys, (qk_head_dim + v_head_dim) / 2.0, matmuls, diagonal, q_bytes, kv_bytes,
-            peak, memory_bandwidth, sm_count, c, max, math.ceil,
-        )
-    )  # fmt: skip
+
+    heads: Any
+    queries: Any
+    pairs: Any
+    keys: Any
+    head_dim: Any
+    matmuls: Any
+    causal: Any
+    q_bytes: Any
+    kv_bytes: Any
 
 
-def attention_times(
-    *,
-    heads: npt.ArrayLike,
-    queries: npt.ArrayLike,
-    pairs: npt.ArrayLike,
-    keys: npt.ArrayLike,
-    head_dim: npt.ArrayLike,
-    matmuls: npt.ArrayLike,
-    causal: npt.ArrayLike,
-    q_bytes: npt.ArrayLike,
-    kv_bytes: npt.ArrayLike,
-    peak: float,
-    memory_bandwidth: float,
-    sm_count: int,
-    c: AttentionCoefficients,
-) -> npt.NDArray[np.float64]:
-    """The same over arrays; ``head_dim`` is the mean of the QK and V head dimensions."""
-    diagonal = 0.5 * _QUERIES * np.asarray(queries) * np.asarray(causal)
-    arrays = (np.asarray(x, dtype=np.float64) for x in (heads, queries, pairs, keys, head_dim, matmuls))
-    traffic = (np.asarray(x, dtype=np.float64) for x in (q_bytes, kv_bytes))
-    return np.asarray(
-        _formula(*arrays, diagonal, *traffic, peak, memory_bandwidth, sm_count, c, np.maximum, np.ceil)
-    )
+def attention_seconds(core: Core, rates: Rates, c: AttentionCoefficients) -> float:
+    """Time of one attention core, in seconds."""
+    return float(_formula(core, rates, c, max, math.ceil))
+
+
+def attention_times(core: Core, rates: Rates, c: AttentionCoefficients) -> npt.NDArray[np.float64]:
+    """The times of many, in seconds."""
+    return np.asarray(_formula(core, rates, c, np.maximum, np.ceil))
 
 
 def _formula(
-    heads: Any,
-    queries: Any,
-    pairs: Any,
-    keys: Any,
-    head_dim: Any,
-    matmuls: Any,
-    diagonal: Any,
-    q_bytes: Any,
-    kv_bytes: Any,
-    peak: float,
-    memory_bandwidth: float,
-    sm_count: int,
+    core: Core,
+    rates: Rates,
     c: AttentionCoefficients,
     maximum: Callable[[Any, Any], Any],
     ceil: Callable[[Any], Any],
 ) -> Any:
-    """Floats or arrays, as ``maximum`` and ``ceil`` take them. A masked diagonal tile is computed whole."""
-    pair_flops = 2.0 * matmuls * head_dim
-    rate = c.efficiency * peak * head_dim / (head_dim + c.half_dim)
-    memory = (q_bytes / c.bandwidth + kv_bytes / c.kv_bandwidth) / memory_bandwidth
+    """On floats or arrays, as ``maximum`` and ``ceil`` take them."""
+    pair_flops = 2.0 * core.matmuls * core.head_dim
+    rate = c.efficiency * rates.peak * core.head_dim / (core.head_dim + c.half_dim)
+    memory = (core.q_bytes / c.bandwidth + core.kv_bytes / c.kv_bandwidth) / rates.memory_bandwidth
     if not c.tiled:
-        return maximum(heads * pairs * pair_flops / rate, memory) + c.fixed_s
-    blocks = ceil(queries / _QUERIES)
-    started = pairs + diagonal + blocks * _QUERIES * c.prologue_keys
-    spread = heads * started * pair_flops / rate
-    longest = (keys + c.prologue_keys) * _QUERIES * pair_flops * sm_count / rate
+        return maximum(core.heads * core.pairs * pair_flops / rate, memory) + c.fixed_s
+    blocks = ceil(core.queries / _QUERIES)
+    masked = 0.5 * _QUERIES * core.queries * core.causal  # a tile on the diagonal is computed whole
+    started = core.pairs + masked + blocks * _QUERIES * c.prologue_keys
+    spread = core.heads * started * pair_flops / rate
+    longest = (core.keys + c.prologue_keys) * _QUERIES * pair_flops * rates.sm_count / rate
     time = maximum(spread + 0.5 * c.tail * longest, c.lone * longest) + memory
     return time * (1.0 + c.throttle * time / (time + c.throttle_s)) + c.fixed_s

@@ -30,7 +30,8 @@ def flat_profile(
     random: float = 0.0,
     site: float = 0.0,
 ) -> KernelProfile:
-    """A profile of plain rooflines, the same for every precision: times follow from FLOPs and bytes by hand."""
+    """A profile of plain rooflines, the same for every precision: times follow from FLOPs and bytes by
+    hand."""
 
     def fitted(coefficients: C) -> Fitted[C]:
         return Fitted(coefficients=coefficients, random=random, site=site, basis="assumption")

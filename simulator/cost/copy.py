@@ -10,8 +10,8 @@ from pydantic import ConfigDict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyCoefficients:
-    """``bandwidth`` is the fraction of the link's rate that a large copy reaches; ``fixed_s`` comes on top of the
-    link's latency."""
+    """``bandwidth`` is the fraction of the link's rate that a large copy reaches; ``fixed_s`` comes on
+    top of the link's latency."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 

@@ -10,8 +10,8 @@ from simulator.graph.operators import Copy, KernelOp
 class Estimate(NamedTuple):
     """``random`` and ``site`` are relative standard errors.
 
-    ``random`` is independent from kernel to kernel (the fit's own residual); ``site`` is common to all kernels of a
-    class on one machine (clocks, power, library version), so it does not average out.
+    ``random`` is independent from kernel to kernel (the fit's own residual); ``site`` is common to all
+    kernels of a class on one machine (clocks, power, library version), so it does not average out.
     """
 
     seconds: float

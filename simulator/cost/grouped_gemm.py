@@ -1,8 +1,8 @@
 """The GEMMs of a mixture of experts: one per expert, in one launch.
 
-A grouped GEMM is a batch of equal GEMMs to this model: the tiles of all experts share the device's waves, and rows per
-expert that do not fill a tile waste it. It has coefficients of its own, because other kernels run it.
-Uneven routing enters through the rows: the most loaded rank holds more of them.
+A grouped GEMM is a batch of equal GEMMs to this model: the tiles of all experts share the device's waves,
+and rows per expert that do not fill a tile waste it. It has coefficients of its own, because other kernels
+run it. Uneven routing enters through the rows: the most loaded rank holds more of them.
 """
 
 from __future__ import annotations

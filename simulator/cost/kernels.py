@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from simulator.cost.attention import attention_seconds
+from simulator.cost.attention import Core, attention_seconds
 from simulator.cost.copy import copy_seconds
 from simulator.cost.estimate import Estimate
 from simulator.cost.gemm import GemmCoefficients, gemm_seconds
-from simulator.cost.grouped_gemm import group_shape
+from simulator.cost.grouped_gemm import GroupShape, group_shape
 from simulator.cost.memory_bound import memory_bound_seconds
 from simulator.cost.profile import C, Fitted, KernelProfile
+from simulator.cost.rates import Rates
 from simulator.graph.operators import DTYPE_BYTES, Attention, Copy, Gemm, GroupedGemm, KernelOp, MemoryBound
 from simulator.spec.cluster import DeviceSpec, Host
 
@@ -39,7 +40,8 @@ _CLASSES = {
 class Kernels:
     """The kernel model of a device: datasheet facts, fitted coefficients, and a cache by operator.
 
-    ``host`` is needed for copies and for ``launch_s``; ``attention`` picks a kernel generation of the profile.
+    ``host`` is needed for copies and for ``launch_s``; ``attention`` picks a kernel generation of the
+    profile.
     """
 
     def __init__(
@@ -90,60 +92,51 @@ class Kernels:
             case Copy():
                 return self._copy(op)
 
+    def gemm_fit(self, dtype: str) -> Fitted[GemmCoefficients]:
+        """The coefficients a dense GEMM of this precision uses."""
+        return self._of_dtype(self.profile.gemm, dtype)
+
+    def grouped_gemm_fit(self, dtype: str) -> Fitted[GemmCoefficients]:
+        """The coefficients a grouped GEMM of this precision uses."""
+        return self._of_dtype(self.profile.grouped_gemm, dtype)
+
+    def rates(self, dtype: str, sustained: float = 1.0) -> Rates:
+        """What the device offers a kernel of this precision."""
+        return Rates(self.peak(dtype) * sustained, self.device.memory_bandwidth, self.device.sm_count)
+
     def _gemm(self, op: Gemm) -> Estimate:
-        fitted = self._of_dtype(self.profile.gemm, op.dtype)
-        seconds = self._product(op.m, op.n, op.k, op.batch, op, fitted)
-        return Estimate(seconds, "gemm", fitted.random, fitted.site)
+        fitted = self.gemm_fit(op.dtype)
+        shape = GroupShape(m=op.m, n=op.n, k=op.k, batch=op.batch)
+        return Estimate(self._product(shape, op, fitted), "gemm", fitted.random, fitted.site)
 
     def _grouped(self, op: GroupedGemm) -> Estimate:
-        fitted = self._of_dtype(self.profile.grouped_gemm, op.dtype)
+        fitted = self.grouped_gemm_fit(op.dtype)
         shape = group_shape(groups=op.groups, rows=op.rows, n=op.n, k=op.k, role=op.role)
-        seconds = self._product(*shape, op, fitted)
-        return Estimate(seconds, "grouped_gemm", fitted.random, fitted.site)
+        return Estimate(self._product(shape, op, fitted), "grouped_gemm", fitted.random, fitted.site)
 
-    def _product(
-        self,
-        m: float,
-        n: float,
-        k: float,
-        batch: float,
-        op: Gemm | GroupedGemm,
-        fitted: Fitted[GemmCoefficients],
-    ) -> float:
-        seconds = gemm_seconds(
-            m=m,
-            n=n,
-            k=k,
-            batch=batch,
-            traffic=op.bytes,
-            peak=self.peak(op.dtype) * fitted.sustained,
-            memory_bandwidth=self.device.memory_bandwidth,
-            sm_count=self.device.sm_count,
-            c=fitted.coefficients,
-        )
-        return seconds * (1.0 + fitted.coefficients.accumulate) if op.accumulate else seconds
+    def _product(self, shape: GroupShape, op: Gemm | GroupedGemm, fitted: Fitted[GemmCoefficients]) -> float:
+        c = fitted.coefficients
+        rates = self.rates(op.dtype, fitted.sustained)
+        seconds = gemm_seconds(**shape._asdict(), traffic=op.bytes, rates=rates, c=c)
+        return seconds * (1.0 + c.accumulate) if op.accumulate else seconds
 
     def _attend(self, op: Attention) -> Estimate:
-        fitted = self._attention.forward if op.direction == "forward" else self._attention.backward
         forward = op.direction == "forward"
+        fitted = self._attention.forward if forward else self._attention.backward
         width = op.qk_head_dim + op.v_head_dim
         element = DTYPE_BYTES[op.dtype] * (1.0 if forward else 2.5)  # as Attention.bytes counts them
-        seconds = attention_seconds(
+        core = Core(
             heads=op.batch * op.heads,
             queries=op.seq_q,
             pairs=op.score_pairs,
             keys=min(op.window, op.seq_kv) if op.window else op.seq_kv,
-            qk_head_dim=op.qk_head_dim,
-            v_head_dim=op.v_head_dim,
+            head_dim=width / 2.0,
             matmuls=2.0 if forward else 5.0,
-            causal=op.causal,
+            causal=float(op.causal),
             q_bytes=element * op.batch * op.seq_q * op.heads * width,
             kv_bytes=element * op.batch * op.seq_kv * op.kv_heads * width,
-            peak=self.peak(op.dtype) * fitted.sustained,
-            memory_bandwidth=self.device.memory_bandwidth,
-            sm_count=self.device.sm_count,
-            c=fitted.coefficients,
         )
+        seconds = attention_seconds(core, self.rates(op.dtype, fitted.sustained), fitted.coefficients)
         return Estimate(seconds, "attention", fitted.random, fitted.site)
 
     def _memory_bound(self, op: MemoryBound) -> Estimate:

@@ -10,8 +10,9 @@ from pydantic import ConfigDict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryCoefficients:
-    """``bandwidth`` is the fraction of memory bandwidth that a large kernel reaches, ``fixed_s`` the time of an empty
-    one. Together they are Hockney's line: half the rate is reached at ``fixed_s``·bandwidth bytes."""
+    """``bandwidth`` is the fraction of memory bandwidth that a large kernel reaches, ``fixed_s`` the
+    time of an empty one. Together they are Hockney's line: half the rate is reached at
+    ``fixed_s``·bandwidth bytes."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 

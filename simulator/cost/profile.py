@@ -1,8 +1,9 @@
-"""What was fitted on measurements: the coefficients of the kernel models of one device, and how far off they are.
+"""What was fitted on measurements: the coefficients of the kernel models of one device, and how far off
+they are.
 
-Datasheet facts are not here (they are in :class:`simulator.spec.cluster.DeviceSpec`); a coefficient is a fraction of
-one of them, a time, or a size. Every class of kernels says where its coefficients come from and how far off its model
-was on measurements it had not seen.
+Datasheet facts are not here (they are in :class:`simulator.spec.cluster.DeviceSpec`); a coefficient is a
+fraction of one of them, a time, or a size. Every class of kernels says where its coefficients come from and
+how far off its model was on measurements it had not seen.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ class HeldOut:
 class Fitted(Generic[C]):
     """Coefficients of one kernel class with their errors and their origin.
 
-    ``random`` and ``site`` are relative standard errors: ``random`` differs from shape to shape (the residual of the
-    model), ``site`` is common to all kernels of the class on one machine. ``sustained`` multiplies the compute rate:
-    what a training step keeps under its power limit, over what a short benchmark reaches.
+    ``random`` and ``site`` are relative standard errors: ``random`` differs from shape to shape (the
+    residual of the model), ``site`` is common to all kernels of the class on one machine. ``sustained``
+    multiplies the compute rate: what a training step keeps under its power limit, over what a short
+    benchmark reaches.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -73,9 +75,10 @@ class AttentionKernel:
 class KernelProfile:
     """All fitted coefficients of one device.
 
-    ``gemm`` and ``grouped_gemm`` are keyed by precision (fp16 uses bf16's), ``attention`` by kernel generation,
-    ``memory_bound`` by the kind of :class:`simulator.graph.operators.MemoryBound` (``default`` for the others),
-    ``copy`` by kind of copy. ``fitted_on`` records the datasheet values the fractions refer to.
+    ``gemm`` and ``grouped_gemm`` are keyed by precision (fp16 uses bf16's), ``attention`` by kernel
+    generation, ``memory_bound`` by the kind of :class:`simulator.graph.operators.MemoryBound`
+    (``default`` for the others), ``copy`` by kind of copy. ``fitted_on`` records the datasheet values
+    the fractions refer to.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
