@@ -36,8 +36,8 @@ def aliases() -> dict[str, str]:
 def read(kind: Kind, name: str, *, origin: Node) -> Node:
     """The document that a reference names; ``origin`` is the node that holds the name.
 
-    ``name`` is a path relative to the file it is written in, or one that ships, or an alias of a device. Where a
-    cluster is asked for, a device stands for its default cluster; where a device is, a cluster for its device.
+    ``name`` is a path relative to the file it is written in, a name that ships, or an alias of a device.
+    Where a cluster is asked for, a device means its default cluster; where a device is, a cluster means its own.
 
     Raises SpecError without a key path when nothing is found.
     """

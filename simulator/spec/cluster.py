@@ -1,7 +1,7 @@
 """The machine: devices, links, nodes and the network between them. Datasheet facts only, in SI units.
 
-What was *fitted* on measurements lives elsewhere (``hardware_profiles/kernels``, ``hardware_profiles/fabrics``),
-and :mod:`simulator.cost` and :mod:`simulator.network` read it: facts and fits never share a file.
+What was *fitted* on measurements lives elsewhere (``hardware_profiles/kernels`` and ``fabrics``) and is read
+by :mod:`simulator.cost` and :mod:`simulator.network`: facts and fits never share a file.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from simulator.spec.catalogue import Kind
 from simulator.spec.errors import COMMAND_LINE, Problem, SpecError
 from simulator.spec.references import REFERENCES, resolve_one
@@ -18,7 +20,11 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Node]:
     if not equals or not all(path):
         rule = f"{text!r} must have the form key.path=value"
         raise SpecError(Problem(file=COMMAND_LINE, rule=rule, suggestion=f"{COMMAND_LINE} parallelism.tp=8"))
-    return path, parse_yaml(value, COMMAND_LINE)
+    try:
+        return path, parse_yaml(value, COMMAND_LINE)
+    except SpecError as error:
+        wrong = (replace(problem, line=0, key_path=".".join(path), value=value) for problem in error.problems)
+        raise SpecError(*wrong) from None
 
 
 def set_value(root: Node, kind: Kind, path: tuple[str, ...], value: Node) -> Node:

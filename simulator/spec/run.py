@@ -100,6 +100,10 @@ class Runtime:
 
     attention: Annotated[str, Choice(("flash", "unfused"))] = "flash"
     tp_overlap: Flag = False  # GEMMs overlapped with their own TP collectives (user buffers)
+    tp_dgrad_overlap: Flag = (
+        True  # input-gradient reductions beside weight gradients (Megatron-LM since late 2021)
+    )
+    gradient_accumulation_fusion: Flag = True  # weight-gradient GEMMs add into the main gradient themselves
     overlap_grad_reduce: Flag = True
     overlap_param_gather: Flag = True
     overlap_p2p: FlagOrAuto = None  # None: on for interleaved schedules, as Megatron does

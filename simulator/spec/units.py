@@ -130,7 +130,8 @@ def _by_pint(text: str, dimension: str) -> float:
     try:
         return float(quantity.m_as(DIMENSIONS[dimension].unit))
     except pint.DimensionalityError as error:
-        raise _refusal(dimension, f"is in {error.units1}") from None
+        found = "is not a quantity" if quantity.dimensionless else f"is in {error.units1}"
+        raise _refusal(dimension, found) from None
 
 
 @cache
