@@ -158,7 +158,7 @@ def _memory_title(result: Result) -> Text:
 
 
 def _memory(result: Result, plain: bool) -> RenderableType:
-    """One row per stage, in GiB; the bar's full width is the capacity."""
+    """One row per stage, in GiB; the bar's full width is the capacity (or the peak, where that is more)."""
     stages: Sequence[Mapping[str, float]] = result.memory["stages"]
     capacity = max(result.memory["capacity_bytes"], result.memory["peak_bytes"])
     table = Table.grid(padding=(0, 1, 0, 0), expand=not plain)
@@ -177,7 +177,9 @@ def _memory(result: Result, plain: bool) -> RenderableType:
         stage = stages[index]
         bar = [] if plain else [StackedBar([(stage[k], c) for k, c in MEMORY_COLOURS.items()], capacity)]
         parts = [Text(gibibytes(stage[name])) for name in MEMORY_COLOURS]
-        table.add_row(Text(str(index)), *bar, Text(gibibytes(stage["peak_bytes"]), style="bold"), *parts)
+        fits = stage["peak_bytes"] <= result.memory["capacity_bytes"]
+        peak = Text(gibibytes(stage["peak_bytes"]), style="bold" if fits else "bold red")
+        table.add_row(Text(str(index)), *bar, peak, *parts)
     return table
 
 
