@@ -26,8 +26,8 @@ class TimelineEvent:
 class Result:
     """A prediction, in SI units (``*_tflops_*`` are 1e12 FLOP/s).
 
-    ``breakdown_s`` says where the wall time of the compute stream went, averaged over all GPUs; its values sum to
-    ``step_time_s``. ``step_time_interval_s`` is [p10, p90] from the stated errors of the cost models.
+    ``breakdown_s`` says where the wall time of the compute stream went, averaged over all GPUs; its values
+    sum to ``step_time_s``. ``step_time_interval_s`` is [p10, p90] from the stated errors of the cost models.
     """
 
     step_time_s: float
@@ -51,7 +51,11 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """The stable JSON form; the timeline goes to trace files instead."""
         return {
-            name: list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
+            name: list(value)
+            if isinstance(value, tuple)
+            else dict(value)
+            if isinstance(value, Mapping)
+            else value
             for name in self.__dataclass_fields__
             if name != "timeline"
             for value in (getattr(self, name),)

@@ -1,7 +1,9 @@
 """Where did the time of a compute stream go? Every instant is attributed once.
 
-Busy time goes to the task's own category, or to the categories of a replayed block. An idle instant goes to what ended
-it: communication that was under way then, else the pipeline (``bubble``), because another stage was still computing.
+Busy time goes to the task's own category, or to the categories of a replayed block. An idle instant goes to
+what ended
+it: communication that was under way then, else the pipeline (``bubble``), because another stage was still
+computing.
 """
 
 from __future__ import annotations

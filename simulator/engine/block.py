@@ -65,9 +65,9 @@ class Blocks:
 def expand(segment: Segment, costs: OperatorCosts, label: Token, *, rendezvous: bool) -> list[Placed]:
     """A segment as tasks, between two zero-length marks on the compute stream.
 
-    ``begin`` lets communication start no earlier than the segment; ``join`` waits for all streams, and for the host
-    where launching the kernels takes longer than running them. ``rendezvous`` makes collectives meetings of their
-    group (for simulations of every rank), keyed by axis and label.
+    ``begin`` lets communication start no earlier than the segment; ``join`` waits for all streams, and for
+    the host where launching the kernels takes longer than running them. ``rendezvous`` makes collectives
+    meetings of their group (for simulations of every rank), keyed by axis and label.
     """
     begin, join = (label, "begin"), (label, "join")
     placed = [Placed(COMPUTE, Task("begin", HOST, 0.0, signal=begin))]
@@ -76,7 +76,7 @@ def expand(segment: Segment, costs: OperatorCosts, label: Token, *, rendezvous: 
     for index, step in enumerate(segment.steps):
         cost = costs.cost(step.op)
         launches += cost.kernels
-        waits = tuple((label, position) for position in step.waits)
+        waits: tuple[Token, ...] = tuple((label, position) for position in step.waits)
         if step.stream != COMPUTE and not waits:
             waits = (begin,)
         token = (label, index)

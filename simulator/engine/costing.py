@@ -6,18 +6,18 @@ from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from simulator.cost.estimate import KernelModel
-from simulator.graph.operators import Collective, Operator, SendRecv
+from simulator.graph.operators import Axis, Collective, CollectiveKind, Operator, SendRecv
 from simulator.network.estimate import TransferEstimate
 
 
 class NetworkModel(Protocol):
     """Anything that can time messages."""
 
-    def collective(self, kind: str, size_bytes: float, axis: str) -> TransferEstimate:
+    def collective(self, kind: CollectiveKind, size_bytes: float, axis: Axis) -> TransferEstimate:
         """A collective over the group of an axis."""
         ...
 
-    def send_recv(self, size_bytes: float, axis: str = "pp", stage: int = 0) -> TransferEstimate:
+    def send_recv(self, size_bytes: float, axis: Axis = "pp", stage: int = 0) -> TransferEstimate:
         """A message to the neighbour along an axis; for ``pp``, from a stage to the one after it (or round)."""
         ...
 
@@ -69,4 +69,6 @@ class OperatorCosts:
             transfer = self._network.send_recv(op.size_bytes, op.axis)
             return Cost(transfer.seconds, exposed(op.axis), transfer.random, transfer.site, 1)
         kernel = self._kernels.estimate(op)
-        return Cost(kernel.seconds, kernel.kernel_class, kernel.random, kernel.site, getattr(op, "kernels", 1))
+        return Cost(
+            kernel.seconds, kernel.kernel_class, kernel.random, kernel.site, getattr(op, "kernels", 1)
+        )

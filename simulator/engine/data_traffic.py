@@ -1,8 +1,8 @@
 """Data-parallel traffic and the optimizer as tasks, around the schedule of one device.
 
-The step begins where the last optimizer step ended: updated parameters are gathered first (ZeRO-1), each bucket before
-the forward that needs it. Gradients are reduced when the last microbatch's backward has completed a bucket, or all of
-them at the end.
+The step begins where the last optimizer step ended: updated parameters are gathered first (ZeRO-1), each
+bucket before the forward that needs it. Gradients are reduced when the last microbatch's backward has
+completed a bucket, or all of them at the end.
 """
 
 from __future__ import annotations
@@ -31,17 +31,23 @@ def hook_token(stage: int, bucket: Bucket) -> Token:
     return ("hook", stage, bucket.first_layer)
 
 
-def collective(op: Collective, stream: str, waits: tuple[Token, ...], signal: Token, costs: OperatorCosts) -> Placed:
+def collective(
+    op: Collective, stream: str, waits: tuple[Token, ...], signal: Token, costs: OperatorCosts
+) -> Placed:
     """A collective as a meeting of its group."""
     cost = costs.cost(op)
-    return Placed(stream, Task(op.name, cost.category, cost.seconds, waits, signal, Meeting((op.axis, signal), 0)))
+    return Placed(
+        stream, Task(op.name, cost.category, cost.seconds, waits, signal, Meeting((op.axis, signal), 0))
+    )
 
 
-def gather_parameters(plan: RunPlan, stages: Sequence[int], costs: OperatorCosts, *, overlap: bool) -> list[Placed]:
+def gather_parameters(
+    plan: RunPlan, stages: Sequence[int], costs: OperatorCosts, *, overlap: bool
+) -> list[Placed]:
     """All-gathers of updated parameters, in the order in which forwards need them.
 
-    Overlapped, a bucket's gather is issued when the forward of the bucket before it begins (Megatron-LM's hooks);
-    otherwise nothing starts before all have come.
+    Overlapped, a bucket's gather is issued when the forward of the bucket before it begins (Megatron-LM's
+    hooks); otherwise nothing starts before all have come.
     """
     placed: list[Placed] = []
     hook: tuple[Token, ...] = ()
@@ -86,7 +92,8 @@ def finish_step(
 
     Args:
         reduced: tokens of the reductions to wait for.
-        tied_s: time to sum the tied embedding's gradients with the other end of the pipeline, ``None`` elsewhere.
+        tied_s: time to sum the tied embedding's gradients with the other end of the pipeline, ``None``
+        elsewhere.
         norm_s: time of the scalar all-reduce of the gradient norm.
     """
     held = list(stages)
@@ -104,6 +111,8 @@ def finish_step(
     before = costs.total(plan.data.before_norm(parameters))
     after = costs.total(plan.data.after_norm(parameters))
     placed.append(Placed(COMPUTE, Task("local gradient norm", OPTIMIZER, before)))
-    placed.append(Placed(COMPUTE, Task("gradient norm", OPTIMIZER, norm_s, meeting=Meeting((WORLD, "norm"), 0))))
+    placed.append(
+        Placed(COMPUTE, Task("gradient norm", OPTIMIZER, norm_s, meeting=Meeting((WORLD, "norm"), 0)))
+    )
     placed.append(Placed(COMPUTE, Task("optimizer step", OPTIMIZER, after)))
     return placed

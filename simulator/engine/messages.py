@@ -28,8 +28,8 @@ class Message(NamedTuple):
 class Pipeline:
     """Where virtual stages live, and which messages an action needs and makes.
 
-    ``placement[device]`` lists its virtual stages; for a schedule with two directions the second entry belongs to the
-    second direction.
+    ``placement[device]`` lists its virtual stages; for a schedule with two directions the second entry
+    belongs to the second direction.
     """
 
     def __init__(self, placement: Sequence[Sequence[int]], stages: int, directions: int = 1) -> None:
@@ -46,7 +46,9 @@ class Pipeline:
         return (kind, action.direction, action.stage, action.microbatch)
 
     def input_of(self, action: Action) -> Message | None:
-        """What an action needs from the stage before it (or after it, for gradients); ``None`` at the model's ends."""
+        """What an action needs from the stage before it (or after it, for gradients); ``None`` at the model's
+        ends.
+        """
         if action.kind is Kind.F and action.stage > 0:
             return self._message("activation", Kind.F, action, action.stage - 1)
         if action.kind in BACKWARD and action.stage < self.last:
@@ -93,11 +95,13 @@ class Exchange(NamedTuple):
 
 
 def blocking_exchanges(pipeline: Pipeline, orders: Sequence[Order]) -> list[list[list[Exchange]]]:
-    """Megatron-LM's non-interleaved point-to-point communication: per device, the exchanges *before* each action.
+    """Megatron-LM's non-interleaved point-to-point communication: per device, the exchanges *before* each
+    action.
 
-    Between two actions a device sends the first one's output and receives the second one's input. Where both go to the
-    same neighbour, and it does the reverse at its own matching point, they are one batched call, done when both
-    messages are; else the send comes first. One more entry per device holds what follows its last action.
+    Between two actions a device sends the first one's output and receives the second one's input. Where both
+    go to the same neighbour, and it does the reverse at its own matching point, they are one batched call,
+    done when both messages are; else the send comes first. One more entry per device holds what follows its
+    last action.
     """
     wanted = [_between(pipeline, order) for order in orders]
     proposed = [

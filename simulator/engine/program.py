@@ -40,7 +40,10 @@ class ProgramOptions:
 
 @dataclass(slots=True)
 class DeviceProgram:
-    """Builds the streams of one device. Meetings have 0 members: whoever instantiates the program fills them in."""
+    """Builds the streams of one device.
+
+    Meetings have 0 members: whoever instantiates the program fills them in.
+    """
 
     plan: RunPlan
     pipeline: Pipeline
@@ -53,13 +56,18 @@ class DeviceProgram:
     _completed: list[tuple[int, Bucket]] = field(default_factory=list)
 
     def build(self, order: Order, exchanges: Sequence[Sequence[Exchange]] | None) -> Streams:
-        """Tasks by stream for one step. ``exchanges``: blocking ones before each action, where communication blocks."""
+        """Tasks by stream for one step.
+
+        ``exchanges``: blocking ones before each action, where communication blocks.
+        """
         actions = list(_flat(order))
         first = {a.stage: a for a in reversed(actions) if a.kind is Kind.F}
         last = {a.stage: a for a in actions if a.kind in (Kind.B, Kind.W)}
         costs = self.blocks.costs
         forward_order = list(dict.fromkeys(a.stage for a in actions if a.kind is Kind.F))
-        self._place(gather_parameters(self.plan, forward_order, costs, overlap=self.options.overlap_param_gather))
+        self._place(
+            gather_parameters(self.plan, forward_order, costs, overlap=self.options.overlap_param_gather)
+        )
         sent: tuple[Token, ...] = ()
         for index, action in enumerate(order):
             waits = (*sent, *self._receive(action, exchanges[index] if exchanges is not None else None))
@@ -99,7 +107,9 @@ class DeviceProgram:
     def _exchange(self, exchanges: Sequence[Exchange]) -> None:
         for exchange in exchanges:
             meeting = Meeting((PAIR, exchange.messages), 0)
-            self._compute_task(Task("exchange", PP, self._hop(exchange.source, exchange.target), meeting=meeting))
+            self._compute_task(
+                Task("exchange", PP, self._hop(exchange.source, exchange.target), meeting=meeting)
+            )
 
     def _hop(self, source: int, target: int) -> float:
         """Seconds of a message between neighbours on the ring of devices."""
@@ -107,7 +117,9 @@ class DeviceProgram:
         return self.options.hops_s[low if high == low + 1 else high]
 
     def _send(self, action: Action) -> tuple[Token, ...]:
-        """Sends an action's outputs beside compute; without overlap the next action waits until they have left."""
+        """Sends an action's outputs beside compute; without overlap the next action waits until they have
+        left.
+        """
         tokens = []
         for each in _pair(action):
             message = self.pipeline.output_of(each)
@@ -121,7 +133,10 @@ class DeviceProgram:
         return () if self.options.overlap_p2p else tuple(tokens)
 
     def _compute(self, action: Action, waits: tuple[Token, ...], *, edge: bool) -> None:
-        """An action's kernels. At the edges of the step it is cut where buckets of parameters or gradients meet it."""
+        """An action's kernels.
+
+        At the edges of the step it is cut where buckets of parameters or gradients meet it.
+        """
         chunk = self.plan.chunks[action.stage]
         done = self.pipeline.done(action)
         if not edge and not self.options.every_operator:

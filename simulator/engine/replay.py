@@ -11,7 +11,7 @@ import simpy
 from simulator.engine.tasks import Meeting, Record, Streams, Task, Token
 
 
-class Deadlock(RuntimeError):
+class DeadlockError(RuntimeError):
     """Streams that wait for something that never happens."""
 
 
@@ -75,7 +75,7 @@ def replay(ranks: Mapping[int, Streams]) -> Replay:
     """Runs all streams of all ranks to their end.
 
     Ties in time are broken by the order of ``ranks`` and of their streams, so equal input gives equal output.
-    Raises :class:`Deadlock` naming a few of the things waited for in vain.
+    Raises :class:`DeadlockError` naming a few of the things waited for in vain.
     """
     env = simpy.Environment()
     board = _Board(env)
@@ -85,14 +85,21 @@ def replay(ranks: Mapping[int, Streams]) -> Replay:
             records = result.records[rank, stream] = []
             env.process(_run_stream(env, board, rank, stream, tasks, records))
     env.run()
-    unfinished = sum(len(result.records[r, s]) < len(t) for r, streams in ranks.items() for s, t in streams.items())
+    unfinished = sum(
+        len(result.records[r, s]) < len(t) for r, streams in ranks.items() for s, t in streams.items()
+    )
     if unfinished:
-        raise Deadlock(f"{unfinished} streams wait in vain, for example for {board.unmet()[:3]}")
+        raise DeadlockError(f"{unfinished} streams wait in vain, for example for {board.unmet()[:3]}")
     return result
 
 
 def _run_stream(
-    env: simpy.Environment, board: _Board, rank: int, stream: str, tasks: list[Task] | Any, records: list[Record]
+    env: simpy.Environment,
+    board: _Board,
+    rank: int,
+    stream: str,
+    tasks: list[Task] | Any,
+    records: list[Record],
 ) -> Generator[simpy.Event, Any, None]:
     signalled = board.signalled
     previous: Record | None = None

@@ -34,7 +34,10 @@ class StepOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReplay:
-    """A replayed step. ``breakdowns`` has one entry per device: category → seconds, each summing to ``seconds``."""
+    """A replayed step.
+
+    ``breakdowns`` has one entry per device: category → seconds, each summing to ``seconds``.
+    """
 
     seconds: float
     breakdowns: tuple[dict[str, float], ...]
@@ -58,7 +61,7 @@ def run_step(
 
     Raises:
         ValueError: the schedule is not defined for this number of devices, microbatches and chunks.
-        Deadlock: the schedule and its communication wait for each other.
+        DeadlockError: the schedule and its communication wait for each other.
     """
     orders = schedule.checked_order(layout.devices, plan.microbatches, vp)
     placement = schedule.placement(layout.devices, vp)
@@ -83,25 +86,28 @@ def run_step(
     )
 
 
-def _program_options(plan: RunPlan, layout: Layout, costs: OperatorCosts, options: StepOptions) -> ProgramOptions:
+def _program_options(
+    plan: RunPlan, layout: Layout, costs: OperatorCosts, options: StepOptions
+) -> ProgramOptions:
     devices, tied = layout.devices, plan.tied_embedding_bytes
     norm = Collective(name="gradient_norm", kind="all_reduce", axis="world", size_bytes=NORM_BYTES)
     return ProgramOptions(
         overlap_grad_reduce=options.overlap_grad_reduce,
         overlap_param_gather=options.overlap_param_gather,
         overlap_p2p=options.overlap_p2p,
-        hops_s=tuple(costs.hop(plan.message_bytes, device) for device in range(devices)) if devices > 1 else (),
+        hops_s=tuple(costs.hop(plan.message_bytes, device) for device in range(devices))
+        if devices > 1
+        else (),
         norm_s=costs.cost(norm).seconds if layout.world > 1 else 0.0,
         tied_s=costs.hop(tied, devices - 1) if tied else None,
         every_operator=options.every_operator,
     )
 
 
-def _breakdowns(
-    events: Replay, layout: Layout, *, every: bool
-) -> tuple[dict[str, float], ...]:
+def _breakdowns(events: Replay, layout: Layout, *, every: bool) -> tuple[dict[str, float], ...]:
     """One breakdown per device; where every rank was simulated, that of the device's first rank."""
     step = layout.tp * layout.dp if every else 1
     return tuple(
-        breakdown(events.stream(device * step, COMPUTE), events.end, OPTIMIZER) for device in range(layout.devices)
+        breakdown(events.stream(device * step, COMPUTE), events.end, OPTIMIZER)
+        for device in range(layout.devices)
     )

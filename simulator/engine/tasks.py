@@ -20,7 +20,10 @@ class Meeting(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Work of known length. It starts after the task before it on its stream, its ``waits`` and its ``meeting``."""
+    """Work of known length.
+
+    It starts after the task before it on its stream, its ``waits`` and its ``meeting``.
+    """
 
     name: str
     category: str

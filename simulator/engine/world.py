@@ -1,8 +1,8 @@
 """From programs of devices to simulated ranks: one per rank class, or every rank of the world.
 
-Ranks that differ only in their TP, CP or DP position do the same work at the same time: the class of a pipeline device
-stands for all of them, and a collective among them is a timed task. Simulating every rank turns each collective into
-a meeting of its members; both must give the same step time.
+Ranks that differ only in their TP, CP or DP position do the same work at the same time: the class of a
+pipeline device stands for all of them, and a collective among them is a timed task. Simulating every rank
+turns each collective into a meeting of its members; both must give the same step time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class Layout:
 def rank_classes(programs: Sequence[Streams]) -> dict[int, Streams]:
     """One simulated rank per device."""
     return {
-        device: {name: [_class_task(task, len(programs)) for task in tasks] for name, tasks in streams.items()}
+        device: {
+            name: [_class_task(task, len(programs)) for task in tasks] for name, tasks in streams.items()
+        }
         for device, streams in enumerate(programs)
     }
 

@@ -1,8 +1,8 @@
 """How far off a step time may be, from the stated errors of the cost models.
 
-Linear propagation. Kernel errors have two parts: the site part is common to all kernels of a class (clocks, power,
-library version), so within a class it adds up; the random part is independent from operator to operator. Classes are
-taken as independent of each other.
+Linear propagation. Kernel errors have two parts: the site part is common to all kernels of a class (clocks,
+power, library version), so within a class it adds up; the random part is independent from operator to
+operator. Classes are taken as independent of each other.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ class ErrorTerm(NamedTuple):
 def relative_error(terms: Iterable[ErrorTerm], breakdown_s: Mapping[str, float], step_s: float) -> float:
     """Relative standard error of a step time.
 
-    Only time on the critical path counts: each category's errors are scaled to its share of the breakdown (hidden
-    communication does not matter). Bubbles wait for compute of other stages, so they share its relative error.
+    Only time on the critical path counts: each category's errors are scaled to its share of the breakdown
+    (hidden communication does not matter). Bubbles wait for compute of other stages, so they share its
+    relative error.
     """
     seconds: defaultdict[str, float] = defaultdict(float)
     site: defaultdict[str, float] = defaultdict(float)

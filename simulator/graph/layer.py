@@ -36,9 +36,9 @@ class Node:
     """One forward operator with its gradients.
 
     ``input_gradient`` must run before the previous layer's backward can start; ``weight_gradient`` may wait
-    (zero-bubble schedules move it). ``boundary_bytes`` is the whole activation that crosses into a COLUMN node or
-    out of a ROW or EMBEDDING node. ``reductions`` are sizes of small all-reduces over split features that follow the
-    forward operator (vocabulary-parallel loss). ``parameters`` are divided with the region,
+    (zero-bubble schedules move it). ``boundary_bytes`` is the whole activation that crosses into a COLUMN
+    node or out of a ROW or EMBEDDING node. ``reductions`` are sizes of small all-reduces over split features
+    that follow the forward operator (vocabulary-parallel loss). ``parameters`` are divided with the region,
     ``replicated_parameters`` are not.
     """
 
@@ -89,14 +89,19 @@ def linear(
     dtype: str,
     bias: bool = False,
     grad_bytes: float = 4.0,
+    fused_accumulation: bool = True,
     saves: tuple[Tensor, ...] = (),
 ) -> Node:
-    """A linear layer [tokens, inputs] → [tokens, outputs] whose weight gradient accumulates into the main gradient."""
+    """A linear layer [tokens, inputs] → [tokens, outputs] whose weight gradient accumulates into the main
+    gradient.
+
+    ``bias`` is for column-parallel layers; a row-parallel one's is added after the reduction, with the
+    residual.
+    """
     forward = Gemm(name=name, m=tokens, n=outputs, k=inputs, dtype=dtype)
-    weight: tuple[KernelOp, ...] = (weight_gradient(forward, grad_bytes),)
+    weight = accumulated_gradient(forward, grad_bytes, fused=fused_accumulation)
     if bias:
-        read = tokens * outputs * DTYPE_BYTES["bf16"]
-        weight += (MemoryBound(name=f"{name}.bias_grad", kind="bias_grad", read_bytes=read, write_bytes=0.0),)
+        weight += (bias_gradient(name, tokens * outputs * DTYPE_BYTES["bf16"]),)
     row = region is Region.ROW
     return Node(
         forward=forward,
@@ -105,10 +110,14 @@ def linear(
         input_gradient=(input_gradient(forward),),
         weight_gradient=weight,
         boundary_bytes=tokens * (outputs if row else inputs) * DTYPE_BYTES["bf16"],
-        parameters=float(inputs * outputs + (outputs if bias and not row else 0)),
-        replicated_parameters=float(outputs if bias and row else 0),
+        parameters=float(inputs * outputs + (outputs if bias else 0)),
         saves=saves,
     )
+
+
+def bias_gradient(name: str, size_bytes: float) -> MemoryBound:
+    """Sums an output gradient over its tokens."""
+    return MemoryBound(name=f"{name}.bias_grad", kind="bias_grad", read_bytes=size_bytes, write_bytes=0.0)
 
 
 def input_gradient(forward: Gemm) -> Gemm:
@@ -116,27 +125,32 @@ def input_gradient(forward: Gemm) -> Gemm:
     return replace(forward, name=f"{forward.name}.dgrad", n=forward.k, k=forward.n, role="dgrad")
 
 
-def weight_gradient(forward: Gemm, grad_bytes: float) -> Gemm:
-    """dW += dYᵀ·X: [n, m] × [m, k], added to the main gradient in its own precision."""
-    return replace(
-        forward,
-        name=f"{forward.name}.wgrad",
-        m=forward.n,
-        n=forward.k,
-        k=forward.m,
-        role="wgrad",
-        output_bytes_per_element=grad_bytes,
-        accumulate=True,
+def accumulated_gradient(forward: Gemm, grad_bytes: float, *, fused: bool) -> tuple[KernelOp, ...]:
+    """dW += dYᵀ·X: [n, m] × [m, k], added to the main gradient by the GEMM itself or by a kernel after it."""
+    name = f"{forward.name}.wgrad"
+    gemm = replace(forward, name=name, m=forward.n, n=forward.k, k=forward.m, role="wgrad")
+    if fused:
+        return (replace(gemm, output_bytes_per_element=grad_bytes, accumulate=True),)
+    weights = float(forward.n * forward.k)
+    add = MemoryBound(
+        name=f"{name}.accumulate",
+        kind="accumulate",
+        read_bytes=weights * (gemm.output_bytes_per_element + grad_bytes),
+        write_bytes=weights * grad_bytes,
     )
+    return (gemm, add)
 
 
-def product(name: str, *, module: str, batch: int, m: int, n: int, k: int, dtype: str,
-            saves: tuple[Tensor, ...] = ()) -> Node:
+def product(
+    name: str, *, module: str, batch: int, m: int, n: int, k: int, dtype: str, saves: tuple[Tensor, ...] = ()
+) -> Node:
     """A product of two activations (unfused attention): both gradients are input gradients."""
     forward = Gemm(name=name, batch=batch, m=m, n=n, k=k, dtype=dtype)
     left = replace(forward, name=f"{name}.dleft", n=k, k=n, role="dgrad")
     right = replace(forward, name=f"{name}.dright", m=k, k=m, role="dgrad")
-    return Node(forward=forward, module=module, region=Region.FEATURE, input_gradient=(left, right), saves=saves)
+    return Node(
+        forward=forward, module=module, region=Region.FEATURE, input_gradient=(left, right), saves=saves
+    )
 
 
 def elementwise(
@@ -147,17 +161,24 @@ def elementwise(
     region: Region,
     forward: tuple[float, float],
     backward: tuple[float, float] | None,
+    weight_gradient: tuple[KernelOp, ...] = (),
     replicated_parameters: float = 0.0,
     reductions: tuple[float, ...] = (),
     kernels: tuple[int, int] = (1, 1),
     saves: tuple[Tensor, ...] = (),
 ) -> Node:
-    """A memory-bound node; ``forward`` and ``backward`` are (bytes read, bytes written), ``None`` for no kernel."""
+    """A memory-bound node; ``forward`` and ``backward`` are (bytes read, bytes written), ``None`` for no
+    kernel.
+    """
     gradient: tuple[KernelOp, ...] = ()
     if backward is not None:
         gradient = (
             MemoryBound(
-                name=f"{name}.backward", kind=kind, read_bytes=backward[0], write_bytes=backward[1], kernels=kernels[1]
+                name=f"{name}.backward",
+                kind=kind,
+                read_bytes=backward[0],
+                write_bytes=backward[1],
+                kernels=kernels[1],
             ),
         )
     return Node(
@@ -167,6 +188,7 @@ def elementwise(
         module=module,
         region=region,
         input_gradient=gradient,
+        weight_gradient=weight_gradient,
         replicated_parameters=replicated_parameters,
         reductions=reductions,
         saves=saves,
@@ -176,6 +198,6 @@ def elementwise(
 def flash_attention(forward: Attention, *, module: str, saves: tuple[Tensor, ...]) -> Node:
     """A fused attention core and its backward kernel."""
     backward = replace(forward, name=f"{forward.name}.backward", direction="backward")
-    return Node(forward=forward, module=module, region=Region.FEATURE, input_gradient=(backward,), saves=saves)
-
-
+    return Node(
+        forward=forward, module=module, region=Region.FEATURE, input_gradient=(backward,), saves=saves
+    )

@@ -63,8 +63,9 @@ class GroupedGemm:
         """Operands read once, result written once; a weight gradient writes groups·n·k."""
         operand = DTYPE_BYTES[self.dtype]
         weights, rows_in, rows_out = self.groups * self.n * self.k, self.rows * self.k, self.rows * self.n
-        read, written = ((rows_in + rows_out, weights) if self.role == "wgrad" else
-                         (rows_in + weights, rows_out))
+        read, written = (
+            (rows_in + rows_out, weights) if self.role == "wgrad" else (rows_in + weights, rows_out)
+        )
         return operand * read + self.output_bytes_per_element * written * (2 if self.accumulate else 1)
 
 
@@ -95,7 +96,9 @@ class Attention:
 
     @property
     def flops(self) -> float:
-        """Forward 2 matmuls; backward 5 (flash attention recomputes the scores): FlashAttention-2, section 3.1."""
+        """Forward 2 matmuls; backward 5 (flash attention recomputes the scores): FlashAttention-2, section
+        3.1.
+        """
         matmuls = 2 if self.direction == "forward" else 5
         width = (self.qk_head_dim + self.v_head_dim) / 2.0
         return 2.0 * matmuls * self.batch * self.heads * self.score_pairs * width

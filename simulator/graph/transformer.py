@@ -13,6 +13,7 @@ from simulator.graph.layer import (
     Node,
     Region,
     Tensor,
+    bias_gradient,
     elementwise,
     flash_attention,
     linear,
@@ -36,6 +37,7 @@ class GraphOptions:
     vocab_size: int  # padded
     flash: bool = True
     grad_bytes: float = 4.0
+    fused_accumulation: bool = True
 
     @property
     def tokens(self) -> int:
@@ -43,7 +45,9 @@ class GraphOptions:
         return self.batch * self.seq
 
 
-def _activation(name: str, elements: float, region: Region, origin: str, width: float = ACTIVATION_BYTES) -> Tensor:
+def _activation(
+    name: str, elements: float, region: Region, origin: str, width: float = ACTIVATION_BYTES
+) -> Tensor:
     return Tensor(name=name, bytes=elements * width, region=region, origin=origin)
 
 
@@ -65,14 +69,17 @@ def _norm(model: ModelSpec, opts: GraphOptions, name: str) -> Node:
 
 
 def _residual(model: ModelSpec, opts: GraphOptions, name: str) -> Node:
-    """Adds the branch to the residual stream, after dropout if the model has it.
+    """Adds the branch (and the bias of the row-parallel layer before it) to the residual stream, after
+    dropout.
 
-    Backward: the two gradients that meet at the fork are added (two reads, one write), and the branch's gradient is
-    masked.
+    Backward: the two gradients that meet at the fork are added (two reads, one write), and the branch's
+    gradient is masked.
     """
     size = opts.tokens * model.hidden_size * ACTIVATION_BYTES
     mask = opts.tokens * model.hidden_size * MASK_BYTES if model.hidden_dropout else 0.0
-    saves = (Tensor(name=f"{name}.mask", bytes=mask, region=Region.SEQUENCE, origin="residual"),) if mask else ()
+    saves = (
+        (Tensor(name=f"{name}.mask", bytes=mask, region=Region.SEQUENCE, origin="residual"),) if mask else ()
+    )
     masked_read, masked_write = (size + mask, size) if mask else (0.0, 0.0)
     return elementwise(
         name,
@@ -81,6 +88,8 @@ def _residual(model: ModelSpec, opts: GraphOptions, name: str) -> Node:
         region=Region.SEQUENCE,
         forward=(2 * size, size + mask),
         backward=(2 * size + masked_read, size + masked_write),
+        weight_gradient=(bias_gradient(name, size),) if model.linear_bias else (),
+        replicated_parameters=float(model.hidden_size) if model.linear_bias else 0.0,
         kernels=(1, 2 if mask else 1),
         saves=saves,
     )
@@ -98,14 +107,25 @@ def _qkv(model: ModelSpec, opts: GraphOptions) -> Node:
         dtype=opts.dtype,
         bias=model.linear_bias,
         grad_bytes=opts.grad_bytes,
+        fused_accumulation=opts.fused_accumulation,
         saves=(_activation("qkv.input", opts.tokens * model.hidden_size, Region.SEQUENCE, "layernorm"),),
     )
 
 
 def _rope(model: ModelSpec, opts: GraphOptions) -> Node:
-    size = opts.tokens * (model.num_attention_heads + model.num_key_value_heads) * model.head_dim * ACTIVATION_BYTES
+    size = (
+        opts.tokens
+        * (model.num_attention_heads + model.num_key_value_heads)
+        * model.head_dim
+        * ACTIVATION_BYTES
+    )
     return elementwise(
-        "rope", "rope", module="attention", region=Region.FEATURE, forward=(size, size), backward=(size, size),
+        "rope",
+        "rope",
+        module="attention",
+        region=Region.FEATURE,
+        forward=(size, size),
+        backward=(size, size),
         kernels=(2, 2),
     )
 
@@ -156,24 +176,58 @@ def _unfused_core(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
     nodes = [
         product("scores", m=opts.seq, n=opts.seq, k=model.head_dim, saves=(q, k), **dims),  # type: ignore[arg-type]
         elementwise(
-            "softmax", "softmax", module="core_attn", region=Region.FEATURE,
-            forward=(size, size), backward=(2 * size, size), saves=(probabilities,),
+            "softmax",
+            "softmax",
+            module="core_attn",
+            region=Region.FEATURE,
+            forward=(size, size),
+            backward=(2 * size, size),
+            saves=(probabilities,),
         ),
     ]
     weights = probabilities
     if model.attention_dropout:
-        weights = Tensor(name="attention_dropout.output", bytes=size, region=Region.FEATURE, origin="core_attn")
+        weights = Tensor(
+            name="attention_dropout.output", bytes=size, region=Region.FEATURE, origin="core_attn"
+        )
         nodes.append(
             elementwise(
-                "attention_dropout", "dropout", module="core_attn", region=Region.FEATURE,
-                forward=(size, size + mask), backward=(size + mask, size),
-                saves=(Tensor(name="attention_dropout.mask", bytes=mask, region=Region.FEATURE, origin="core_attn"),),
+                "attention_dropout",
+                "dropout",
+                module="core_attn",
+                region=Region.FEATURE,
+                forward=(size, size + mask),
+                backward=(size + mask, size),
+                saves=(
+                    Tensor(
+                        name="attention_dropout.mask", bytes=mask, region=Region.FEATURE, origin="core_attn"
+                    ),
+                ),
             )
         )
     nodes.append(
         product("context", m=opts.seq, n=model.head_dim, k=opts.seq, saves=(weights, v), **dims)  # type: ignore[arg-type]
     )
+    nodes.append(_head_permutation(model, opts))
     return tuple(nodes)
+
+
+def _head_permutation(model: ModelSpec, opts: GraphOptions) -> Node:
+    """Batched GEMMs give heads first; the projection wants them side by side.
+
+    Backward also joins dQ, dK and dV.
+    """
+    q = opts.tokens * model.num_attention_heads * model.head_dim * ACTIVATION_BYTES
+    qkv = q + 2 * opts.tokens * model.num_key_value_heads * model.head_dim * ACTIVATION_BYTES
+    return elementwise(
+        "permute_heads",
+        "transpose",
+        module="core_attn",
+        region=Region.FEATURE,
+        forward=(q, q),
+        backward=(q + qkv, q + qkv),
+        kernels=(1, 2),
+    )
 
 
 def _projection(model: ModelSpec, opts: GraphOptions) -> Node:
@@ -186,8 +240,8 @@ def _projection(model: ModelSpec, opts: GraphOptions) -> Node:
         inputs=width,
         outputs=model.hidden_size,
         dtype=opts.dtype,
-        bias=model.linear_bias,
         grad_bytes=opts.grad_bytes,
+        fused_accumulation=opts.fused_accumulation,
         saves=(_activation("proj.input", opts.tokens * width, Region.FEATURE, "core_attn"),),
     )
 
@@ -211,23 +265,37 @@ def mlp_block(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
     width, gates = model.intermediate_size, 2 if model.gated_mlp else 1
     size = opts.tokens * width * ACTIVATION_BYTES
     shared = {
-        "module": "mlp", "tokens": opts.tokens, "dtype": opts.dtype, "bias": model.linear_bias,
+        "module": "mlp",
+        "tokens": opts.tokens,
+        "dtype": opts.dtype,
         "grad_bytes": opts.grad_bytes,
+        "fused_accumulation": opts.fused_accumulation,
     }
     return (
         _norm(model, opts, "mlp_norm"),
         linear(
-            "fc1", region=Region.COLUMN, inputs=model.hidden_size, outputs=gates * width,
+            "fc1",
+            region=Region.COLUMN,
+            bias=model.linear_bias,
+            inputs=model.hidden_size,
+            outputs=gates * width,
             saves=(_activation("fc1.input", opts.tokens * model.hidden_size, Region.SEQUENCE, "layernorm"),),
             **shared,  # type: ignore[arg-type]
         ),
         elementwise(
-            "activation", "activation", module="mlp.activation", region=Region.FEATURE,
-            forward=(gates * size, size), backward=((1 + gates) * size, gates * size),
+            "activation",
+            "activation",
+            module="mlp.activation",
+            region=Region.FEATURE,
+            forward=(gates * size, size),
+            backward=((1 + gates) * size, gates * size),
             saves=(Tensor(name="fc1.output", bytes=gates * size, region=Region.FEATURE, origin="mlp"),),
         ),
         linear(
-            "fc2", region=Region.ROW, inputs=width, outputs=model.hidden_size,
+            "fc2",
+            region=Region.ROW,
+            inputs=width,
+            outputs=model.hidden_size,
             saves=(_activation("fc2.input", opts.tokens * width, Region.FEATURE, "mlp.activation"),),
             **shared,  # type: ignore[arg-type]
         ),
@@ -248,7 +316,9 @@ def embedding(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
     """Token look-up (and learned positions, dropout). Backward scatters into the main gradient."""
     size = opts.tokens * model.hidden_size * ACTIVATION_BYTES
     scatter = MemoryBound(
-        name="embedding.wgrad", kind="embedding", read_bytes=size + size * opts.grad_bytes / ACTIVATION_BYTES,
+        name="embedding.wgrad",
+        kind="embedding",
+        read_bytes=size + size * opts.grad_bytes / ACTIVATION_BYTES,
         write_bytes=size * opts.grad_bytes / ACTIVATION_BYTES,
     )
     nodes = [
@@ -266,10 +336,18 @@ def embedding(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
         mask = opts.tokens * model.hidden_size * MASK_BYTES if model.hidden_dropout else 0.0
         nodes.append(
             elementwise(
-                "embedding_dropout", "residual", module="embedding", region=Region.SEQUENCE,
-                forward=(size * (2 if learned else 1), size + mask), backward=(size + mask, size),
-                replicated_parameters=float(model.max_position_embeddings * model.hidden_size) if learned else 0.0,
-                saves=(Tensor(name="embedding.mask", bytes=mask, region=Region.SEQUENCE, origin="embedding"),) if mask else (),
+                "embedding_dropout",
+                "residual",
+                module="embedding",
+                region=Region.SEQUENCE,
+                forward=(size * (2 if learned else 1), size + mask),
+                backward=(size + mask, size),
+                replicated_parameters=float(model.max_position_embeddings * model.hidden_size)
+                if learned
+                else 0.0,
+                saves=(Tensor(name="embedding.mask", bytes=mask, region=Region.SEQUENCE, origin="embedding"),)
+                if mask
+                else (),
             )
         )
     return LayerGraph(kind="embedding", nodes=tuple(nodes))
@@ -278,8 +356,8 @@ def embedding(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
 def head(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
     """Final norm, LM head and vocabulary-parallel cross entropy (Shoeybi 2019, section 3).
 
-    The loss follows Megatron-LM's unfused code on fp32 logits: cast 2→4 bytes; maximum (read); subtract, exponentiate,
-    normalise in place (read and write each); sum (read). Backward: scale in place, cast back.
+    The loss follows Megatron-LM's unfused code on fp32 logits: cast 2→4 bytes; maximum (read); subtract,
+    exponentiate, normalise in place (read and write each); sum (read). Backward: scale in place, cast back.
     Three all-reduces of one fp32 per token: maximum, target logit, sum.
     """
     logits = float(opts.tokens) * opts.vocab_size
@@ -293,10 +371,14 @@ def head(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
         outputs=opts.vocab_size,
         dtype="bf16" if opts.dtype not in ("fp16", "fp32", "tf32") else opts.dtype,
         grad_bytes=opts.grad_bytes,
+        fused_accumulation=opts.fused_accumulation,
         saves=(_activation("lm_head.input", opts.tokens * model.hidden_size, Region.SEQUENCE, "layernorm"),),
     )
     loss = elementwise(
-        "cross_entropy", "cross_entropy", module="head", region=Region.FEATURE,
+        "cross_entropy",
+        "cross_entropy",
+        module="head",
+        region=Region.FEATURE,
         forward=(logits * (2 + 4 + 4 + 4 + 4 + 4), logits * (4 + 4 + 4 + 4)),
         backward=(logits * (4 + 4), logits * (4 + 2)),
         kernels=(7, 3),

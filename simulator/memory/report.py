@@ -1,8 +1,9 @@
-"""Peak memory of every pipeline device, from the parameters it holds and the activations its schedule keeps alive.
+"""Peak memory of every pipeline device, from the parameters it holds and the activations its schedule keeps
+alive.
 
-Counted: weights, main gradients, optimizer state, saved activations, what one layer's backward needs while it runs,
-and messages in flight. Not counted yet: the allocator's fragmentation, workspaces, the CUDA context and NCCL's
-buffers (a few GB together).
+Counted: weights, main gradients, optimizer state, saved activations, what one layer's backward needs while it
+runs, and messages in flight. Not counted yet: the allocator's fragmentation, workspaces, the CUDA context and
+NCCL's buffers (a few GB together).
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ def _stage(plan: RunPlan, held: Sequence[int], order: Order) -> StageMemory:
 
 
 def _peak_activations(plan: RunPlan, order: Order) -> float:
-    """The most that is alive at once: saved by forwards whose gradients are not done, plus the layer being worked on."""
+    """The most that is alive at once: saved by forwards whose gradients are not done, plus the layer being
+    worked on.
+    """
     alive = peak = 0.0
     for action in order:
         for each in (action,) if action.partner is None else (action, action.partner):

@@ -1,19 +1,21 @@
 """Data parallelism and ZeRO-1: gradient buckets, their collectives, and the optimizer's share.
 
-Follows Megatron-LM's distributed data parallel: the first chunk of pipeline stage 0 is cut into buckets, every other
-chunk is one bucket. ZeRO-1 (the distributed optimizer) reduce-scatters gradients and all-gathers parameters;
-without it gradients are all-reduced and every replica steps the whole optimizer (Rajbhandari 2020).
+Follows Megatron-LM's distributed data parallel: the first chunk of pipeline stage 0 is cut into buckets,
+every other chunk is one bucket. ZeRO-1 (the distributed optimizer) reduce-scatters gradients and all-gathers
+parameters; without it gradients are all-reduced and every replica steps the whole optimizer (Rajbhandari
+2020).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simulator.graph.operators import DTYPE_BYTES, Collective, MemoryBound, Operator
+from simulator.graph.operators import DTYPE_BYTES, Collective, CollectiveKind, MemoryBound, Operator
 
 PARAMETER_BYTES = 2.0
-# Adam in mixed precision, bytes per parameter: reads main gradient, master weight and two moments (16), writes master,
-# moments (12) and the model's copy (2); the copy is a kernel of its own that reads the master weight again (4).
+# Adam in mixed precision, bytes per parameter: reads main gradient, master weight and two moments (16),
+# writes master, moments (12) and the model's copy (2); the copy is a kernel of its own that reads the master
+# weight again (4).
 ADAM_READ, ADAM_WRITE, COPY_READ = 16.0, 12.0, 4.0
 SGD_READ, SGD_WRITE = 8.0, 4.0
 
@@ -64,16 +66,21 @@ class DataParallel:
         """The reduction of one bucket, ``None`` without replicas."""
         if self.replicas == 1:
             return None
-        kind = "reduce_scatter" if self.zero >= 1 else "all_reduce"
+        kind: CollectiveKind = "reduce_scatter" if self.zero >= 1 else "all_reduce"
         size = parameters * self.grad_bytes
-        return Collective(name=f"{name}.grad_{kind}", kind=kind, axis="dp_cp", size_bytes=size)  # type: ignore[arg-type]
+        return Collective(name=f"{name}.grad_{kind}", kind=kind, axis="dp_cp", size_bytes=size)
 
     def gather_parameters(self, parameters: float, name: str) -> Collective | None:
-        """The gather of one bucket's updated parameters, ``None`` where every replica has updated them itself."""
+        """The gather of one bucket's updated parameters, ``None`` where every replica has updated them
+        itself.
+        """
         if self.replicas == 1 or self.zero == 0:
             return None
         return Collective(
-            name=f"{name}.param_all_gather", kind="all_gather", axis="dp_cp", size_bytes=parameters * PARAMETER_BYTES
+            name=f"{name}.param_all_gather",
+            kind="all_gather",
+            axis="dp_cp",
+            size_bytes=parameters * PARAMETER_BYTES,
         )
 
     def before_reduction(self, parameters: float) -> tuple[Operator, ...]:
@@ -92,7 +99,9 @@ class DataParallel:
         return (MemoryBound(name="unscale", kind="optimizer", read_bytes=size, write_bytes=size), norm)
 
     def after_norm(self, parameters: float) -> tuple[Operator, ...]:
-        """The optimizer on this rank's shard, the copy to the model's precision, and clearing the main gradients."""
+        """The optimizer on this rank's shard, the copy to the model's precision, and clearing the main
+        gradients.
+        """
         shard = parameters / self.shards
         adam = self.optimizer.startswith("adam")
         read, write = (ADAM_READ, ADAM_WRITE) if adam else (SGD_READ, SGD_WRITE)
@@ -101,10 +110,15 @@ class DataParallel:
                 name="optimizer", kind="optimizer", read_bytes=shard * read, write_bytes=shard * write
             ),
             MemoryBound(
-                name="copy_parameters", kind="optimizer", read_bytes=shard * COPY_READ,
+                name="copy_parameters",
+                kind="optimizer",
+                read_bytes=shard * COPY_READ,
                 write_bytes=shard * PARAMETER_BYTES,
             ),
             MemoryBound(
-                name="zero_gradients", kind="optimizer", read_bytes=0.0, write_bytes=parameters * self.grad_bytes
+                name="zero_gradients",
+                kind="optimizer",
+                read_bytes=0.0,
+                write_bytes=parameters * self.grad_bytes,
             ),
         )

@@ -22,7 +22,10 @@ VOCABULARY_MULTIPLE = 128  # Megatron-LM pads the vocabulary to a multiple of 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerShare:
-    """One rank's share of a layer, the embedding or the head, for one microbatch. Equal ``kind``: equal share."""
+    """One rank's share of a layer, the embedding or the head, for one microbatch.
+
+    Equal ``kind``: equal share.
+    """
 
     kind: str
     forward: Segment
@@ -75,14 +78,19 @@ class RunPlan:
     @property
     def flops_per_replica(self) -> float:
         """FLOPs that one data-parallel replica executes in a step, recomputation included."""
-        one = sum(layer.forward.flops + layer.backward.flops for chunk in self.chunks for layer in chunk.layers)
+        one = sum(
+            layer.forward.flops + layer.backward.flops for chunk in self.chunks for layer in chunk.layers
+        )
         return one * self.microbatches * self.tensor.size
 
 
 def plan_run(run: RunSpec) -> RunPlan:
-    """Divides a run. Raises :class:`ValueError` where a split is impossible (the spec's rules catch these first)."""
+    """Divides a run.
+
+    Raises :class:`ValueError` where a split is impossible (the spec's rules catch these first).
+    """
     p, t = run.parallelism, run.training
-    tp = TensorParallel(size=p.tp, sequence=run.sequence_parallel)
+    tp = TensorParallel(size=p.tp, sequence=run.sequence_parallel, overlap_dgrad=run.runtime.tp_dgrad_overlap)
     opts = GraphOptions(
         batch=t.micro_batch_size,
         seq=t.seq_length,
@@ -90,6 +98,7 @@ def plan_run(run: RunSpec) -> RunPlan:
         vocab_size=pad_vocabulary(run.model.vocab_size, p.tp),
         flash=run.runtime.attention == "flash",
         grad_bytes=DTYPE_BYTES[t.grad_dtype],
+        fused_accumulation=run.runtime.gradient_accumulation_fusion,
     )
     data = DataParallel(
         replicas=run.dp * p.cp,
@@ -100,9 +109,7 @@ def plan_run(run: RunSpec) -> RunPlan:
         loss_scaling=t.precision == "fp16",
     )
     stages = split_stages(run.model.num_hidden_layers, p.pp, p.vp, p.stage_split)
-    chunks = tuple(
-        _share_chunk(index, chunk, run, opts, tp, data) for index, chunk in enumerate(stages)
-    )
+    chunks = tuple(_share_chunk(index, chunk, run, opts, tp, data) for index, chunk in enumerate(stages))
     boundary = opts.tokens * run.model.hidden_size * 2.0
     scattered = tp.sequence or run.runtime.scatter_gather
     tied = run.model.tie_word_embeddings and p.pp > 1
@@ -112,7 +119,9 @@ def plan_run(run: RunSpec) -> RunPlan:
         tensor=tp,
         message_bytes=boundary / (tp.size if scattered else 1),
         message_gather=_message_gather(boundary, tp, scattered),
-        tied_embedding_bytes=opts.vocab_size * run.model.hidden_size / tp.size * data.grad_bytes if tied else 0.0,
+        tied_embedding_bytes=opts.vocab_size * run.model.hidden_size / tp.size * data.grad_bytes
+        if tied
+        else 0.0,
         microbatches=run.microbatches,
         padded_vocab_size=opts.vocab_size,
     )
@@ -125,7 +134,9 @@ def pad_vocabulary(vocab_size: int, tp: int) -> int:
 
 
 def _message_gather(boundary: float, tp: TensorParallel, scattered: bool) -> Collective | None:
-    """Scatter–gather p2p (Narayanan 2021, section 4.1): each rank sends 1/t, the receivers gather over NVLink."""
+    """Scatter–gather p2p (Narayanan 2021, section 4.1): each rank sends 1/t, the receivers gather over
+    NVLink.
+    """
     if not scattered or tp.sequence or tp.size == 1:
         return None
     return Collective(name="message.all_gather", kind="all_gather", axis="tp", size_bytes=boundary)
@@ -158,7 +169,10 @@ def _is_recomputed(recompute: Recompute, position: int) -> bool:
 
 @lru_cache(maxsize=4096)
 def _share_end(
-    build: Callable[[ModelSpec, GraphOptions], LayerGraph], model: ModelSpec, opts: GraphOptions, tp: TensorParallel
+    build: Callable[[ModelSpec, GraphOptions], LayerGraph],
+    model: ModelSpec,
+    opts: GraphOptions,
+    tp: TensorParallel,
 ) -> LayerShare:
     return _share_layer(build(model, opts), tp)
 

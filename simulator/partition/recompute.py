@@ -24,13 +24,17 @@ def forward_segment(nodes: tuple[Node, ...], tp: TensorParallel) -> Segment:
     return out.build()
 
 
-def backward_segment(nodes: tuple[Node, ...], tp: TensorParallel, *, full: bool, modules: frozenset[str]) -> Segment:
+def backward_segment(
+    nodes: tuple[Node, ...], tp: TensorParallel, *, full: bool, modules: frozenset[str]
+) -> Segment:
     """A rank's backward pass, recomputed forward work included."""
     out = SegmentBuilder()
     if full:
         for node in nodes:
             forward_steps(node, tp, out)
-    for again, group in groupby(reversed(nodes), key=lambda node: not full and _selected(node.module, modules)):
+    for again, group in groupby(
+        reversed(nodes), key=lambda node: not full and _selected(node.module, modules)
+    ):
         run = list(group)
         if again:
             for node in reversed(run):
@@ -45,7 +49,8 @@ def saved_bytes(
 ) -> float:
     """Bytes a rank keeps of one layer between its forward and its backward pass.
 
-    A recomputed module keeps what it starts from and drops what it makes, unless a node outside keeps that too.
+    A recomputed module keeps what it starts from and drops what it makes, unless a node outside keeps that
+    too.
     """
     if full:
         return layer.input_bytes / (tp.size if tp.sequence else 1)
@@ -58,4 +63,4 @@ def saved_bytes(
 
 def _selected(module: str, modules: frozenset[str]) -> bool:
     """Whether a module, or the one it is part of, is recomputed."""
-    return module in modules or module.split(".")[0] in modules
+    return module in modules or module.split(".", maxsplit=1)[0] in modules

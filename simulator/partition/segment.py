@@ -13,8 +13,8 @@ COMPUTE = "compute"
 class Step:
     """One operator on one stream. It starts after the steps before it on its stream and after ``waits``.
 
-    ``waits`` are positions within the same segment. ``weight_gradient`` marks work that a zero-bubble schedule may
-    postpone.
+    ``waits`` are positions within the same segment. ``weight_gradient`` marks work that a zero-bubble
+    schedule may postpone.
     """
 
     op: Operator
@@ -89,7 +89,9 @@ def _select(segment: Segment, kept: list[int]) -> Segment:
     position = {old: new for new, old in enumerate(kept)}
     return Segment(
         tuple(
-            replace(segment.steps[i], waits=tuple(position[w] for w in segment.steps[i].waits if w in position))
+            replace(
+                segment.steps[i], waits=tuple(position[w] for w in segment.steps[i].waits if w in position)
+            )
             for i in kept
         )
     )

@@ -1,8 +1,9 @@
 """Tensor and sequence parallelism, Megatron's 1-D scheme (Shoeybi 2019; Korthikanti 2022, section 4.2).
 
-:func:`shard` gives one rank's share of a node; :func:`forward_steps` and :func:`backward_steps` put the collectives
-around it. With sequence parallelism the residual stream is split over tokens: gathered before a column-parallel GEMM,
-scattered after a row-parallel one. Without it a row-parallel GEMM ends in an all-reduce.
+:func:`shard` gives one rank's share of a node; :func:`forward_steps` and :func:`backward_steps` put the
+collectives around it. With sequence parallelism the residual stream is split over tokens: gathered before a
+column-parallel GEMM, scattered after a row-parallel one. Without it a row-parallel GEMM ends in an
+all-reduce.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from simulator.graph.layer import Node, Region, Tensor
-from simulator.graph.operators import Attention, Collective, Gemm, KernelOp, MemoryBound
+from simulator.graph.operators import Attention, Collective, CollectiveKind, Gemm, KernelOp, MemoryBound
 from simulator.partition.segment import SegmentBuilder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorParallel:
-    """The size of the TP group and whether the residual stream is split over it."""
+    """The size of the TP group, whether the residual stream is split over it, and what hides its collectives."""
 
     size: int
     sequence: bool
+    overlap_dgrad: bool = True  # the reduction of an input gradient runs beside the weight gradient
 
     def share(self, region: Region) -> int:
         """Into how many parts the work of a region is divided."""
@@ -52,32 +54,29 @@ def _shard_tensor(tensor: Tensor, tp: TensorParallel) -> Tensor:
 def _shard_op(op: KernelOp, region: Region, tp: TensorParallel) -> KernelOp:
     t = tp.size
     if isinstance(op, Gemm):
-        return replace(op, **_gemm_share(op, region, t))
+        return _shard_gemm(op, region, t)
     if isinstance(op, Attention):
         return replace(op, heads=op.heads // t, kv_heads=max(1, op.kv_heads // t))
     if isinstance(op, MemoryBound):
         share = tp.share(region)
-        # the bias of a row-parallel layer is added after the reduction: its gradient sums whole rows
-        share = (t if tp.sequence else 1) if region is Region.ROW else share
         return replace(op, read_bytes=op.read_bytes / share, write_bytes=op.write_bytes / share)
     raise TypeError(f"tensor parallelism does not know {type(op).__name__} {op.name!r}")
 
 
-def _gemm_share(op: Gemm, region: Region, t: int) -> dict[str, int]:
-    """Which dimension shrinks: the split feature is n forward, k in dgrad, m in wgrad (column); mirrored for rows."""
+def _shard_gemm(op: Gemm, region: Region, t: int) -> Gemm:
+    """Divides the split feature: n forward, k in dgrad, m in wgrad (column); k, n and n (row)."""
     if region is Region.FEATURE:
-        return {"batch": op.batch // t}
+        return replace(op, batch=op.batch // t)
     column = region is Region.COLUMN
-    dimension = {
-        "forward": "n" if column else "k",
-        "dgrad": "k" if column else "n",
-        "wgrad": "m" if column else "n",
-    }[op.role]
-    return {dimension: getattr(op, dimension) // t}
+    if op.role == "forward":
+        return replace(op, n=op.n // t) if column else replace(op, k=op.k // t)
+    if op.role == "dgrad":
+        return replace(op, k=op.k // t) if column else replace(op, n=op.n // t)
+    return replace(op, m=op.m // t) if column else replace(op, n=op.n // t)
 
 
-def _collective(kind: str, size: float, name: str) -> Collective:
-    return Collective(name=f"{name}.{kind}", kind=kind, axis="tp", size_bytes=size)  # type: ignore[arg-type]
+def _collective(kind: CollectiveKind, size: float, name: str) -> Collective:
+    return Collective(name=f"{name}.{kind}", kind=kind, axis="tp", size_bytes=size)
 
 
 def forward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
@@ -89,7 +88,7 @@ def forward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
     if tp.size == 1:
         return
     if node.region in (Region.ROW, Region.EMBEDDING):
-        kind = "reduce_scatter" if tp.sequence else "all_reduce"
+        kind: CollectiveKind = "reduce_scatter" if tp.sequence else "all_reduce"
         out.exposed(_collective(kind, node.boundary_bytes, name))
     for size in node.reductions:
         out.exposed(_collective("all_reduce", size, name))
@@ -113,8 +112,10 @@ def backward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
         out.compute(op)
     reduced: tuple[int, ...] = ()
     if split and node.region is Region.COLUMN:
-        kind = "reduce_scatter" if tp.sequence else "all_reduce"
+        kind: CollectiveKind = "reduce_scatter" if tp.sequence else "all_reduce"
         reduced = (out.communicate(_collective(kind, node.boundary_bytes, f"{name}.dgrad")),)
+        if not tp.overlap_dgrad:
+            gathered = (*gathered, *reduced)
     for op in node.weight_gradient:
         if node.input_gradient:
             out.beside(op, waits=gathered)

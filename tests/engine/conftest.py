@@ -46,8 +46,16 @@ def layer(forward: float, input_gradient: float, weight_gradient: float) -> Laye
     back.beside(work("W", weight_gradient))
     inputs, weights = split_gradients(back.build())
     return LayerShare(
-        kind="test", forward=ahead.build(), backward=back.build(), input_gradient=inputs, weight_gradient=weights,
-        parameters=1.0, replicated_parameters=0.0, saved_bytes=1.0, working_bytes=0.0, gathered_bytes=0.0,
+        kind="test",
+        forward=ahead.build(),
+        backward=back.build(),
+        input_gradient=inputs,
+        weight_gradient=weights,
+        parameters=1.0,
+        replicated_parameters=0.0,
+        saved_bytes=1.0,
+        working_bytes=0.0,
+        gathered_bytes=0.0,
     )
 
 
@@ -60,8 +68,14 @@ def plan(stages: list[tuple[float, float, float]], microbatches: int) -> RunPlan
         for i, times in enumerate(stages)
     )
     return RunPlan(
-        chunks=chunks, data=data, tensor=TensorParallel(size=1, sequence=False), message_bytes=1.0,
-        message_gather=None, tied_embedding_bytes=0.0, microbatches=microbatches, padded_vocab_size=128,
+        chunks=chunks,
+        data=data,
+        tensor=TensorParallel(size=1, sequence=False),
+        message_bytes=1.0,
+        message_gather=None,
+        tied_embedding_bytes=0.0,
+        microbatches=microbatches,
+        padded_vocab_size=128,
     )
 
 
@@ -71,7 +85,13 @@ Pipeline = Callable[..., StepReplay]
 @pytest.fixture
 def pipeline() -> Pipeline:
     def run(
-        name: str, p: int, m: int, v: int, times: tuple[float, float, float], *, message_s: float = 0.0,
+        name: str,
+        p: int,
+        m: int,
+        v: int,
+        times: tuple[float, float, float],
+        *,
+        message_s: float = 0.0,
         overlap_p2p: bool | None = None,
     ) -> StepReplay:
         """``times`` are F, B, W of a device's whole share of a microbatch."""
@@ -87,5 +107,3 @@ def pipeline() -> Pipeline:
         )
 
     return run
-
-
