@@ -30,7 +30,10 @@ class LazyGroup(TyperGroup):
         """The command of that name, or None."""
         if cmd_name in self.table and cmd_name not in self.commands:
             self.commands[cmd_name] = _imported(cmd_name, self.table[cmd_name])
-        return self.commands.get(cmd_name)
+        command = self.commands.get(cmd_name)
+        if command is not None:
+            vars(command)["rich_markup_mode"] = self.rich_markup_mode  # help is plain below where it is here
+        return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command and its arguments; a mistyped name is compared with all there are."""

@@ -64,6 +64,15 @@ def test_help_lists_every_command(stepcast):
         assert name in out
 
 
+@pytest.mark.parametrize("command", [[], ["run"], ["show"], ["show", "schedule"]])
+def test_help_in_a_pipe_is_plain_text(command):
+    shown = python(f"main({[*command, '--help']!r})")
+    out, err = shown.communicate()
+    assert (shown.returncode, err) == (0, "")
+    assert out.startswith(" ".join(["Usage: stepcast", *command]))
+    assert not set(out) & set("╭│╰\x1b")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -43,6 +43,12 @@ def test_a_device_is_shown_by_name_or_alias_with_its_sources(show, name):
     assert "whitepaper" in footnote
 
 
+def test_a_device_is_shown_with_how_well_its_kernels_are_known(show):
+    _, out, _ = show("h100")
+    assert "Kernel times (profile h100-sxm5-80gb" in out
+    assert {"gemm", "attention", "copy"} <= first_words(out[out.index("Kernel times") :])
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
