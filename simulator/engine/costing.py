@@ -18,7 +18,7 @@ class NetworkModel(Protocol):
         ...
 
     def send_recv(self, size_bytes: float, axis: Axis = "pp", stage: int = 0) -> TransferEstimate:
-        """A message to the neighbour along an axis; for ``pp``, from a stage to the one after it (or round)."""
+        """A message to the neighbour along an axis; for ``pp``, from a stage to the next (or round)."""
         ...
 
 

@@ -8,21 +8,19 @@ from typing import NamedTuple
 from simulator.engine.tasks import Token
 from simulator.schedule.actions import Action, Kind, Order
 
-BACKWARD = (Kind.B, Kind.I)
+# tokens are (what, direction, stage, microbatch); the kinds of work that signal their end share one numbering
+FORWARD_DONE, GRADIENT_DONE, WEIGHTS_DONE, ACTIVATION, GRADIENT = range(5)
+_DONE = {Kind.F: FORWARD_DONE, Kind.B: GRADIENT_DONE, Kind.I: GRADIENT_DONE, Kind.W: WEIGHTS_DONE}
 
 
 class Message(NamedTuple):
-    """A boundary tensor on its way. ``token`` is signalled at the receiver when it has arrived."""
+    """A boundary tensor on its way to ``target``. ``token`` is signalled when it has arrived."""
 
     token: Token
     source: int
     target: int
     after: Token  # the work that makes it
-
-    @property
-    def is_forward(self) -> bool:
-        """Activations travel along the model, gradients against it."""
-        return isinstance(self.token, tuple) and self.token[0] == "activation"
+    is_forward: bool  # activations travel along the model, gradients against it
 
 
 class Pipeline:
@@ -35,55 +33,59 @@ class Pipeline:
     def __init__(self, placement: Sequence[Sequence[int]], stages: int, directions: int = 1) -> None:
         self.last = stages - 1
         self.devices = len(placement)
-        self._owner: dict[tuple[int, int], int] = {}
+        self._owner = [[-1] * stages for _ in range(directions)]
         for device, held in enumerate(placement):
             for position, stage in enumerate(held):
-                self._owner[position if directions == 2 else 0, stage] = device
+                self._owner[position if directions == 2 else 0][stage] = device
 
     def done(self, action: Action) -> Token:
         """The token of an action's end."""
-        kind = "I" if action.kind in BACKWARD else action.kind.name
-        return (kind, action.direction, action.stage, action.microbatch)
-
-    def input_of(self, action: Action) -> Message | None:
-        """What an action needs from the stage before it (or after it, for gradients); ``None`` at the model's
-        ends.
-        """
-        if action.kind is Kind.F and action.stage > 0:
-            return self._message("activation", Kind.F, action, action.stage - 1)
-        if action.kind in BACKWARD and action.stage < self.last:
-            return self._message("gradient", Kind.I, action, action.stage + 1)
-        return None
-
-    def output_of(self, action: Action) -> Message | None:
-        """What an action makes for another device, if it does."""
-        step = 1 if action.kind is Kind.F else -1
-        if action.kind is Kind.W or not 0 <= action.stage + step <= self.last:
-            return None
-        consumer = action._replace(stage=action.stage + step, partner=None)
-        message = self.input_of(consumer)
-        return message if message is not None and message.source != message.target else None
-
-    def needs(self, action: Action) -> tuple[Token, ...]:
-        """The token an action waits for: the message, or the work itself where it happens on the same device."""
-        message = self.input_of(action)
-        if message is None:
-            return ()
-        return (message.after if message.source == message.target else message.token,)
+        return (_DONE[action.kind], action.direction, action.stage, action.microbatch)
 
     def receives(self, action: Action) -> Message | None:
         """The message from another device that an action needs, if any."""
-        message = self.input_of(action)
-        return message if message is not None and message.source != message.target else None
+        kind, stage = action.kind, action.stage
+        if kind is Kind.F:
+            return self._message(action, stage - 1, stage, forward=True) if stage else None
+        if kind is Kind.W or stage == self.last:
+            return None
+        return self._message(action, stage + 1, stage, forward=False)
 
-    def _message(self, what: str, kind: Kind, action: Action, source_stage: int) -> Message:
-        made_by = action._replace(kind=kind, stage=source_stage, partner=None)
-        return Message(
-            token=(what, action.direction, action.stage, action.microbatch),
-            source=self._owner[action.direction, source_stage],
-            target=self._owner[action.direction, action.stage],
-            after=self.done(made_by),
-        )
+    def output_of(self, action: Action) -> Message | None:
+        """What an action makes for another device, if it does."""
+        kind, stage = action.kind, action.stage
+        if kind is Kind.F:
+            return self._message(action, stage, stage + 1, forward=True) if stage < self.last else None
+        if kind is Kind.W or stage == 0:
+            return None
+        return self._message(action, stage, stage - 1, forward=False)
+
+    def needs(self, action: Action) -> tuple[Token, ...]:
+        """The token an action waits for: its message, or the work itself where one device does both."""
+        kind, stage, microbatch, direction, _ = action
+        owner = self._owner[direction]
+        if kind is Kind.F:
+            if stage == 0:
+                return ()
+            local = owner[stage - 1] == owner[stage]
+            made = (FORWARD_DONE, direction, stage - 1, microbatch)
+            return (made if local else (ACTIVATION, direction, stage, microbatch),)
+        if kind is Kind.W or stage == self.last:
+            return ()
+        local = owner[stage + 1] == owner[stage]
+        made = (GRADIENT_DONE, direction, stage + 1, microbatch)
+        return (made if local else (GRADIENT, direction, stage, microbatch),)
+
+    def _message(self, action: Action, made: int, used: int, *, forward: bool) -> Message | None:
+        """From stage ``made`` to stage ``used``; ``None`` where one device holds both."""
+        direction, microbatch = action.direction, action.microbatch
+        owner = self._owner[direction]
+        source, target = owner[made], owner[used]
+        if source == target:
+            return None
+        token = (ACTIVATION if forward else GRADIENT, direction, used, microbatch)
+        after = (FORWARD_DONE if forward else GRADIENT_DONE, direction, made, microbatch)
+        return Message(token, source, target, after, forward)
 
 
 class Exchange(NamedTuple):

@@ -81,16 +81,21 @@ class DeviceProgram:
         self._finish(sorted(set(last)))
         return self.streams
 
+    def _add(self, stream: str, task: Task) -> None:
+        self.streams.setdefault(stream, []).append(task)
+
     def _place(self, placed: Iterable[Placed]) -> None:
         for stream, task in placed:
-            self.streams.setdefault(stream, []).append(task)
+            self._add(stream, task)
 
     def _compute_task(self, task: Task) -> None:
         self.streams[COMPUTE].append(task)
 
     def _receive(self, action: Action, exchanges: Sequence[Exchange] | None) -> tuple[Token, ...]:
-        """What an action waits for; blocking exchanges, and the gather of a scattered message, become tasks."""
-        waits = tuple(token for each in _pair(action) for token in self.pipeline.needs(each))
+        """What an action waits for; blocking exchanges and gathers of scattered messages become tasks."""
+        waits = self.pipeline.needs(action)
+        if action.partner is not None:
+            waits += self.pipeline.needs(action.partner)
         if exchanges is not None:
             self._exchange(exchanges)
             waits = ()
@@ -113,8 +118,7 @@ class DeviceProgram:
 
     def _hop(self, source: int, target: int) -> float:
         """Seconds of a message between neighbours on the ring of devices."""
-        low, high = sorted((source, target))
-        return self.options.hops_s[low if high == low + 1 else high]
+        return self.options.hops_s[min(source, target) if abs(source - target) == 1 else max(source, target)]
 
     def _send(self, action: Action) -> tuple[Token, ...]:
         """Sends an action's outputs beside compute; without overlap the next action waits until they have
@@ -127,8 +131,7 @@ class DeviceProgram:
                 continue
             stream = "send activations" if message.is_forward else "send gradients"
             seconds = self._hop(message.source, message.target)
-            task = Task("send", PP, seconds, (message.after,), message.token)
-            self._place([Placed(stream, task)])
+            self._add(stream, Task("send", PP, seconds, (message.after,), message.token))
             tokens.append(message.token)
         return () if self.options.overlap_p2p else tuple(tokens)
 
