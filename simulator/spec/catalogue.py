@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 from simulator.spec.errors import Problem, SpecError, nearest
 from simulator.spec.yaml_loader import Node, read_yaml
 
-Kind: TypeAlias = Literal["runs", "models", "clusters", "devices", "links"]
+Kind: TypeAlias = Literal["runs", "models", "clusters", "devices", "links", "kernels", "fabrics"]
 
 FOLDERS: dict[Kind, tuple[str, str]] = {
     "runs": ("workloads", "runs"),
@@ -19,12 +19,19 @@ FOLDERS: dict[Kind, tuple[str, str]] = {
     "clusters": ("hardware_profiles", "clusters"),
     "devices": ("hardware_profiles", "devices"),
     "links": ("hardware_profiles", "links"),
+    "kernels": ("hardware_profiles", "kernels"),
+    "fabrics": ("hardware_profiles", "fabrics/scale_out"),
 }
 
 
 def names(kind: Kind) -> list[str]:
     """Every name of a kind that ships."""
     return sorted(entry.name.removesuffix(".yaml") for entry in _entries(kind))
+
+
+def ships(kind: Kind, name: str) -> bool:
+    """Whether something of that very name ships."""
+    return "/" not in name and _folder(kind).joinpath(f"{name}.yaml").is_file()
 
 
 def aliases() -> dict[str, str]:
@@ -37,7 +44,7 @@ def read(kind: Kind, name: str, *, origin: Node) -> Node:
     """The document that a reference names; ``origin`` is the node that holds the name.
 
     ``name`` is a path relative to the file it is written in, a name that ships, or an alias of a device.
-    Where a cluster is asked for, a device means its default cluster; where a device is, a cluster means its own.
+    Where a cluster is asked for, a device means its default cluster; where a device is, a cluster means its.
 
     Raises SpecError without a key path when nothing is found.
     """
@@ -86,10 +93,19 @@ def _unknown(kind: Kind, name: str) -> SpecError:
     return SpecError(Problem(value=name, rule=rule, suggestion=nearest(name, known)))
 
 
+def _folder(kind: Kind) -> Traversable:
+    package, path = FOLDERS[kind]
+    folder = resources.files(package)
+    for part in path.split("/"):
+        folder = folder.joinpath(part)
+    return folder
+
+
 def _entries(kind: Kind) -> Iterator[Traversable]:
-    package, folder = FOLDERS[kind]
-    root = resources.files(package).joinpath(folder)
-    return (entry for entry in root.iterdir() if entry.name.endswith(".yaml")) if root.is_dir() else iter(())
+    folder = _folder(kind)
+    return (
+        (entry for entry in folder.iterdir() if entry.name.endswith(".yaml")) if folder.is_dir() else iter(())
+    )
 
 
 def _entry(kind: Kind, name: str) -> Traversable | None:

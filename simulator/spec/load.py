@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ from simulator.spec.errors import COMMAND_LINE, Problem, SpecError
 from simulator.spec.model import ModelSpec
 from simulator.spec.overrides import parse_override, set_value
 from simulator.spec.references import resolve
-from simulator.spec.rules import Violation, broken_model_rules, broken_rules
+from simulator.spec.rules import Violation, broken_cluster_rules, broken_model_rules, broken_rules
 from simulator.spec.run import RunSpec
 from simulator.spec.schema import validate
 from simulator.spec.yaml_loader import Node, read_yaml
@@ -31,30 +31,17 @@ def load_run(path: str | Path, overrides: Iterable[str] = ()) -> RunSpec:
     Raises:
         SpecError: everything that is wrong with the file, the files it names and the overrides.
     """
-    root = _document("runs", path)
-    run, root, problems = _build(RunSpec, "runs", root, overrides)
-    if run is None or problems:
-        raise SpecError(*problems)
-    violations = broken_rules(run)
-    if violations:
-        raise SpecError(*(_placed(violation, root) for violation in violations))
-    return run
+    return _load(RunSpec, "runs", path, broken_rules, overrides)
 
 
 def load_model(name: str | Path) -> ModelSpec:
     """A model by its name in ``workloads/models`` or from a file. Raises SpecError."""
-    model, root, problems = _build(ModelSpec, "models", _document("models", name))
-    if model is None or problems:
-        raise SpecError(*problems)
-    violations = broken_model_rules(model)
-    if violations:
-        raise SpecError(*(_placed(violation, root) for violation in violations))
-    return model
+    return _load(ModelSpec, "models", name, broken_model_rules)
 
 
 def load_cluster(name: str | Path) -> ClusterSpec:
-    """A cluster by its name in ``hardware_profiles/clusters``, by a device it stands for, or from a file."""
-    return _load(ClusterSpec, "clusters", name)
+    """A cluster by its name, by a device whose default it is, or from a file. Raises SpecError."""
+    return _load(ClusterSpec, "clusters", name, broken_cluster_rules)
 
 
 def load_device(name: str | Path) -> DeviceSpec:
@@ -67,10 +54,20 @@ def load_link(name: str | Path) -> LinkSpec:
     return _load(LinkSpec, "links", name)
 
 
-def _load(spec: type[T], kind: Kind, name: str | Path) -> T:
-    loaded, _, problems = _build(spec, kind, _document(kind, name))
+def _load(
+    spec: type[T],
+    kind: Kind,
+    name: str | Path,
+    rules: Callable[[T], list[Violation]] = lambda _: [],
+    overrides: Iterable[str] = (),
+) -> T:
+    """The object, when nothing is wrong with its keys, and then nothing with the whole."""
+    loaded, root, problems = _build(spec, kind, _document(kind, name), overrides)
     if loaded is None or problems:
         raise SpecError(*problems)
+    violations = rules(loaded)
+    if violations:
+        raise SpecError(*(_placed(violation, root) for violation in violations))
     return loaded
 
 

@@ -82,6 +82,18 @@ class ModelSpec:
             object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
 
     @property
+    def is_gpt(self) -> bool:
+        """Whether every layer has GPT's proportions: multi-head attention and an ungated MLP of 4·h."""
+        return (
+            self.attention_type == "mha"
+            and not (
+                self.is_moe or self.gated_mlp or self.hybrid_layer_pattern or self.num_nextn_predict_layers
+            )
+            and self.intermediate_size == 4 * self.hidden_size
+            and self.num_attention_heads * self.head_dim == self.hidden_size
+        )
+
+    @property
     def is_moe(self) -> bool:
         """Whether any layer routes its tokens to experts."""
         return self.num_experts > 0

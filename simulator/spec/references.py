@@ -30,6 +30,8 @@ REFERENCES: dict[Kind, dict[Path, Kind]] = {
     "clusters": _OF_CLUSTER,
     "devices": {},
     "links": {},
+    "kernels": {},
+    "fabrics": {},
 }
 
 

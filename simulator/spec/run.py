@@ -37,6 +37,18 @@ RECOMPUTE_MODULES = (
     "mla_up_proj",
     "shared_experts",
 )  # Megatron's
+FLOPS_CONVENTIONS = (
+    *(
+        "megatron",
+        "megatron-full",
+        "dgxc",
+        "narayanan-2021",
+        "korthikanti-2022",
+        "korthikanti-2022-selective",
+    ),
+    *("6n", "palm-6n", "mosaic"),
+)
+GPT_CONVENTIONS = frozenset({"narayanan-2021", "korthikanti-2022", "korthikanti-2022-selective"})
 
 Precision: TypeAlias = Annotated[str, Choice(("fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4"))]
 ZeroStage: TypeAlias = Annotated[int, Integer(0, 3)]
@@ -122,7 +134,7 @@ class Simulation:
     detail: Annotated[str, Choice(("block", "operator"))] = "block"
     ranks: Annotated[str, Choice(("classes", "all"))] = "classes"
     seed: CountOrZero = 0
-    flops_convention: str = "megatron"
+    flops_convention: Annotated[str, Choice(FLOPS_CONVENTIONS)] = "megatron"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ cluster:
   max_gpus: 1024
   device:
     name: chip
+    kernels: h100-sxm5-80gb
     architecture: hopper
     peak_flops: {bf16: 989 TFLOP/s, fp8: 1979 TFLOP/s}
     memory_bytes: 80 GiB

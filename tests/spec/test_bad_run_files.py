@@ -72,5 +72,5 @@ def test_a_message_reads_like_a_compilers(good: str, write: Write) -> None:
     with pytest.raises(SpecError) as caught:
         load_run(path)
     assert (
-        f"{path}:34: parallelism.tp: 3\n  rule: must divide num_attention_heads (16) of tiny\n  try:  2 or 4"
+        f"{path}:35: parallelism.tp: 3\n  rule: must divide num_attention_heads (16) of tiny\n  try:  2 or 4"
     ) in str(caught.value)

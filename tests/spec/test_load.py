@@ -86,6 +86,7 @@ def library(monkeypatch: pytest.MonkeyPatch, write: Write, good: str) -> Path:
     models = "\n".join(line[2:] for line in lines[lines.index("model:") + 1 : lines.index("cluster:")])
     folder = write(models, "models/tiny.yaml").parent.parent
     write(good, "runs/small.yaml")
+    write("", "kernels/h100-sxm5-80gb.yaml")
     monkeypatch.setattr("simulator.spec.catalogue.resources.files", lambda package: folder)
     monkeypatch.setattr("simulator.spec.catalogue.FOLDERS", {kind: ("x", kind) for kind in catalogue.FOLDERS})
     return folder

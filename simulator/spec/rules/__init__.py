@@ -6,8 +6,10 @@ every broken one; a sweep counts illegal layouts by ``Violation.name``, the name
 
 from __future__ import annotations
 
+from simulator.spec.cluster import ClusterSpec
 from simulator.spec.model import ModelSpec
 from simulator.spec.not_modelled import NOT_MODELLED
+from simulator.spec.rules.cluster import CLUSTER_RULES
 from simulator.spec.rules.layout import LAYOUT_RULES
 from simulator.spec.rules.model import MODEL_RULES
 from simulator.spec.rules.pipeline import PIPELINE_RULES
@@ -15,21 +17,28 @@ from simulator.spec.rules.training import TRAINING_RULES
 from simulator.spec.rules.violation import Violation
 from simulator.spec.run import RunSpec
 
-__all__ = ["RULES", "Violation", "broken_model_rules", "broken_rules"]
+__all__ = ["RULES", "Violation", "broken_cluster_rules", "broken_model_rules", "broken_rules"]
 
 RULES = (*LAYOUT_RULES, *PIPELINE_RULES, *TRAINING_RULES)
 
 
 def broken_rules(run: RunSpec) -> list[Violation]:
     """Every rule that a run breaks, and everything in it that is not modelled yet."""
-    of_model = [
-        broken._replace(key_path=f"model.{broken.key_path}") for broken in broken_model_rules(run.model)
-    ]
     of_run = [broken._replace(name=rule.__name__) for rule in RULES for broken in rule(run)]
     unknown = [broken._replace(name="not_modelled") for find in NOT_MODELLED for broken in find(run)]
-    return [*of_model, *of_run, *unknown]
+    of_model, of_cluster = broken_model_rules(run.model), broken_cluster_rules(run.cluster)
+    return [*_below("model", of_model), *_below("cluster", of_cluster), *of_run, *unknown]
 
 
 def broken_model_rules(model: ModelSpec) -> list[Violation]:
     """Every rule that a model breaks whatever it runs on; key paths start at the model."""
     return [broken._replace(name=rule.__name__) for rule in MODEL_RULES for broken in rule(model)]
+
+
+def broken_cluster_rules(cluster: ClusterSpec) -> list[Violation]:
+    """Every rule that a cluster breaks whatever runs on it; key paths start at the cluster."""
+    return [broken._replace(name=rule.__name__) for rule in CLUSTER_RULES for broken in rule(cluster)]
+
+
+def _below(key: str, violations: list[Violation]) -> list[Violation]:
+    return [broken._replace(key_path=f"{key}.{broken.key_path}") for broken in violations]

@@ -8,14 +8,6 @@ from simulator.spec.rules.violation import Violation, divisors, near_choices, ne
 from simulator.spec.run import RunSpec
 
 
-def node_shape(run: RunSpec) -> Iterator[Violation]:
-    """A scale-up domain is made of whole nodes, or a node of whole domains."""
-    domain, node = run.cluster.scale_up.domain_size, run.cluster.gpus_per_node
-    if domain % node and node % domain:
-        rule = f"must divide gpus_per_node ({node}) or be a multiple of it"
-        yield Violation("cluster.scale_up.domain_size", domain, rule, str(node))
-
-
 def world_size(run: RunSpec) -> Iterator[Violation]:
     """gpus = tp · pp · cp · dp."""
     p, replica = run.parallelism, replica_size(run)
@@ -115,7 +107,6 @@ def replica_size(run: RunSpec) -> int:
 
 
 LAYOUT_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
-    node_shape,
     world_size,
     whole_nodes,
     cluster_size,

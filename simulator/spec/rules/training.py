@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from simulator.spec.rules.violation import Violation
-from simulator.spec.run import Recompute, RunSpec
+from simulator.spec.run import GPT_CONVENTIONS, Recompute, RunSpec
 
 # Formats that run at the rate of another one's entry in ``peak_flops``.
 PEAK_KEY = {"mxfp8": "fp8", "nvfp4": "fp4"}
@@ -52,6 +52,14 @@ def recompute_depth(run: RunSpec) -> Iterator[Violation]:
         yield Violation("training.recompute.num_layers", asked.num_layers, rule, str(most))
 
 
+def flops_convention(run: RunSpec) -> Iterator[Violation]:
+    """The closed formulas of the Megatron papers hold for GPT's proportions only."""
+    asked = run.simulation.flops_convention
+    if asked in GPT_CONVENTIONS and not run.model.is_gpt:
+        rule = f"counts the FLOPs of GPT layers only, which {run.model.name} has not"
+        yield Violation("simulation.flops_convention", asked, rule, "megatron or megatron-full")
+
+
 def overlaps(run: RunSpec) -> Iterator[Violation]:
     """Overlap needs something to overlap."""
     p, runtime = run.parallelism, run.runtime
@@ -68,5 +76,6 @@ TRAINING_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
     precision,
     recompute_options,
     recompute_depth,
+    flops_convention,
     overlaps,
 )
