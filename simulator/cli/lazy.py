@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperGroup
 
+from simulator.spec.errors import Problem, SpecError, listed, nearest
+
 INTERRUPTED = 128 + 2  # as a shell reports SIGINT
 PIPE_CLOSED = 128 + 13  # as a shell reports SIGPIPE
 
@@ -36,11 +38,14 @@ class LazyGroup(TyperGroup):
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command and its arguments; a mistyped name is compared with all there are."""
-        names = self.list_commands(ctx)
-        if args and args[0] not in names:
-            for name in names:
-                self.get_command(ctx, name)
+        """The command and its arguments. Raises SpecError with the nearest name for a mistyped one."""
+        if args and self.get_command(ctx, args[0]) is None:
+            names = self.list_commands(ctx)
+            rule = f"must be a command: {listed(names)}"
+            suggestion = nearest(args[0], names)
+            raise SpecError(
+                Problem(key_path=ctx.command_path, value=args[0], rule=rule, suggestion=suggestion)
+            )
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:

@@ -76,7 +76,7 @@ def test_help_in_a_pipe_is_plain_text(command):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["shwo"], "'show'"),
+        (["shwo"], "try:  show"),
         (["run"], "RUN.yaml"),
         (["run", "x.yaml", "--trace-detail", "atoms"], "operator"),
         (["run", "x.yaml", "--jsn", "-"], "--json"),
