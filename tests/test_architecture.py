@@ -83,3 +83,13 @@ def test_the_package_itself_imports_only_the_standard_library():
         [sys.executable, "-S", "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert set(ended.stdout.split()) - sys.stdlib_module_names - {"simulator", "__main__"} == set()
+
+
+@pytest.mark.parametrize("before", ["", "import tests.benchmarks.speed; "])
+def test_the_public_names_are_functions_whatever_was_imported_before(before):
+    program = (
+        f"{before}from simulator import load_run, simulate; print(callable(load_run), callable(simulate))"
+    )
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.stdout, ended.stderr) == ("True True\n", "")
