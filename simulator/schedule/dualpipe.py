@@ -40,6 +40,7 @@ SCHEDULE = Schedule(
     placement=both_directions,
     rule=_rule,
     splits_backward=True,
+    default_overlap_p2p=True,
     pairs=True,
     directions=2,
 )

@@ -48,5 +48,6 @@ SCHEDULE = Schedule(
     rule=_rule,
     natural_v=2,
     splits_backward=True,
+    default_overlap_p2p=True,
     pairs=True,
 )

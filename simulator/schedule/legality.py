@@ -134,6 +134,6 @@ def _check_complete(program: Program) -> None:
                 raise IllegalOrdersError(f"the {program.describe_slot(missing)} is missing", holder)
             if len(writers) > 1:
                 stage = begin // program.microbatches % program.stages
-                raise ValueError(
-                    f"stage {stage} is on devices {sorted(writers)}; one device must run all of it"
-                )
+                spread = " and ".join(map(str, sorted(writers)))
+                message = f"stage {stage} is spread over devices {spread}; one device must run all of it"
+                raise IllegalOrdersError(message, max(writers))

@@ -25,4 +25,5 @@ SCHEDULE = Schedule(
     order=order,
     rule=any_chunks,
     natural_v=2,
+    default_overlap_p2p=True,
 )

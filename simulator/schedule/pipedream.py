@@ -18,6 +18,7 @@ SCHEDULE = Schedule(
     bubble="0 in steady state",
     memory="min(p−i, m), and p−i weight versions",
     order=one_f_one_b.order,
+    default_overlap_p2p=True,
     synchronous=False,
     weight_versions=weight_versions,
 )

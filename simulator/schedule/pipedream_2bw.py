@@ -25,6 +25,7 @@ SCHEDULE = Schedule(
     memory="min(p−i, m), and 2 weight versions",
     order=one_f_one_b.order,
     rule=_rule,
+    default_overlap_p2p=True,
     synchronous=False,
     weight_versions=weight_versions,
 )

@@ -30,4 +30,5 @@ SCHEDULE = Schedule(
     memory="min(p, m): p−i whole and i held only for W",
     order=order,
     splits_backward=True,
+    default_overlap_p2p=True,
 )

@@ -26,8 +26,9 @@ SCHEDULE = Schedule(
     name="zb-h2",
     reference="Qi et al. 2024 (Zero Bubble Pipeline Parallelism), arXiv 2401.10241",
     trade_off="No bubble of its own when F = B = W and steps may interlock, for about twice 1F1B's activations.",
-    bubble="(p−1)·max(F, F+B−2W); own span (p−1)·max(0, B−F, F+B−2W), both for m ≥ 2p−1",
+    bubble="(p−1)·max(F, B−F, F+B−2W); own span (p−1)·max(0, B−F, F+B−2W), both for m ≥ 2p−1",
     memory="min(2p−1, m): 2(p−i)−1 whole and 2i held only for W",
     order=order,
     splits_backward=True,
+    default_overlap_p2p=True,
 )

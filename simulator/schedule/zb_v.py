@@ -42,4 +42,5 @@ SCHEDULE = Schedule(
     rule=two_chunks,
     natural_v=2,
     splits_backward=True,
+    default_overlap_p2p=True,
 )
