@@ -75,7 +75,7 @@ def _headline(result: Result, run: RunSpec, plain: bool) -> RenderableType:
             f"per GPU ({result.flops_convention} counting)",
         ),
         ("MFU", percent(result.mfu), f"of {peak} (dense {run.training.precision} peak)"),
-        ("HFU", percent(result.hfu), f"{digits(result.hardware_tflops_per_gpu)} TFLOP/s with recompute"),
+        ("HFU", percent(result.hfu), f"{digits(result.hardware_tflops_per_gpu)} TFLOP/s, recompute included"),
         ("Bubble", percent(result.bubble_fraction), "of the step: pipeline stages wait"),
     )
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -94,7 +94,7 @@ def _facts(run: RunSpec) -> list[str]:
     layout = " · ".join(f"{axis} {size}" for axis, size in sizes.items() if size > 1) or "one GPU"
     if p.pp > 1:
         layout += f" · {run.schedule}"
-    batch = f"{t.global_batch_size:,} × {t.seq_length:,} tokens"
+    batch = f"{t.global_batch_size:,} sequences of {t.seq_length:,} tokens"
     microbatches = f"{run.microbatches} microbatches of {t.micro_batch_size}"
     return [
         f"{run.model.name} on {run.gpus:,} × {cluster.device.title or cluster.device.name} ({cluster.name})",
