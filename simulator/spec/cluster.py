@@ -49,20 +49,35 @@ class DeviceSpec:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     name: Text
+    """Of the device."""
     title: Text = ""
+    """As its maker calls it."""
     aliases: tuple[Text, ...] = ()
+    """Short names."""
     architecture: Architecture = "other"
+    """Generation."""
     peak_flops: dict[PeakPrecision, FlopPerSecond]
+    """Dense rate of each number format."""
     peak_flops_sparse: dict[PeakPrecision, FlopPerSecond] = field(default_factory=dict)
+    """Rate with 2:4 sparsity, for the record; never used for MFU."""
     memory_bytes: PositiveBytes
+    """Device memory."""
     memory_bandwidth: Bandwidth
+    """Of the device memory."""
     l2_bytes: Bytes = 0.0
+    """Last-level cache."""
     sm_count: Count
+    """Streaming multiprocessors."""
     boost_hz: Hertz = 0.0
+    """Clock behind the peak rates."""
     tdp_w: Watts = 0.0
-    kernels: Text = ""  # name of the fitted kernel profile; "": the device's own name
-    sources: dict[str, Text] = field(default_factory=dict)  # fact -> public source
+    """Power limit."""
+    kernels: Text = ""
+    """Fitted kernel profile; empty: the one with the device's name."""
+    sources: dict[str, Text] = field(default_factory=dict)
+    """Fact to public source."""
     notes: Text = ""
+    """What else to know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +87,17 @@ class LinkSpec:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     name: Text
+    """Of the link."""
     kind: LinkKind
-    bandwidth: Bandwidth  # in one direction, per GPU for NVLink, per NIC or slot otherwise
+    """Technology."""
+    bandwidth: Bandwidth
+    """In one direction, per GPU for NVLink, per NIC or slot otherwise."""
     latency_s: Seconds
+    """Of one hop."""
     source: Text = ""
+    """Public source."""
     notes: Text = ""
+    """What else to know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +107,13 @@ class ScaleUp:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     link: LinkSpec
-    domain_size: Count  # GPUs that reach each other over this link
+    """What joins the GPUs: a name in hardware_profiles/links, a file, or the keys themselves."""
+    domain_size: Count
+    """GPUs that reach each other over this link."""
     topology: Topology = "switch"
-    multicast: Flag = False  # in-switch reduction and multicast (NVLS)
+    """Shape of the domain."""
+    multicast: Flag = False
+    """Reduction and multicast in the switch (NVLS)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +123,13 @@ class Tier:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     name: Text
+    """Of the level."""
     nodes: CountOrZero = 0
+    """Nodes that share one switch (group) of this level; 0: the whole cluster."""
     oversubscription: Annotated[float, Number(1.0)] = 1.0
+    """Bandwidth down over bandwidth up; 1: full bisection."""
     latency_s: Seconds = 0.0
+    """Of crossing this level."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +139,17 @@ class ScaleOut:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     link: LinkSpec
+    """Of one NIC: a name in hardware_profiles/links, a file, or the keys themselves."""
     nics_per_node: Count
+    """NICs of a node."""
     rail_optimised: Flag = True
+    """The same NIC of every node meets in the same leaf switch."""
     tiers: tuple[Tier, ...] = ()
+    """Switch levels, from the nodes up."""
     adaptive_routing: Flag = True
-    in_network_reduction: Flag = False  # SHARP
+    """Packets avoid busy links."""
+    in_network_reduction: Flag = False
+    """Reduction in the switches (SHARP)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,12 +158,18 @@ class Host:
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
-    link: LinkSpec  # GPU to CPU: PCIe or C2C
-    kernel_launch_s: Seconds = 4e-6  # host time to launch one kernel without CUDA graphs
+    link: LinkSpec
+    """GPU to CPU: a name in hardware_profiles/links, a file, or the keys themselves."""
+    kernel_launch_s: Seconds = 4e-6
+    """Host time to launch one kernel without CUDA graphs."""
     cpu: Text = ""
+    """Model."""
     memory_bytes: Bytes = 0.0
+    """Host memory of a node."""
     memory_bandwidth: BytesPerSecond = 0.0
+    """Of the host memory."""
     nvme_bandwidth: BytesPerSecond = 0.0
+    """Of local storage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,15 +179,28 @@ class ClusterSpec:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     name: Text
+    """Of the cluster."""
     title: Text = ""
-    default_for: Text = ""  # the device that stands for this cluster where a cluster is asked for
+    """As its owner calls it."""
+    default_for: Text = ""
+    """The device that means this cluster where a cluster is asked for."""
     device: DeviceSpec
+    """A name in hardware_profiles/devices, an alias, a file, or the keys themselves."""
     gpus_per_node: Count
+    """GPUs of a node."""
     scale_up: ScaleUp
+    """NVLink or PCIe domain."""
     scale_out: ScaleOut
+    """Network between nodes."""
     host: Host
-    fabric: Text = ""  # name of the fitted fabric profile; "": defaults by link kind
-    max_gpus: CountOrZero = 0  # 0: unlimited
+    """CPU side of a node."""
+    fabric: Text = ""
+    """Fitted profile of the network; empty: the default of its link kind."""
+    max_gpus: CountOrZero = 0
+    """GPUs there are; 0: any number."""
     price_per_gpu_hour: Real = 0.0
+    """In a currency of your choice."""
     sources: dict[str, Text] = field(default_factory=dict)
+    """Fact to public source."""
     notes: Text = ""
+    """What else to know."""

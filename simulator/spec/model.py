@@ -25,55 +25,100 @@ class ModelSpec:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     name: Text
+    """Of the model."""
     num_hidden_layers: Count
+    """Transformer layers."""
     hidden_size: Count
+    """Width of the residual stream."""
     intermediate_size: Count
+    """Width of the dense MLP."""
     num_attention_heads: Count
+    """Query heads."""
     vocab_size: Count
-    num_key_value_heads: CountOrZero = 0  # 0: as many as query heads
-    head_dim: CountOrZero = 0  # 0: hidden_size / num_attention_heads
+    """Before padding."""
+    num_key_value_heads: CountOrZero = 0
+    """Key-value heads; 0: as many as query heads."""
+    head_dim: CountOrZero = 0
+    """Of a head; 0: hidden_size / num_attention_heads."""
     gated_mlp: Flag = True
+    """A second up projection gates the first (SwiGLU)."""
     hidden_act: Activation = "silu"
+    """Activation of the MLP."""
     norm: Norm = "rmsnorm"
+    """Normalisation."""
     linear_bias: Flag = False
+    """Linear layers have biases."""
     attention_type: AttentionType = "mha"
+    """Multi-head, grouped-query, or multi-head latent attention."""
     position_embedding: PositionEmbedding = "rope"
+    """How positions are known."""
     max_position_embeddings: CountOrZero = 0
+    """Longest sequence; 0: not given."""
     tie_word_embeddings: Flag = False
+    """LM head and embedding are one matrix."""
     attention_dropout: Ratio = 0.0
+    """Of the attention probabilities."""
     hidden_dropout: Ratio = 0.0
+    """Of what a block adds to the residual stream."""
     # mixture of experts
     num_experts: CountOrZero = 0
+    """Routed experts of a layer; 0: dense."""
     num_experts_per_tok: CountOrZero = 0
+    """Experts a token goes to."""
     moe_intermediate_size: CountOrZero = 0
+    """Width of one routed expert."""
     n_shared_experts: CountOrZero = 0
+    """Experts that every token goes to."""
     moe_shared_expert_intermediate_size: CountOrZero = 0
+    """Width of all shared experts together; 0: n_shared_experts · moe_intermediate_size."""
     first_k_dense_replace: CountOrZero = 0
+    """Leading layers that are dense."""
     moe_layer_freq: Count = 1
+    """Every n-th layer has experts."""
     moe_latent_size: CountOrZero = 0
+    """Width at which tokens travel to experts; 0: hidden_size."""
     expert_bias: Flag = False
+    """The router has a bias per expert."""
     # multi-head latent attention
     q_lora_rank: CountOrZero = 0
+    """Rank of the queries' down projection; 0: none."""
     kv_lora_rank: CountOrZero = 0
+    """Rank of the keys' and values' down projection."""
     qk_nope_head_dim: CountOrZero = 0
+    """Head size of queries and keys without rotation."""
     qk_rope_head_dim: CountOrZero = 0
+    """Head size of their rotated part."""
     v_head_dim: CountOrZero = 0
+    """Head size of the values."""
     num_nextn_predict_layers: CountOrZero = 0
+    """Multi-token-prediction layers."""
     # attention windows: every ``sliding_window_period``-th layer is full, the others see a window
     sliding_window: CountOrZero = 0
+    """Tokens a windowed layer sees; 0: all."""
     sliding_window_period: Count = 1
+    """Every n-th layer sees all, the others a window."""
     attention_sinks: Flag = False
+    """Learned logits that attend to nothing."""
     qk_norm: Flag = False
+    """Norms on queries and keys."""
     # Mamba-2 hybrids: one letter per layer, M Mamba, * attention, E experts, - MLP
     hybrid_layer_pattern: Text = ""
+    """One letter per layer: M Mamba, * attention, E experts, - MLP; empty: a plain transformer."""
     mamba_num_heads: CountOrZero = 0
+    """Heads of a Mamba layer."""
     mamba_head_dim: CountOrZero = 0
+    """Of a Mamba head."""
     ssm_state_size: CountOrZero = 0
+    """State of a Mamba head."""
     mamba_n_groups: Count = 8
+    """Groups that share a Mamba layer's B and C."""
     # provenance
     source: Text = ""
+    """Public source."""
     notes: Text = ""
-    published_parameters: Real = 0.0  # total, as the publisher prints it; 0: not given
+    """What else to know."""
+    published_parameters: Real = 0.0
+    """Total as the publisher prints it; 0: not given."""
 
     def __post_init__(self) -> None:
         if not self.num_key_value_heads:

@@ -65,16 +65,27 @@ class Parallelism:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     tp: Count = 1
+    """Tensor parallel: GPUs that share each layer's matrices."""
     pp: Count = 1
-    vp: Count = 1  # model chunks per pipeline rank
+    """Pipeline parallel: devices that a microbatch passes through."""
+    vp: Count = 1
+    """Virtual stages: model chunks per pipeline device."""
     cp: Count = 1
+    """Context parallel: GPUs that share each sequence."""
     ep: Count = 1
-    etp: CountOrZero = 0  # expert tensor parallel; 0: same as tp
-    dp: CountOrZero = 0  # 0: derived
-    sequence_parallel: FlagOrAuto = None  # None: on when tp > 1
+    """Expert parallel: GPUs that share the experts of a layer."""
+    etp: CountOrZero = 0
+    """Expert tensor parallel: GPUs that share one expert; 0: as tp."""
+    dp: CountOrZero = 0
+    """Data parallel: replicas. Derived as gpus / (tp·pp·cp); 0 or that number."""
+    sequence_parallel: FlagOrAuto = None
+    """Split norms and dropout over the TP group; null: where tp > 1."""
     zero: ZeroStage = 1
-    schedule: Annotated[str, Choice(("", *SCHEDULES))] = ""  # "": 1f1b, or interleaved-1f1b when vp > 1
+    """ZeRO stage over the DP group: 1 shards optimizer states, 2 gradients too, 3 parameters too."""
+    schedule: Annotated[str, Choice(("", *SCHEDULES))] = ""
+    """Pipeline schedule; empty: 1f1b, or interleaved-1f1b where vp > 1."""
     stage_split: StageSplit = "equal"
+    """Which layers a stage gets; embedding and loss may take the place of a layer each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +95,13 @@ class Recompute:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     granularity: Granularity = "none"
-    method: Annotated[str, Choice(("uniform", "block"))] = "uniform"  # full only
-    num_layers: Count = 1  # uniform: layers per checkpointed unit; block: layers recomputed per chunk
-    modules: tuple[RecomputeModule, ...] = ("core_attn",)  # selective only
+    """Nothing, chosen modules, or whole layers are computed again in the backward pass."""
+    method: Annotated[str, Choice(("uniform", "block"))] = "uniform"
+    """For full: every layer in units (uniform), or the first layers of each model chunk (block)."""
+    num_layers: Count = 1
+    """For full: layers of a unit (uniform), or layers recomputed per model chunk (block)."""
+    modules: tuple[RecomputeModule, ...] = ("core_attn",)
+    """For selective: what is recomputed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +111,19 @@ class Training:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     seq_length: Count
+    """Tokens of a sequence."""
     micro_batch_size: Count
+    """Sequences that pass through the model at once."""
     global_batch_size: Count
+    """Sequences of an optimizer step, over all replicas."""
     precision: Precision = "bf16"
+    """Number format of the linear layers."""
     grad_dtype: Annotated[str, Choice(("fp32", "bf16", "fp16"))] = "fp32"
+    """Format in which gradients accumulate and are reduced."""
     optimizer: Annotated[str, Choice(("adam", "adamw", "sgd"))] = "adamw"
+    """Optimizer; Adam keeps two moments and an fp32 copy of the weights."""
     recompute: Recompute = field(default_factory=Recompute)
+    """Activation checkpointing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,18 +133,30 @@ class Runtime:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     attention: Annotated[str, Choice(("flash", "unfused"))] = "flash"
-    tp_overlap: Flag = False  # GEMMs overlapped with their own TP collectives (user buffers)
-    tp_dgrad_overlap: Flag = (
-        True  # input-gradient reductions beside weight gradients (Megatron-LM since late 2021)
-    )
-    gradient_accumulation_fusion: Flag = True  # weight-gradient GEMMs add into the main gradient themselves
+    """Fused attention, or scores and softmax as kernels of their own."""
+    tp_overlap: Flag = False
+    """GEMMs overlapped with their own TP collectives (user buffers)."""
+    tp_dgrad_overlap: Flag = True
+    """Input-gradient reductions beside weight gradients (Megatron-LM since late 2021)."""
+    gradient_accumulation_fusion: Flag = True
+    """Weight-gradient GEMMs add into the main gradient themselves."""
     overlap_grad_reduce: Flag = True
+    average_in_collective: Flag = (
+        True  # False: gradients are scaled by 1/DP in a pass of its own before reduction
+    )
+    """Gradient reductions beside the last backward pass."""
     overlap_param_gather: Flag = True
-    overlap_p2p: FlagOrAuto = None  # None: on for interleaved schedules, as Megatron does
-    scatter_gather: Flag = False  # p2p in 1/tp pieces without SP (Narayanan 2021, section 4.1)
+    """Parameter gathers beside the next step's first forward pass."""
+    overlap_p2p: FlagOrAuto = None
+    """Messages between stages beside compute; null: for interleaved schedules, as Megatron does."""
+    scatter_gather: Flag = False
+    """Messages between stages in 1/tp pieces without SP (Narayanan 2021, section 4.1)."""
     cuda_graphs: Annotated[str, Choice(("none", "layer", "full"))] = "none"
+    """What is captured: nothing, each layer, or the whole step."""
     rank_order: RankOrder = "tp-cp-ep-dp-pp"
+    """Axes from the fastest-varying rank to the slowest."""
     ddp_bucket_elements: Annotated[float, Number(1.0)] = 40e6
+    """Gradient elements of a DDP bucket."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,9 +166,13 @@ class Simulation:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     detail: Annotated[str, Choice(("block", "operator"))] = "block"
+    """Replay blocks once and re-use them, or every operator."""
     ranks: Annotated[str, Choice(("classes", "all"))] = "classes"
+    """Simulate classes of equal ranks, or every rank."""
     seed: CountOrZero = 0
+    """Of the random numbers."""
     flops_convention: Annotated[str, Choice(FLOPS_CONVENTIONS)] = "megatron"
+    """How model FLOPs are counted for MFU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,11 +182,17 @@ class Published:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     source: Text
+    """Paper or page, and table."""
     step_time_s: Seconds = 0.0
+    """Measured step time; 0: not given."""
     model_tflops_per_gpu: Real = 0.0
+    """Model TFLOP/s per GPU as printed; 0: not given."""
     mfu: Ratio = 0.0
+    """MFU as printed; 0: not given."""
     flops_convention: Text = ""
+    """How the source counts FLOPs."""
     notes: Text = ""
+    """What else to know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,16 +202,27 @@ class RunSpec:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     model: ModelSpec
+    """A name in workloads/models, a file, or the keys themselves."""
     cluster: ClusterSpec
+    """A name in hardware_profiles/clusters, a device, a file, or the keys themselves."""
     gpus: Count
+    """GPUs of the job."""
     parallelism: Parallelism
+    """How the GPUs share the work."""
     training: Training
+    """The batch, the numbers and the optimizer."""
     runtime: Runtime = field(default_factory=Runtime)
+    """Switches of the training software."""
     simulation: Simulation = field(default_factory=Simulation)
+    """How the simulator works."""
     name: Text = ""
+    """Of the run."""
     description: Text = ""
+    """One line for the reader."""
     published: Published | None = None
+    """What was measured, to compare with."""
     assumptions: tuple[Text, ...] = ()
+    """What the source does not say and this file assumes."""
 
     @property
     def dp(self) -> int:

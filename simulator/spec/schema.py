@@ -45,13 +45,13 @@ def keys_at(schema: Any, loc: Loc) -> tuple[str, ...]:
     """The keys a mapping at a place may have; empty where any may stand."""
     spec = schema
     for part in loc:
-        spec = _bare(spec)
+        spec = bare(spec)
         if is_dataclass(spec):
             spec = get_type_hints(spec, include_extras=True).get(str(part))
         else:
             arguments = get_args(spec)
             spec = arguments[-1 if get_origin(spec) is dict else 0] if arguments else None
-    spec = _bare(spec)
+    spec = bare(spec)
     return tuple(field.name for field in fields(spec)) if is_dataclass(spec) else ()
 
 
@@ -62,7 +62,7 @@ def _adapter(spec: type[Any]) -> TypeAdapter[Any]:
     return _ADAPTERS[spec]
 
 
-def _bare(spec: Any) -> Any:
+def bare(spec: Any) -> Any:
     """A type without ``Annotated`` and ``None``."""
     while True:
         if get_origin(spec) is Annotated:
