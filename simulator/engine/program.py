@@ -150,17 +150,21 @@ class DeviceProgram:
             name = f"{action.kind.name}{action.microbatch}"
             self._compute_task(Task(name, COMPUTE, block.seconds, waits, done, None, block.profile))
             return
+        mark = Task("done", COMPUTE, 0.0, (), done)
         forward = action.kind is Kind.F
-        buckets = chunk.buckets if edge else ()
-        for bucket in reversed(buckets) if forward else buckets:
+        buckets = chunk.buckets[::-1] if forward else chunk.buckets
+        if not edge or not buckets:
+            self._run(action, chunk.layers, waits)
+            self._compute_task(mark)
+            return
+        for bucket in buckets:
             begin = self._await_parameters(action.stage, bucket, waits) if forward else waits
             self._run(action, chunk.layers[bucket.first_layer : bucket.stop_layer], begin)
             waits = ()
+            if bucket is buckets[-1]:
+                self._compute_task(mark)
             if not forward:
                 self._complete(action.stage, bucket)
-        if not buckets:
-            self._run(action, chunk.layers, waits)
-        self._compute_task(Task("done", COMPUTE, 0.0, (), done))
 
     def _await_parameters(self, stage: int, bucket: Bucket, waits: tuple[Token, ...]) -> tuple[Token, ...]:
         """The forward pre-hook: waits for this bucket's parameters and lets the next gather start."""

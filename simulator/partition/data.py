@@ -39,6 +39,7 @@ class DataParallel:
     bucket_elements: float
     optimizer: str
     loss_scaling: bool  # fp16: gradients are unscaled and checked for infinities
+    average_in_collective: bool = True
 
     @property
     def grad_bytes(self) -> float:
@@ -84,8 +85,8 @@ class DataParallel:
         )
 
     def before_reduction(self, parameters: float) -> tuple[Operator, ...]:
-        """Scaling by 1/replicas, on the whole buffer."""
-        if self.replicas == 1:
+        """Scaling by 1/replicas, on the whole buffer, unless the collective does it."""
+        if self.replicas == 1 or self.average_in_collective:
             return ()
         size = parameters * self.grad_bytes
         return (MemoryBound(name="scale_gradients", kind="optimizer", read_bytes=size, write_bytes=size),)

@@ -107,6 +107,7 @@ def plan_run(run: RunSpec) -> RunPlan:
         bucket_elements=run.runtime.ddp_bucket_elements,
         optimizer=t.optimizer,
         loss_scaling=t.precision == "fp16",
+        average_in_collective=run.runtime.average_in_collective,
     )
     stages = split_stages(run.model.num_hidden_layers, p.pp, p.vp, p.stage_split)
     chunks = tuple(_share_chunk(index, chunk, run, opts, tp, data) for index, chunk in enumerate(stages))
