@@ -20,14 +20,14 @@ def replacing(path: Path) -> Iterator[TextIO]:
     """
     target = path.resolve()  # through a link: the link itself stays
     if target.exists() and not target.is_file():
-        with _opened(target, path.suffix == ".gz") as stream:
+        with _opened(target, path) as stream:
             yield stream
         return
     if not target.parent.is_dir():
         raise FileNotFoundError(2, "the folder does not exist", str(path.parent))
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with _opened(temporary, path.suffix == ".gz") as stream:
+        with _opened(temporary, path) as stream:
             yield stream
         temporary.replace(target)
     finally:
@@ -35,9 +35,13 @@ def replacing(path: Path) -> Iterator[TextIO]:
 
 
 @contextmanager
-def _opened(path: Path, compressed: bool) -> Iterator[TextIO]:
+def _opened(place: Path, asked: Path) -> Iterator[TextIO]:
+    """Text written to ``place`` on the way to the file asked for, which is the one that errors name."""
     with ExitStack() as stack:
-        stream: Any = stack.enter_context(path.open("wb"))
-        if compressed:
+        try:
+            stream: Any = stack.enter_context(place.open("wb"))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(asked)) from None
+        if asked.suffix == ".gz":
             stream = stack.enter_context(gzip.GzipFile("", "wb", 6, stream, mtime=0))
         yield stack.enter_context(TextIOWrapper(stream, encoding="utf-8", newline="\n"))

@@ -72,8 +72,14 @@ def main(arguments: list[str] | None = None) -> None:
             traceback.print_exception(error)
         label = typer.style("error:", fg=typer.colors.RED, bold=True) if sys.stderr.isatty() else "error:"
         users = is_users_mistake(error)
-        typer.echo(f"{label} {error if users else OUR_FAULT.format(type(error).__name__, error)}", err=True)
+        typer.echo(
+            f"{label} {_message(error) if users else OUR_FAULT.format(type(error).__name__, error)}", err=True
+        )
         sys.exit(2 if users else 1)
+
+
+def _message(error: Exception) -> str:
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
 
 
 def is_users_mistake(error: Exception) -> bool:

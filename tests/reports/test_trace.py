@@ -102,3 +102,9 @@ def test_a_device_is_written_to_not_replaced():
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         write_trace(tmp_path / "nowhere" / "t.json", STEP)
+
+
+def test_a_folder_is_not_a_file_to_write(tmp_path):
+    with pytest.raises(IsADirectoryError) as raised:
+        write_trace(tmp_path, STEP)
+    assert raised.value.filename == str(tmp_path)
