@@ -16,8 +16,8 @@ from simulator.spec.schema import bare
 class Key:
     """A key of a file: its path (``[]``: each of a list, ``*``: any name), what it accepts and means.
 
-    ``unit`` is that of the stored value and of a number written without one; ``default`` is as one would write
-    it, or ``required``; empty for a section whose keys have their own.
+    ``unit`` is that of the stored value and of a number written without one. ``default`` is as one would
+    write it, or ``required``; a section whose keys have their own has none.
     """
 
     path: str

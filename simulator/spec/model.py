@@ -66,7 +66,7 @@ class ModelSpec:
     num_experts_per_tok: CountOrZero = 0
     """Experts a token goes to."""
     moe_intermediate_size: CountOrZero = 0
-    """Width of one routed expert."""
+    """Width of one routed expert; 0: intermediate_size."""
     n_shared_experts: CountOrZero = 0
     """Experts that every token goes to."""
     moe_shared_expert_intermediate_size: CountOrZero = 0

@@ -141,10 +141,9 @@ class Runtime:
     gradient_accumulation_fusion: Flag = True
     """Weight-gradient GEMMs add into the main gradient themselves."""
     overlap_grad_reduce: Flag = True
-    average_in_collective: Flag = (
-        True  # False: gradients are scaled by 1/DP in a pass of its own before reduction
-    )
     """Gradient reductions beside the last backward pass."""
+    average_in_collective: Flag = True
+    """The reduction averages; otherwise a pass of its own scales gradients by 1/DP before it."""
     overlap_param_gather: Flag = True
     """Parameter gathers beside the next step's first forward pass."""
     overlap_p2p: FlagOrAuto = None

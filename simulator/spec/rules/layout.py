@@ -80,12 +80,12 @@ def expert_parallel(run: RunSpec) -> Iterator[Violation]:
                 rule = f"{model.name} has no experts"
                 yield Violation(f"parallelism.{key}", value, rule, f"{off}, or leave it out")
         return
-    etp, width = p.etp or p.tp, model.moe_intermediate_size
+    etp, width = p.etp or p.tp, model.moe_intermediate_size or model.intermediate_size
     if model.num_experts % p.ep:
         rule = f"must divide num_experts ({model.num_experts}) of {model.name}"
         yield Violation("parallelism.ep", p.ep, rule, near_divisors(model.num_experts, p.ep))
     if width % etp:
-        rule = f"must divide moe_intermediate_size ({width}) of {model.name}"
+        rule = f"must divide the experts' width ({width}) of {model.name}"
         yield Violation(f"parallelism.{'etp' if p.etp else 'tp'}", etp, rule, near_divisors(width, etp))
     ranks = run.gpus // p.pp
     if run.gpus % p.pp == 0 and ranks % (p.ep * etp):

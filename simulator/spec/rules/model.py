@@ -25,7 +25,7 @@ def grouped_queries(model: ModelSpec) -> Iterator[Violation]:
 
 
 def routed_experts(model: ModelSpec) -> Iterator[Violation]:
-    """A token goes to some of the experts, and experts have a width."""
+    """A token goes to some of the experts."""
     per_token, experts = model.num_experts_per_tok, model.num_experts
     if per_token > experts:
         yield Violation(
@@ -33,9 +33,6 @@ def routed_experts(model: ModelSpec) -> Iterator[Violation]:
         )
     if experts and not per_token:
         yield Violation("num_experts_per_tok", per_token, f"must be 1 to num_experts ({experts})", "1")
-    if experts and not model.moe_intermediate_size:
-        rule = "must be given for a model with experts: the width of one"
-        yield Violation("moe_intermediate_size", 0, rule, f"intermediate_size is {model.intermediate_size}")
     if model.first_k_dense_replace > model.num_hidden_layers:
         rule = f"must be at most num_hidden_layers ({model.num_hidden_layers})"
         yield Violation(
