@@ -17,18 +17,19 @@ from simulator.partition.data import Bucket
 from simulator.partition.plan import RunPlan
 
 DP = "dp"
+STREAMS = {"dp_cp": DP, "edp": "edp"}  # the groups' communicators run beside each other
 OPTIMIZER = "optimizer"
 WORLD, PAIR = "world", "pair"  # meetings of all devices, and of two of them
 
 
 def parameters_token(stage: int, bucket: Bucket) -> Token:
     """Signalled when a bucket's updated parameters have been gathered."""
-    return ("parameters", stage, bucket.first_layer)
+    return ("parameters", bucket.axis, stage, bucket.first_layer)
 
 
 def hook_token(stage: int, bucket: Bucket) -> Token:
     """Signalled when the first forward of a bucket's layers begins."""
-    return ("hook", stage, bucket.first_layer)
+    return ("hook", bucket.axis, stage, bucket.first_layer)
 
 
 def collective(
@@ -46,19 +47,22 @@ def gather_parameters(
 ) -> list[Placed]:
     """All-gathers of updated parameters, in the order in which forwards need them.
 
-    Overlapped, a bucket's gather is issued when the forward of the bucket before it begins (Megatron-LM's
-    hooks); otherwise nothing starts before all have come.
+    Overlapped, a bucket's gather is issued when the forward of the bucket before it in the same group begins
+    (Megatron-LM's hooks); otherwise nothing starts before all have come.
     """
     placed: list[Placed] = []
-    hook: tuple[Token, ...] = ()
+    hooks: dict[str, tuple[Token, ...]] = {}
     for stage in stages:
         for bucket in reversed(plan.chunks[stage].buckets):
-            op = plan.data.gather_parameters(bucket.parameters, f"stage {stage}")
+            op = plan.data.gather_parameters(bucket, f"stage {stage}")
             if op is None:
-                return []
-            placed.append(collective(op, DP, hook if overlap else (), parameters_token(stage, bucket), costs))
-            hook = (hook_token(stage, bucket),)
-    if not overlap:
+                continue
+            waits = hooks.get(bucket.axis, ()) if overlap else ()
+            placed.append(
+                collective(op, STREAMS[bucket.axis], waits, parameters_token(stage, bucket), costs)
+            )
+            hooks[bucket.axis] = (hook_token(stage, bucket),)
+    if placed and not overlap:
         ready = tuple(task.signal for _, task in placed)
         placed.append(Placed(COMPUTE, Task("parameters ready", exposed(DP), 0.0, ready)))
     return placed
@@ -68,14 +72,15 @@ def reduce_bucket(
     plan: RunPlan, stage: int, bucket: Bucket, costs: OperatorCosts
 ) -> tuple[list[Placed], Token | None]:
     """Scales a bucket's gradients and starts their reduction; also the token of its end."""
-    op = plan.data.reduce_gradients(bucket.parameters, f"stage {stage}")
+    op = plan.data.reduce_gradients(bucket, f"stage {stage}")
     if op is None:
         return [], None
-    ready, reduced = ("gradients", stage, bucket.first_layer), ("reduced", stage, bucket.first_layer)
+    place = (bucket.axis, stage, bucket.first_layer)
+    ready, reduced = ("gradients", *place), ("reduced", *place)
     scaling = costs.total(plan.data.before_reduction(bucket.parameters))
     return [
         Placed(COMPUTE, Task("scale gradients", OPTIMIZER, scaling, signal=ready)),
-        collective(op, DP, (ready,), reduced, costs),
+        collective(op, STREAMS[bucket.axis], (ready,), reduced, costs),
     ], reduced
 
 
@@ -108,8 +113,9 @@ def finish_step(
     if tied_s is not None:
         meeting = Meeting((PAIR, "tied embedding"), 0)
         placed.append(Placed(COMPUTE, Task("tied embedding", exposed("pp"), tied_s, meeting=meeting)))
-    before = costs.total(plan.data.before_norm(parameters))
-    after = costs.total(plan.data.after_norm(parameters))
+    shard = plan.data.shard(parameters, sum(plan.chunks[stage].expert_parameters for stage in held))
+    before = costs.total(plan.data.before_norm(shard))
+    after = costs.total(plan.data.after_norm(shard, parameters))
     placed.append(Placed(COMPUTE, Task("local gradient norm", OPTIMIZER, before)))
     placed.append(
         Placed(COMPUTE, Task("gradient norm", OPTIMIZER, norm_s, meeting=Meeting((WORLD, "norm"), 0)))

@@ -18,7 +18,7 @@ from simulator.engine.data_traffic import (
 from simulator.engine.messages import Exchange, Pipeline
 from simulator.engine.tasks import COMPUTE, Meeting, Streams, Task, Token
 from simulator.partition.data import Bucket
-from simulator.partition.plan import LayerShare, RunPlan
+from simulator.partition.plan import ChunkShare, LayerShare, RunPlan
 from simulator.partition.segment import Segment
 from simulator.schedule.actions import Action, Kind, Order
 
@@ -151,24 +151,25 @@ class DeviceProgram:
             self._compute_task(Task(name, COMPUTE, block.seconds, waits, done, None, block.profile))
             return
         mark = Task("done", COMPUTE, 0.0, (), done)
-        forward = action.kind is Kind.F
-        buckets = chunk.buckets[::-1] if forward else chunk.buckets
-        if not edge or not buckets:
+        if not edge or not chunk.buckets:
             self._run(action, chunk.layers, waits)
             self._compute_task(mark)
             return
-        for bucket in buckets:
-            begin = self._await_parameters(action.stage, bucket, waits) if forward else waits
-            self._run(action, chunk.layers[bucket.first_layer : bucket.stop_layer], begin)
+        forward = action.kind is Kind.F
+        pieces = _pieces(chunk)
+        for start, stop, buckets in pieces if forward else reversed(pieces):
+            for bucket in buckets if forward else ():
+                waits = self._await_parameters(action.stage, bucket, waits)
+            self._run(action, chunk.layers[start:stop], waits)
             waits = ()
-            if bucket is buckets[-1]:
+            if (stop == len(chunk.layers)) if forward else (start == 0):
                 self._compute_task(mark)
-            if not forward:
+            for bucket in () if forward else buckets:
                 self._complete(action.stage, bucket)
 
     def _await_parameters(self, stage: int, bucket: Bucket, waits: tuple[Token, ...]) -> tuple[Token, ...]:
         """The forward pre-hook: waits for this bucket's parameters and lets the next gather start."""
-        if self.options.overlap_param_gather and self.plan.data.gather_parameters(1.0, "") is not None:
+        if self.options.overlap_param_gather and self.plan.data.gather_parameters(bucket, "") is not None:
             waits = (*waits, parameters_token(stage, bucket))
         self._compute_task(Task("hook", COMPUTE, 0.0, waits, hook_token(stage, bucket)))
         return ()
@@ -211,6 +212,15 @@ class DeviceProgram:
                 norm_s=self.options.norm_s,
             )
         )
+
+
+def _pieces(chunk: ChunkShare) -> list[tuple[int, int, list[Bucket]]]:
+    """A chunk's layers [start, stop), cut wherever a bucket of either group begins, with those buckets."""
+    begins = sorted({0, *(bucket.first_layer for bucket in chunk.buckets)})
+    return [
+        (start, stop, [bucket for bucket in chunk.buckets if bucket.first_layer == start])
+        for start, stop in zip(begins, [*begins[1:], len(chunk.layers)], strict=True)
+    ]
 
 
 def _pair(action: Action) -> tuple[Action, ...]:

@@ -65,11 +65,12 @@ def memory_report(
 def _stage(plan: RunPlan, held: Sequence[int], order: Order) -> StageMemory:
     chunks = [plan.chunks[stage] for stage in held]
     parameters = sum(chunk.parameters for chunk in chunks)
+    experts = sum(chunk.expert_parameters for chunk in chunks)
     moments = 2 if plan.data.optimizer.startswith("adam") else 1
     return StageMemory(
         weights=parameters * PARAMETER_BYTES,
         gradients=parameters * plan.data.grad_bytes,
-        optimizer=parameters / plan.data.shards * (MASTER_BYTES + moments * MOMENT_BYTES),
+        optimizer=plan.data.shard(parameters, experts) * (MASTER_BYTES + moments * MOMENT_BYTES),
         activations=_peak_activations(plan, order),
         buffers=_buffers(plan, chunks, len(plan.chunks) > 1),
     )

@@ -37,6 +37,7 @@ class LayerShare:
     saved_bytes: float  # kept from forward to backward
     working_bytes: float  # kept only while this layer's recomputed forward and its backward run
     gathered_bytes: float  # the largest activation gathered over the TP group for one operator
+    expert_parameters: float = 0.0  # of ``parameters``, those of routed experts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,11 @@ class ChunkShare:
     def parameters(self) -> float:
         """Elements held by this rank."""
         return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def expert_parameters(self) -> float:
+        """Of them, those of routed experts."""
+        return sum(layer.expert_parameters for layer in self.layers)
 
     @property
     def saved_bytes(self) -> float:
@@ -157,8 +163,9 @@ def _share_chunk(
         if run.model.tie_word_embeddings and chunk.embedding:
             last = replace(last, parameters=last.replicated_parameters)
         layers.append(last)
-    buckets = data.buckets(tuple(layer.parameters for layer in layers), cut=index == 0)
-    return ChunkShare(index=index, layers=tuple(layers), buckets=buckets)
+    dense = data.buckets(tuple(layer.parameters - layer.expert_parameters for layer in layers), cut=index == 0)
+    experts = data.buckets(tuple(layer.expert_parameters for layer in layers), cut=index == 0, axis="edp")
+    return ChunkShare(index=index, layers=tuple(layers), buckets=(*dense, *experts))
 
 
 def _is_recomputed(recompute: Recompute, position: int) -> bool:
