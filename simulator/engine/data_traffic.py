@@ -92,6 +92,7 @@ def finish_step(
     *,
     tied_s: float | None,
     norm_s: float,
+    devices: int,
 ) -> list[Placed]:
     """From the last reduced gradient to updated parameters.
 
@@ -99,7 +100,7 @@ def finish_step(
         reduced: tokens of the reductions to wait for.
         tied_s: time to sum the tied embedding's gradients with the other end of the pipeline, ``None``
         elsewhere.
-        norm_s: time of the scalar all-reduce of the gradient norm.
+        norm_s: time of the scalar all-reduce of the gradient norm, at which all ``devices`` meet.
     """
     held = list(stages)
     parameters = sum(plan.chunks[stage].parameters for stage in held)
@@ -111,14 +112,13 @@ def finish_step(
         )
         placed.append(collective(op, COMPUTE, (), ("norm gradients",), costs))
     if tied_s is not None:
-        meeting = Meeting((PAIR, "tied embedding"), 0)
+        meeting = Meeting((PAIR, "tied embedding"), 2)
         placed.append(Placed(COMPUTE, Task("tied embedding", exposed("pp"), tied_s, meeting=meeting)))
     shard = plan.data.shard(parameters, sum(plan.chunks[stage].expert_parameters for stage in held))
     before = costs.total(plan.data.before_norm(shard))
     after = costs.total(plan.data.after_norm(shard, parameters))
     placed.append(Placed(COMPUTE, Task("local gradient norm", OPTIMIZER, before)))
-    placed.append(
-        Placed(COMPUTE, Task("gradient norm", OPTIMIZER, norm_s, meeting=Meeting((WORLD, "norm"), 0)))
-    )
+    everyone = Meeting((WORLD, "norm"), devices)
+    placed.append(Placed(COMPUTE, Task("gradient norm", OPTIMIZER, norm_s, meeting=everyone)))
     placed.append(Placed(COMPUTE, Task("optimizer step", OPTIMIZER, after)))
     return placed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from simulator.engine.tasks import Token
 from simulator.schedule.actions import Action, Kind, Order
@@ -91,48 +91,43 @@ class Pipeline:
 class Exchange(NamedTuple):
     """Messages between two devices that both await at one point of their programs."""
 
-    messages: frozenset[Token]
+    key: Token  # the same on both devices
     source: int
     target: int
 
 
 def blocking_exchanges(pipeline: Pipeline, orders: Sequence[Order]) -> list[list[list[Exchange]]]:
-    """Megatron-LM's non-interleaved point-to-point communication: per device, the exchanges *before* each
-    action.
+    """Megatron-LM's non-interleaved point-to-point communication: the exchanges *before* each action.
 
     Between two actions a device sends the first one's output and receives the second one's input. Where both
     go to the same neighbour, and it does the reverse at its own matching point, they are one batched call,
     done when both messages are; else the send comes first. One more entry per device holds what follows its
     last action.
     """
-    wanted = [_between(pipeline, order) for order in orders]
-    proposed = [
-        {frozenset(message.token for message in gap) for gap in gaps if len(gap) == 2 and _same_pair(gap)}
-        for gaps in wanted
-    ]
-    result = []
-    for gaps in wanted:
-        device_gaps = []
-        for gap in gaps:
-            both = frozenset(message.token for message in gap)
-            joint = len(gap) == 2 and _same_pair(gap) and all(both in proposed[end] for end in gap[0][1:3])
-            groups = [gap] if joint else [[message] for message in gap]
-            device_gaps.append(
-                [Exchange(frozenset(m.token for m in g), g[0].source, g[0].target) for g in groups if g]
-            )
-        result.append(device_gaps)
-    return result
+    gaps = [_between(pipeline, order) for order in orders]
+    both = [{pair for out, into in device if (pair := _batch(out, into)) is not None} for device in gaps]
+    return [[_exchanges(out, into, both) for out, into in device] for device in gaps]
 
 
-def _same_pair(gap: list[Message]) -> bool:
-    return {gap[0].source, gap[0].target} == {gap[1].source, gap[1].target}
+Batch: TypeAlias = tuple[Token, Token]  # the activation and the gradient that cross between two devices
 
 
-def _between(pipeline: Pipeline, order: Order) -> list[list[Message]]:
-    """Messages a device sends or receives before each action, and after the last one; sends come first."""
-    gaps = []
-    for before, after in zip([None, *order], [*order, None], strict=True):
-        sent = pipeline.output_of(before) if before is not None else None
-        received = pipeline.receives(after) if after is not None else None
-        gaps.append([message for message in (sent, received) if message is not None])
-    return gaps
+def _batch(out: Message | None, into: Message | None) -> Batch | None:
+    """The pair of messages that one batched call would carry, if both are with the same neighbour."""
+    if out is None or into is None or out.target != into.source:
+        return None
+    return (out.token, into.token) if out.is_forward else (into.token, out.token)
+
+
+def _exchanges(out: Message | None, into: Message | None, both: list[set[Batch]]) -> list[Exchange]:
+    batch = _batch(out, into)
+    if out is not None and batch is not None and batch in both[out.target]:
+        return [Exchange(batch, out.source, out.target)]
+    return [Exchange(message.token, message.source, message.target) for message in (out, into) if message]
+
+
+def _between(pipeline: Pipeline, order: Order) -> list[tuple[Message | None, Message | None]]:
+    """What a device sends and receives before each action, and after the last one."""
+    sent = [None, *map(pipeline.output_of, order)]
+    received = [*map(pipeline.receives, order), None]
+    return list(zip(sent, received, strict=True))

@@ -9,6 +9,7 @@ from simulator.engine.block import Block, Blocks, Placed, expand
 from simulator.engine.costing import exposed
 from simulator.engine.data_traffic import (
     PAIR,
+    collective,
     finish_step,
     gather_parameters,
     hook_token,
@@ -42,7 +43,8 @@ class ProgramOptions:
 class DeviceProgram:
     """Builds the streams of one device.
 
-    Meetings have 0 members: whoever instantiates the program fills them in.
+    Meetings of a layout's group have 0 members: :mod:`simulator.engine.world` fills them in, or drops them
+    where one device stands for the whole group.
     """
 
     plan: RunPlan
@@ -101,20 +103,18 @@ class DeviceProgram:
             waits = ()
         gather = self.plan.message_gather
         if gather is not None:
-            cost = self.blocks.costs.cost(gather)
+            costs = self.blocks.costs
             for each in _pair(action):
                 if self.pipeline.receives(each) is not None:
-                    meeting = Meeting((gather.axis, ("gather", *each[:4])), 0)
-                    self._compute_task(Task(gather.name, cost.category, cost.seconds, waits, None, meeting))
+                    key = ("gather", *each[:4])
+                    self._place([collective(gather, COMPUTE, waits, key, costs)])
                     waits = ()
         return waits
 
     def _exchange(self, exchanges: Sequence[Exchange]) -> None:
-        for exchange in exchanges:
-            meeting = Meeting((PAIR, exchange.messages), 0)
-            self._compute_task(
-                Task("exchange", PP, self._hop(exchange.source, exchange.target), meeting=meeting)
-            )
+        for key, source, target in exchanges:
+            meeting = Meeting((PAIR, key), 2)
+            self._compute_task(Task("exchange", PP, self._hop(source, target), (), None, meeting))
 
     def _hop(self, source: int, target: int) -> float:
         """Seconds of a message between neighbours on the ring of devices."""
@@ -210,6 +210,7 @@ class DeviceProgram:
                 self.blocks.costs,
                 tied_s=self.options.tied_s if at_an_end else None,
                 norm_s=self.options.norm_s,
+                devices=self.pipeline.devices,
             )
         )
 

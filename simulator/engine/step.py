@@ -10,7 +10,7 @@ from simulator.engine.costing import OperatorCosts
 from simulator.engine.data_traffic import OPTIMIZER
 from simulator.engine.messages import Pipeline, blocking_exchanges
 from simulator.engine.program import DeviceProgram, ProgramOptions
-from simulator.engine.replay import Replay, replay
+from simulator.engine.replay import Replay, paused_collector, replay
 from simulator.engine.tasks import COMPUTE
 from simulator.engine.world import Layout, every_rank, rank_classes
 from simulator.graph.operators import Collective
@@ -54,6 +54,7 @@ class StepReplay:
         return total
 
 
+@paused_collector()
 def run_step(
     plan: RunPlan, schedule: Schedule, layout: Layout, vp: int, costs: OperatorCosts, options: StepOptions
 ) -> StepReplay:

@@ -30,13 +30,15 @@ class Layout:
 
 
 def rank_classes(programs: Sequence[Streams]) -> dict[int, Streams]:
-    """One simulated rank per device."""
+    """One simulated rank per device: collectives of its group are timed, meetings of devices stay."""
     return {
-        device: {
-            name: [_class_task(task, len(programs)) for task in tasks] for name, tasks in streams.items()
-        }
+        device: {name: [_for_class(task) for task in tasks] for name, tasks in streams.items()}
         for device, streams in enumerate(programs)
     }
+
+
+def _for_class(task: Task) -> Task:
+    return task if task.meeting is None or task.meeting.members else task._replace(meeting=None)
 
 
 def every_rank(programs: Sequence[Streams], layout: Layout) -> dict[int, Streams]:
@@ -49,15 +51,6 @@ def every_rank(programs: Sequence[Streams], layout: Layout) -> dict[int, Streams
             name: [scope.task(task) for task in tasks] for name, tasks in streams.items()
         }
     return ranks
-
-
-def _class_task(task: Task, devices: int) -> Task:
-    """Collectives among the ranks of one class are timed; meetings of devices stay."""
-    if task.meeting is None:
-        return task
-    axis = task.meeting.key[0]  # type: ignore[index]
-    members = {WORLD: devices, PAIR: 2}.get(axis)
-    return task._replace(meeting=None if members is None else Meeting(task.meeting.key, members))
 
 
 class _Scope:
