@@ -40,7 +40,7 @@ class Timeline:
     orders: list[Order]
     start: list[list[float]]
     end: list[list[float]]
-    work: float  # of one device without overlap: m(F+B+W), or mF forward-only
+    work: float  # of the busiest device, nothing hidden: m(F+B+W), or mF forward-only
 
     @property
     def makespan(self) -> float:
@@ -58,12 +58,15 @@ class Timeline:
         return max(e[-1] - s[0] for s, e in zip(self.start, self.end, strict=True) if s) - self.work
 
 
-def evaluate(orders: Sequence[Order], times: Times, v: int = 1, *, joint: bool = True) -> Timeline:
+def evaluate(
+    orders: Sequence[Order], times: Times | Sequence[Times], v: int = 1, *, joint: bool = True
+) -> Timeline:
     """Run every action as early as its device and its inputs allow.
 
     Args:
         orders: one per device.
-        times: of a device's whole share of one microbatch.
+        times: of a device's whole share of one microbatch; one for all, or one per device (messages take the
+            sender's p2p).
         v: chunks per device (1 for DualPipe, whose stages take the full times).
         joint: a pair is one block; else its forward, then its backward, each releasing its output at once.
 
@@ -73,13 +76,17 @@ def evaluate(orders: Sequence[Order], times: Times, v: int = 1, *, joint: bool =
     return replay(compile_orders(orders if joint else [list(unpaired(order)) for order in orders]), times, v)
 
 
-def replay(program: Program, times: Times, v: int = 1) -> Timeline:
+def replay(program: Program, times: Times | Sequence[Times], v: int = 1) -> Timeline:
     """:func:`evaluate` for orders compiled before.
 
     Raises:
         IllegalOrdersError: the orders deadlock.
     """
-    duration, p2p, home = times.per_step(v), times.p2p, program.home
+    home = program.home
+    per_device = [times] * len(program.steps) if isinstance(times, Times) else times
+    durations = [t.per_step(v) for t in per_device]
+    p2p = [t.p2p for t in per_device]
+    messages_take_time = any(p2p)
     ready: list[float | None] = [None] * len(home)  # when each output is there
     start: list[list[float]] = [[] for _ in program.steps]
     end: list[list[float]] = [[] for _ in program.steps]
@@ -88,6 +95,7 @@ def replay(program: Program, times: Times, v: int = 1) -> Timeline:
     while runnable:
         device = runnable.pop()
         steps, starts, ends = program.steps[device], start[device], end[device]
+        duration = durations[device]
         clock = ends[-1] if ends else 0.0
         for position in range(len(ends), len(steps)):
             code, awaited, released = steps[position]
@@ -98,8 +106,8 @@ def replay(program: Program, times: Times, v: int = 1) -> Timeline:
                     waiting[slot] = device
                     missing = True
                     break
-                if p2p and home[slot] != device:
-                    arrival += p2p
+                if messages_take_time and home[slot] != device:
+                    arrival += p2p[home[slot]]
                 if arrival > clock:  # noqa: PLR1730 (max is a third of this loop's time)
                     clock = arrival
             if missing:
@@ -112,10 +120,15 @@ def replay(program: Program, times: Times, v: int = 1) -> Timeline:
                 if slot in waiting:
                     runnable.append(waiting.pop(slot))
     _check_all_ran(program, end, waiting)
-    forwards = sum(code in (Kind.F, PAIR_B, PAIR_I) for steps in program.steps for code, _, _ in steps)
-    whole = times.F if program.forward_only else times.F + times.B + times.W
-    return Timeline(
-        orders=program.orders, start=start, end=end, work=forwards * whole / v / len(program.steps)
+    return Timeline(orders=program.orders, start=start, end=end, work=_work(program, per_device) / v)
+
+
+def _work(program: Program, per_device: Sequence[Times]) -> float:
+    """m(F+B+W) of the busiest device, m·F forward-only; times v."""
+    return max(
+        sum(code in (Kind.F, PAIR_B, PAIR_I) for code, _, _ in steps)
+        * (t.F if program.forward_only else t.F + t.B + t.W)
+        for steps, t in zip(program.steps, per_device, strict=True)
     )
 
 

@@ -1,0 +1,223 @@
+"""A schedule made for measured times: greedy search under a memory limit, in the spirit of Qi et al. 2024, section 3.
+
+Every device takes, whenever it is free, the best action whose input is there: an input gradient, or a forward if memory
+allows; weight gradients fill what would be idle, and run when their activations must go. A few policies are tried (how
+far devices may run ahead, which action goes first, how much of a gap a weight gradient needs), with one stage per
+device and with two in a V, and compared with every registered synchronous schedule that fits the same memory. The
+shortest step wins, so the result is never worse than the best of those.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import inf
+
+from simulator.schedule.actions import Action, Kind, Order
+from simulator.schedule.definition import looped, v_shape
+from simulator.schedule.evaluate import Timeline, Times, evaluate
+from simulator.schedule.legality import unpaired
+from simulator.schedule.notation import F, I, W
+from simulator.schedule.registry import SCHEDULES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The best schedule of a search."""
+
+    name: str  # "greedy" or a registered schedule's
+    v: int
+    placement: list[list[int]]
+    orders: list[Order]
+    timeline: Timeline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Policy:
+    ahead: float  # stage s may have ahead·(p·v−s)/v microbatches between forward and input gradient
+    forward_first: bool  # after an input gradient, a forward that is ready goes before another input gradient
+    gap: float  # a weight gradient fills a gap of at least this share of itself
+
+
+_POLICIES = [
+    _Policy(ahead=ahead, forward_first=forward_first, gap=gap)
+    for ahead, forward_first, gap in product((1.0, 1.5, 2.0, inf), (True, False), (0.0, 0.5, 1.0))
+]
+
+
+def search(
+    p: int,
+    m: int,
+    times: Times,
+    memory: float | Sequence[float],
+    *,
+    kept_for_weight: float = 1.0,
+    chunks: Sequence[int] = (1, 2),
+    copies: int = 1,
+) -> Found:
+    """The shortest synchronous step found.
+
+    Args:
+        times: of a device's whole share of one microbatch, and of a message between devices.
+        memory: activations that fit, in microbatches of a device's whole share; one number or one per device.
+        kept_for_weight: share of a microbatch's activations that stay between its input and weight gradient.
+        chunks: chunks per device that may be used.
+        copies: 2 admits schedules that hold two copies of the model's stages (DualPipe).
+
+    Raises:
+        ValueError: no schedule fits; says how much memory the leanest one needs.
+    """
+    limits = [float(memory)] * p if isinstance(memory, int | float) else [float(limit) for limit in memory]
+    best: Found | None = None
+    leanest = inf
+    for name, v, placement, orders in _candidates(p, m, times, limits, kept_for_weight, chunks, copies):
+        peaks = [_peak(order, kept_for_weight) / v for order in orders]
+        leanest = min(leanest, max(peaks))
+        if any(peak > limit + 1e-9 for peak, limit in zip(peaks, limits, strict=True)):
+            continue
+        timeline = evaluate(orders, times, v)
+        if best is None or timeline.makespan < best.timeline.makespan * (1 - 1e-12):
+            best = Found(name=name, v=v, placement=placement, orders=orders, timeline=timeline)
+    if best is None:
+        raise ValueError(
+            f"no schedule of {m} microbatches on {p} devices fits {min(limits):g} microbatches of activations; "
+            f"the leanest needs {leanest:g}"
+        )
+    return best
+
+
+def _candidates(
+    p: int, m: int, times: Times, limits: list[float], kept: float, chunks: Sequence[int], copies: int
+) -> Iterator[tuple[str, int, list[list[int]], list[Order]]]:
+    """(name, v, placement, orders) of the registered schedules, then of the greedy policies."""
+    for schedule in SCHEDULES.values():
+        wanted = schedule.synchronous and not schedule.forward_only and schedule.directions <= copies
+        for v in sorted({*chunks, schedule.natural_v} if schedule.directions == 2 else set(chunks)):
+            if wanted and schedule.check(p, m, v) is None:
+                yield schedule.name, v, schedule.placement(p, v), schedule.order(p, m, v)
+    for v, placement in ((1, looped(p, 1)), (2, v_shape(p, 2))):
+        if v not in chunks or min(limits) < 1:
+            continue
+        for policy in _POLICIES:
+            yield "greedy", v, placement, _Greedy(m, times, limits, kept, placement, policy).run()
+
+
+def _peak(order: Order, kept: float) -> float:
+    """Most activations alive on a device, in chunk-microbatches."""
+    live = peak = 0.0
+    for action in unpaired(order):
+        live += {Kind.F: 1.0, Kind.B: -1.0, Kind.I: kept - 1.0, Kind.W: -kept}[action.kind]
+        peak = max(peak, live)
+    return peak
+
+
+class _Greedy:
+    """Simulates all devices side by side and writes down what each one picks. Chunk c of a device is its c-th stage."""
+
+    def __init__(
+        self,
+        m: int,
+        times: Times,
+        limits: list[float],
+        kept: float,
+        placement: list[list[int]],
+        policy: _Policy,
+    ) -> None:
+        self.policy, self.placement, self.kept = policy, placement, kept
+        v, p = len(placement[0]), len(placement)
+        self.duration = times.per_step(v)
+        self.p2p = times.p2p
+        self.last = p * v - 1
+        self.home = {stage: (d, c) for d, stages in enumerate(placement) for c, stage in enumerate(stages)}
+        self.room = [limit * v for limit in limits]
+        self.ahead = [min(m, max(1.0, policy.ahead * (p * v - stage) / v)) for stage in range(p * v)]
+        # arrival times of inputs by stage, in microbatch order
+        self.activations: dict[int, list[float]] = {stage: [] for stage in self.home}
+        self.activations[0] = [0.0] * m
+        self.gradients: dict[int, list[float]] = {stage: [] for stage in self.home}
+        self.forwards = dict.fromkeys(self.home, 0)
+        self.backwards = dict.fromkeys(self.home, 0)
+        self.owed: list[deque[Action]] = [deque() for _ in placement]
+        self.live = [0.0] * p
+        self.orders: list[Order] = [[] for _ in placement]
+        self.free = [0.0] * p
+        self.after_forward = [False] * p
+        self.wake = [(0.0, d) for d in range(p)]
+
+    def run(self) -> list[Order]:
+        """The orders, once nothing is left to pick."""
+        while self.wake:
+            now, device = heapq.heappop(self.wake)
+            if now < self.free[device]:
+                continue
+            action = self.pick(device, now)
+            if action is not None:
+                self.start(device, action, now)
+        return self.orders
+
+    def pick(self, device: int, now: float) -> Action | None:
+        """What to run now, or None to wait for the next input."""
+        may_run = [s for s in self.placement[device] if self.forwards[s] - self.backwards[s] < self.ahead[s]]
+        fitting = [s for s in may_run if not self.full(device, s)]
+        forward, forward_at = _next_input(fitting, self.activations, self.forwards, now)
+        backward, backward_at = _next_input(self.placement[device], self.gradients, self.backwards, now)
+        forward_wins = self.policy.forward_first and not self.after_forward[device]
+        if forward_at <= now and (backward_at > now or forward_wins):
+            return F(forward, self.forwards[forward])
+        if backward_at <= now:
+            return I(backward, self.backwards[backward])
+        if not self.owed[device]:
+            return None
+        memory_waits = _next_input(may_run, self.activations, self.forwards, now)[1] <= now
+        gap = min(forward_at, backward_at) - now
+        if memory_waits or gap >= self.policy.gap * self.duration[Kind.W]:
+            return self.owed[device][0]
+        return None
+
+    def full(self, device: int, stage: int) -> bool:
+        """Whether memory lacks room; one place is kept for each later chunk, so that microbatches can always go on."""
+        later_chunks = len(self.placement[device]) - 1 - self.home[stage][1]
+        return self.live[device] + 1 > self.room[device] - later_chunks + 1e-9
+
+    def start(self, device: int, action: Action, now: float) -> None:
+        """Book an action: order, memory, and when its output arrives where."""
+        kind, stage = action.kind, action.stage
+        end = now + self.duration[kind]
+        self.orders[device].append(action)
+        self.free[device] = end
+        self.after_forward[device] = kind == Kind.F
+        heapq.heappush(self.wake, (end, device))
+        if kind == Kind.W:
+            self.owed[device].popleft()
+            self.live[device] -= self.kept
+            return
+        if kind == Kind.F:
+            self.forwards[stage] += 1
+            self.live[device] += 1
+            target, inputs = (stage + 1, self.activations) if stage < self.last else (stage, self.gradients)
+        else:
+            self.backwards[stage] += 1
+            self.live[device] -= 1 - self.kept
+            self.owed[device].append(W(stage, action.microbatch))
+            target, inputs = stage - 1, self.gradients
+        if target >= 0:
+            reader = self.home[target][0]
+            arrival = end + (self.p2p if reader != device else 0.0)
+            inputs[target].append(arrival)
+            heapq.heappush(self.wake, (arrival, reader))
+
+
+def _next_input(
+    stages: Sequence[int], arrivals: dict[int, list[float]], taken: dict[int, int], now: float
+) -> tuple[int, float]:
+    """The stage whose next input is there (the last such) or comes first, and when; (−1, ∞) if none is known."""
+    best, best_at = -1, inf
+    for stage in stages:
+        if taken[stage] < len(arrivals[stage]):
+            at = arrivals[stage][taken[stage]]
+            if at <= max(best_at, now):
+                best, best_at = stage, at
+    return best, best_at
