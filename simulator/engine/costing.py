@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from simulator.cost.estimate import KernelModel
-from simulator.graph.operators import Axis, Collective, CollectiveKind, Operator, SendRecv
+from simulator.graph.operators import Awaited, Axis, Collective, CollectiveKind, Operator, SendRecv
 from simulator.network.estimate import TransferEstimate
 
 
@@ -19,6 +19,12 @@ class NetworkModel(Protocol):
 
     def send_recv(self, size_bytes: float, axis: Axis = "pp", stage: int = 0) -> TransferEstimate:
         """A message to the neighbour along an axis; for ``pp``, from a stage to the next (or round)."""
+        ...
+
+    def node_limited_all_to_all(
+        self, size_bytes: float, axis: Axis, copies: int, limit: int = 0
+    ) -> TransferEstimate:
+        """An all-to-all whose rows cross the network once per node."""
         ...
 
 
@@ -62,8 +68,11 @@ class OperatorCosts:
         return sum(self.cost(op).seconds for op in ops)
 
     def _compute(self, op: Operator) -> Cost:
+        if isinstance(op, Awaited):
+            work = self.cost(op.work)
+            return Cost(work.seconds, exposed(op.axis), work.random, work.site, 0)
         if isinstance(op, Collective):
-            transfer = self._network.collective(op.kind, op.size_bytes, op.axis)
+            transfer = self._collective(op)
             return Cost(transfer.seconds, exposed(op.axis), transfer.random, transfer.site, 1)
         if isinstance(op, SendRecv):
             transfer = self._network.send_recv(op.size_bytes, op.axis)
@@ -72,3 +81,8 @@ class OperatorCosts:
         return Cost(
             kernel.seconds, kernel.kernel_class, kernel.random, kernel.site, getattr(op, "kernels", 1)
         )
+
+    def _collective(self, op: Collective) -> TransferEstimate:
+        if op.copies:
+            return self._network.node_limited_all_to_all(op.size_bytes, op.axis, op.copies, op.node_limit)
+        return self._network.collective(op.kind, op.size_bytes, op.axis)

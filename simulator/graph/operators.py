@@ -41,17 +41,21 @@ class Gemm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupedGemm:
-    """One GEMM per expert: ``rows`` tokens in all over ``groups`` experts, each [rows_g, k] × [k, n]."""
+    """One GEMM per expert: ``rows`` tokens in all over ``groups`` experts, each [rows_g, k] × [k, n].
+
+    ``n`` and ``k`` are the layer's outputs and inputs in every role. ``kernels``: launches the software needs.
+    """
 
     name: str
     groups: int
-    rows: int
+    rows: float
     n: int
     k: int
     dtype: str = "bf16"
     role: GemmRole = "forward"
     output_bytes_per_element: float = 2.0
     accumulate: bool = False
+    kernels: int = 1
 
     @property
     def flops(self) -> float:
@@ -140,6 +144,9 @@ class Collective:
 
     all_reduce and broadcast: the buffer; all_gather: the gathered output; reduce_scatter: the whole input;
     all_to_all: what one rank sends, its own share included.
+
+    ``copies`` > 0 makes an all-to-all node-limited (DeepEP): that many copies of each row go to as many ranks,
+    but cross the network once per node, of which a row reaches at most ``node_limit`` (0: any number).
     """
 
     name: str
@@ -147,6 +154,8 @@ class Collective:
     axis: Axis
     size_bytes: float
     flops: float = 0.0
+    copies: int = 0
+    node_limit: int = 0
 
     @property
     def bytes(self) -> float:
@@ -184,6 +193,29 @@ class Copy:
         return self.size_bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Awaited:
+    """Work of the most loaded rank of a group, which this rank does not do but has to wait for."""
+
+    work: Gemm | GroupedGemm | Attention | MemoryBound
+    axis: Axis
+
+    @property
+    def name(self) -> str:
+        """The name of the work."""
+        return f"{self.work.name}.awaited"
+
+    @property
+    def flops(self) -> float:
+        """None of this rank's own."""
+        return 0.0
+
+    @property
+    def bytes(self) -> float:
+        """None of this rank's own."""
+        return 0.0
+
+
 KernelOp: TypeAlias = Gemm | GroupedGemm | Attention | MemoryBound
 NetworkOp: TypeAlias = Collective | SendRecv
-Operator: TypeAlias = KernelOp | NetworkOp | Copy
+Operator: TypeAlias = KernelOp | NetworkOp | Copy | Awaited
