@@ -49,6 +49,11 @@ $(VENV)/.installed-for-tests: pyproject.toml $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $(VENV)/.installed $@
 
+# The scripts of a virtual environment hold its path, so a checkout that was moved gets a new one.
+ifneq ($(shell cat $(VENV)/.path 2>/dev/null),$(CURDIR))
+.PHONY: $(BIN)/python
+endif
+
 # A virtual environment that cannot be completed is removed, so that the next call starts afresh.
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ]; then \
@@ -61,3 +66,4 @@ $(BIN)/python:
 		echo "$(PYTHON) lacks the standard modules venv and ensurepip, which make the virtual environment." >&2; \
 		echo "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@"$(PYTHON)" -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
+	@echo "$(CURDIR)" >$(VENV)/.path

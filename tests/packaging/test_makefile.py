@@ -41,6 +41,7 @@ def interpreter(folder, *, passes, version="Python 3.9.18"):
 def made_environment(checkout):
     """A virtual environment as the Makefile leaves it, installed after pyproject.toml was last changed."""
     (checkout / ".venv" / "bin").mkdir(parents=True)
+    (checkout / ".venv" / ".path").write_text(f"{checkout.resolve()}\n")
     earlier = time.time() - 100
     for name in ("bin/python", ".installed", ".installed-for-tests"):
         (checkout / ".venv" / name).touch()
@@ -94,3 +95,11 @@ def test_a_changed_pyproject_installs_again(checkout, goal):
     later = time.time() + 100
     os.utime(checkout / "pyproject.toml", (later, later))
     assert "pip install" in make(checkout, "-n", goal).stdout
+
+
+def test_a_moved_checkout_gets_a_new_environment(checkout, tmp_path_factory):
+    made_environment(checkout)
+    moved = shutil.copytree(checkout, tmp_path_factory.mktemp("elsewhere") / "copy")
+    planned = make(moved, "-n", "demo").stdout
+    assert "-m venv --clear" in planned
+    assert "pip install" in planned
