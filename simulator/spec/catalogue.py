@@ -40,6 +40,11 @@ def aliases() -> dict[str, str]:
     return {str(alias): name for alias, name in found}
 
 
+def devices(architecture: str) -> list[str]:
+    """The devices of an architecture."""
+    return [name for name, device in _read_all("devices") if _text(device, "architecture") == architecture]
+
+
 def read(kind: Kind, name: str, *, origin: Node) -> Node:
     """The document that a reference names; ``origin`` is the node that holds the name.
 

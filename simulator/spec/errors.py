@@ -42,7 +42,9 @@ class Problem:
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.file and self.line else self.file
         value = "" if self.value is ABSENT else _shown(self.value)
-        lines = [": ".join(part for part in (where, self.key_path, value) if part), f"  rule: {self.rule}"]
+        subject = ": ".join(part for part in (where, self.key_path, value) if part)
+        about_the_file = subject == where != ""
+        lines = [f"{subject}: {self.rule}"] if about_the_file else [subject, f"  rule: {self.rule}"]
         if self.suggestion:
             lines.append(f"  try:  {self.suggestion}")
         return "\n".join(lines if lines[0] else lines[1:])

@@ -74,18 +74,12 @@ def _load(
 def _document(kind: Kind, name: str | Path) -> Node:
     """The file of a path or of a name. A file that exists wins over a name."""
     path = Path(name)
-    if (
-        isinstance(name, Path)
-        or catalogue.is_path(name)
-        or path.is_file()
-        or (kind == "runs" and not _ships(name))
-    ):
-        return read_yaml(path)
-    return catalogue.read(kind, name, origin=Node(name))
-
-
-def _ships(name: str) -> bool:
-    return name in catalogue.names("runs")
+    if isinstance(name, str) and not catalogue.is_path(name) and not path.is_file():
+        return catalogue.read(kind, name, origin=Node(name))
+    if not path.exists() and catalogue.ships(kind, path.stem):
+        remedy = f"{path.stem}: that one ships and is found by its name"
+        raise SpecError(Problem(file=str(path), rule="no such file", suggestion=remedy))
+    return read_yaml(path)
 
 
 def _build(

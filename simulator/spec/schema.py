@@ -92,7 +92,9 @@ def _problem(spec: Any, root: Node, detail: ErrorDetails) -> Problem:
         rule = _KINDS.get(kind, detail["msg"])
         known = keys_at(spec, loc)
         if known and "mapping" in rule:
-            suggestion = f"keys: {', '.join(known)}"
+            suggestion = (
+                f"leave it out, or give {known[0]}, …" if value is None else f"keys: {', '.join(known)}"
+            )
     if loc and loc[-1] == "[key]":
         value, rule = loc[-2], f"as a key: {rule}"
     return Problem(

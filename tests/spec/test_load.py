@@ -205,5 +205,35 @@ def test_the_package_offers_its_public_names_lazily() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_an_unknown_run_names_the_nearest_that_ships() -> None:
+    with pytest.raises(
+        SpecError, match=r"must name one of the \d+ runs(.|\n)*try:  llama3.1-405b-16384-h100"
+    ):
+        load_run("llama3.1-405b-16384-h10")
+
+
+def test_a_missing_file_with_the_name_of_one_that_ships_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"no such file\n  try:  llama3.1-405b-16384-h100: that one ships"):
+        load_run(tmp_path / "llama3.1-405b-16384-h100.yaml")
+
+
+def test_a_cluster_breaks_its_rules_without_a_run(write: Write) -> None:
+    path = write("base: dgx-h200\nscale_up: {domain_size: 12}\nfabric: roc\ndevice: {name: chip}\n")
+    with pytest.raises(SpecError) as caught:
+        load_cluster(path)
+    assert [(problem.key_path, problem.line) for problem in caught.value.problems] == [
+        ("scale_up.domain_size", 2),
+        ("device.kernels", 4),
+        ("fabric", 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    "module", ["errors", "fields", "keys", "load", "rules.not_modelled", "rules.violation", "run", "schema"]
+)
+def test_every_module_can_be_imported_first(module: str) -> None:
+    subprocess.run([sys.executable, "-c", f"import simulator.spec.{module}"], check=True)
+
+
 def test_a_cluster_is_a_cluster_spec() -> None:
     assert isinstance(load_cluster("gb200"), ClusterSpec)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from simulator.spec.cluster import ClusterSpec
 from simulator.spec.model import ModelSpec
-from simulator.spec.not_modelled import NOT_MODELLED
 from simulator.spec.rules.cluster import CLUSTER_RULES
 from simulator.spec.rules.layout import LAYOUT_RULES
 from simulator.spec.rules.model import MODEL_RULES
+from simulator.spec.rules.not_modelled import NOT_MODELLED
 from simulator.spec.rules.pipeline import PIPELINE_RULES
 from simulator.spec.rules.training import TRAINING_RULES
 from simulator.spec.rules.violation import Violation

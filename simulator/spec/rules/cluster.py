@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from simulator.spec import catalogue
 from simulator.spec.cluster import ClusterSpec
-from simulator.spec.errors import nearest
+from simulator.spec.errors import ABSENT, listed, nearest
 from simulator.spec.rules.violation import Violation
 
 
@@ -23,12 +23,12 @@ def kernel_profile(cluster: ClusterSpec) -> Iterator[Violation]:
     device = cluster.device
     name = device.kernels or device.name
     if not catalogue.is_path(name) and not catalogue.ships("kernels", name):
-        known = catalogue.names("kernels")
         rule = f"no kernel profile of hardware_profiles/kernels has the name {name!r}"
-        near = nearest(name, known, few=0) or nearest("", known, few=len(known))
-        yield Violation(
-            "device.kernels", device.kernels, rule, f"that of a similar device: {near}, or a .yaml file"
+        near = nearest(name, catalogue.names("kernels"), few=0) or listed(
+            other for other in catalogue.devices(device.architecture) if catalogue.ships("kernels", other)
         )
+        remedy = f"that of a similar device{': ' * bool(near)}{near}, or a .yaml file"
+        yield Violation("device.kernels", device.kernels or ABSENT, rule, remedy)
 
 
 def fabric_profile(cluster: ClusterSpec) -> Iterator[Violation]:
