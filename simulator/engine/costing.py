@@ -10,6 +10,9 @@ from simulator.graph.operators import Awaited, Axis, Collective, CollectiveKind,
 from simulator.network.estimate import TransferEstimate
 
 
+_COUNTED_AS = {"dp_cp": "dp", "edp": "dp", "etp": "ep"}
+
+
 class NetworkModel(Protocol):
     """Anything that can time messages."""
 
@@ -40,7 +43,7 @@ class Cost(NamedTuple):
 
 def exposed(axis: str) -> str:
     """The category of communication that the compute stream waits for."""
-    return f"exposed_{'dp' if axis in ('dp_cp', 'edp') else axis}"
+    return f"exposed_{_COUNTED_AS.get(axis, axis)}"
 
 
 class OperatorCosts:
