@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from simulator.graph.operators import DTYPE_BYTES, Attention, Gemm, KernelOp, MemoryBound
+from simulator.graph.precision import Recipe
 
 
 class Region(Enum):
@@ -32,6 +33,14 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quantization:
+    """A linear product in a narrow format; ``input_done``: the kernel before it has quantised its input."""
+
+    recipe: Recipe
+    input_done: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """One forward operator with its gradients.
 
@@ -52,6 +61,7 @@ class Node:
     parameters: float = 0.0
     replicated_parameters: float = 0.0
     saves: tuple[Tensor, ...] = ()
+    quantization: Quantization | None = None  # of a linear layer's operands; None: all in 16 bits or more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from simulator.graph.layer import Node, Region, Tensor
-from simulator.graph.operators import Attention, Collective, CollectiveKind, Gemm, KernelOp, MemoryBound
+from simulator.graph.operators import (
+    Attention,
+    Collective,
+    CollectiveKind,
+    Gemm,
+    KernelOp,
+    MemoryBound,
+    Operator,
+)
+from simulator.partition.quantization import forward_input, gathered_gradient, output_gradient, saved_input
 from simulator.partition.segment import SegmentBuilder
 
 
@@ -82,8 +91,12 @@ def _collective(kind: CollectiveKind, size: float, name: str) -> Collective:
 def forward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
     """Appends a sharded node's forward work, collectives included; all of them are exposed."""
     name = node.forward.name
-    if tp.size > 1 and tp.sequence and node.region is Region.COLUMN:
-        out.exposed(_collective("all_gather", node.boundary_bytes, name))
+    gathered = _gathers(node, tp, Region.COLUMN)
+    operand = forward_input(node, tp.size if gathered else 1)
+    _run(operand.before, out)
+    if gathered:
+        out.exposed(_collective("all_gather", node.boundary_bytes * operand.share, name))
+    _run(operand.after, out)
     out.compute(node.forward)
     if tp.size == 1:
         return
@@ -100,25 +113,45 @@ def backward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
     Column-parallel: the gather of the saved input hides behind the input gradient, the reduction of the input
     gradient behind the weight gradient. Row-parallel: the gather of the output gradient is exposed.
     """
-    split = tp.size > 1
     name = node.forward.name
-    gathered: tuple[int, ...] = ()
-    if split and tp.sequence:
-        if node.region in (Region.ROW, Region.EMBEDDING):
-            out.exposed(_collective("all_gather", node.boundary_bytes, f"{name}.grad"))
-        elif node.region is Region.COLUMN:
-            gathered = (out.communicate(_collective("all_gather", node.boundary_bytes, f"{name}.input")),)
+    gathered = _gathers(node, tp, Region.ROW) or _gathers(node, tp, Region.EMBEDDING)
+    gradient = output_gradient(node, tp.size if gathered else 1)
+    _run(gradient.before, out)
+    if gathered:
+        out.exposed(_collective("all_gather", node.boundary_bytes * gradient.share, f"{name}.grad"))
+    regathered = _gathers(node, tp, Region.COLUMN)
+    operand = saved_input(node, tp.size if regathered else 1)
+    kept: tuple[int, ...] = ()
+    if regathered:
+        size = node.boundary_bytes * operand.share
+        kept = (out.communicate(_collective("all_gather", size, f"{name}.input")),)
+    _run(gradient.after, out)
     for op in node.input_gradient:
         out.compute(op)
     reduced: tuple[int, ...] = ()
-    if split and node.region is Region.COLUMN:
+    if tp.size > 1 and node.region is Region.COLUMN:
         kind: CollectiveKind = "reduce_scatter" if tp.sequence else "all_reduce"
         reduced = (out.communicate(_collective(kind, node.boundary_bytes, f"{name}.dgrad")),)
         if not tp.overlap_dgrad:
-            gathered = (*gathered, *reduced)
-    for op in node.weight_gradient:
+            kept = (*kept, *reduced)
+    late = (*operand.after, *gathered_gradient(node, tp.size if gathered else 1))
+    for weight_op in (*late, *node.weight_gradient):
         if node.input_gradient:
-            out.beside(op, waits=gathered)
+            out.beside(weight_op, waits=kept)
         else:
-            out.compute(op, weight_gradient=True)
+            out.compute(weight_op, weight_gradient=True)
     out.pending = (*out.pending, *reduced)
+
+
+def _gathers(node: Node, tp: TensorParallel, region: Region) -> bool:
+    """Whether a node of this region has its token-split operand gathered."""
+    return tp.size > 1 and tp.sequence and node.region is region
+
+
+def _run(ops: tuple[Operator, ...], out: SegmentBuilder) -> None:
+    """Kernels on the data path, and collectives that the next one needs."""
+    for op in ops:
+        if isinstance(op, Collective):
+            out.exposed(op)
+        else:
+            out.compute(op)
