@@ -45,13 +45,13 @@ class GraphOptions:
         return self.batch * self.seq
 
 
-def _activation(
+def activation(
     name: str, elements: float, region: Region, origin: str, width: float = ACTIVATION_BYTES
 ) -> Tensor:
     return Tensor(name=name, bytes=elements * width, region=region, origin=origin)
 
 
-def _norm(model: ModelSpec, opts: GraphOptions, name: str) -> Node:
+def norm(model: ModelSpec, opts: GraphOptions, name: str) -> Node:
     """Layer or RMS norm: reads x, writes y; backward reads dy and x, writes dx."""
     size = opts.tokens * model.hidden_size * ACTIVATION_BYTES
     weights = model.hidden_size * (2 if model.norm == "layernorm" else 1)
@@ -68,7 +68,7 @@ def _norm(model: ModelSpec, opts: GraphOptions, name: str) -> Node:
     )
 
 
-def _residual(model: ModelSpec, opts: GraphOptions, name: str) -> Node:
+def residual(model: ModelSpec, opts: GraphOptions, name: str) -> Node:
     """Adds the branch (and the bias of the row-parallel layer before it) to the residual stream, after
     dropout.
 
@@ -108,11 +108,11 @@ def _qkv(model: ModelSpec, opts: GraphOptions) -> Node:
         bias=model.linear_bias,
         grad_bytes=opts.grad_bytes,
         fused_accumulation=opts.fused_accumulation,
-        saves=(_activation("qkv.input", opts.tokens * model.hidden_size, Region.SEQUENCE, "layernorm"),),
+        saves=(activation("qkv.input", opts.tokens * model.hidden_size, Region.SEQUENCE, "layernorm"),),
     )
 
 
-def _rope(model: ModelSpec, opts: GraphOptions) -> Node:
+def rope(model: ModelSpec, opts: GraphOptions) -> Node:
     size = (
         opts.tokens
         * (model.num_attention_heads + model.num_key_value_heads)
@@ -135,10 +135,10 @@ def _heads(model: ModelSpec, opts: GraphOptions) -> tuple[Tensor, Tensor, Tensor
     q = opts.tokens * model.num_attention_heads * model.head_dim
     kv = opts.tokens * model.num_key_value_heads * model.head_dim
     return (
-        _activation("q", q, Region.FEATURE, "attention"),
-        _activation("k", kv, Region.FEATURE, "attention"),
-        _activation("v", kv, Region.FEATURE, "attention"),
-        _activation("proj.input", q, Region.FEATURE, "core_attn"),
+        activation("q", q, Region.FEATURE, "attention"),
+        activation("k", kv, Region.FEATURE, "attention"),
+        activation("v", kv, Region.FEATURE, "attention"),
+        activation("proj.input", q, Region.FEATURE, "core_attn"),
     )
 
 
@@ -230,7 +230,7 @@ def _head_permutation(model: ModelSpec, opts: GraphOptions) -> Node:
     )
 
 
-def _projection(model: ModelSpec, opts: GraphOptions) -> Node:
+def projection(model: ModelSpec, opts: GraphOptions) -> Node:
     width = model.num_attention_heads * model.head_dim
     return linear(
         "proj",
@@ -242,21 +242,21 @@ def _projection(model: ModelSpec, opts: GraphOptions) -> Node:
         dtype=opts.dtype,
         grad_bytes=opts.grad_bytes,
         fused_accumulation=opts.fused_accumulation,
-        saves=(_activation("proj.input", opts.tokens * width, Region.FEATURE, "core_attn"),),
+        saves=(activation("proj.input", opts.tokens * width, Region.FEATURE, "core_attn"),),
     )
 
 
 def attention_block(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
     """Norm, QKV, rotary, core, projection, residual."""
     core = _flash_core(model, opts) if opts.flash else _unfused_core(model, opts)
-    rope = (_rope(model, opts),) if model.position_embedding == "rope" else ()
+    rotary = (rope(model, opts),) if model.position_embedding == "rope" else ()
     return (
-        _norm(model, opts, "input_norm"),
+        norm(model, opts, "input_norm"),
         _qkv(model, opts),
-        *rope,
+        *rotary,
         *core,
-        _projection(model, opts),
-        _residual(model, opts, "attention_residual"),
+        projection(model, opts),
+        residual(model, opts, "attention_residual"),
     )
 
 
@@ -272,14 +272,14 @@ def mlp_block(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
         "fused_accumulation": opts.fused_accumulation,
     }
     return (
-        _norm(model, opts, "mlp_norm"),
+        norm(model, opts, "mlp_norm"),
         linear(
             "fc1",
             region=Region.COLUMN,
             bias=model.linear_bias,
             inputs=model.hidden_size,
             outputs=gates * width,
-            saves=(_activation("fc1.input", opts.tokens * model.hidden_size, Region.SEQUENCE, "layernorm"),),
+            saves=(activation("fc1.input", opts.tokens * model.hidden_size, Region.SEQUENCE, "layernorm"),),
             **shared,  # type: ignore[arg-type]
         ),
         elementwise(
@@ -296,10 +296,10 @@ def mlp_block(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
             region=Region.ROW,
             inputs=width,
             outputs=model.hidden_size,
-            saves=(_activation("fc2.input", opts.tokens * width, Region.FEATURE, "mlp.activation"),),
+            saves=(activation("fc2.input", opts.tokens * width, Region.FEATURE, "mlp.activation"),),
             **shared,  # type: ignore[arg-type]
         ),
-        _residual(model, opts, "mlp_residual"),
+        residual(model, opts, "mlp_residual"),
     )
 
 
@@ -372,7 +372,7 @@ def head(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
         dtype="bf16" if opts.dtype not in ("fp16", "fp32", "tf32") else opts.dtype,
         grad_bytes=opts.grad_bytes,
         fused_accumulation=opts.fused_accumulation,
-        saves=(_activation("lm_head.input", opts.tokens * model.hidden_size, Region.SEQUENCE, "layernorm"),),
+        saves=(activation("lm_head.input", opts.tokens * model.hidden_size, Region.SEQUENCE, "layernorm"),),
     )
     loss = elementwise(
         "cross_entropy",
@@ -385,4 +385,4 @@ def head(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
         reductions=(tokens_fp32,) * 3,
         saves=(Tensor(name="softmax_fp32", bytes=logits * 4, region=Region.FEATURE, origin="head"),),
     )
-    return LayerGraph(kind="head", nodes=(_norm(model, opts, "final_norm"), lm_head, loss))
+    return LayerGraph(kind="head", nodes=(norm(model, opts, "final_norm"), lm_head, loss))
