@@ -25,17 +25,19 @@ _QUERIES = 128  # per thread block
 class AttentionCoefficients:
     """What is fitted of one kernel generation in one direction.
 
-    ``efficiency``·D/(D + ``half_dim``) is the share of the dense peak at head dimension D.
-    ``prologue_keys``: cost of starting a block, in keys. ``tail``: share of half the longest block that
-    spreading leaves idle; ``lone``: time of the longest block alone, in shares of its time at the full
-    rate. ``bandwidth``, ``kv_bandwidth``: shares of memory bandwidth for Q and O, and for K and V.
-    ``throttle``: slow-down of a kernel much longer than ``throttle_s``.
+    ``efficiency``·D/(D + ``half_dim``) is the share of the dense peak at head dimension D, times
+    ``mixed_dims`` where the head dimensions of QK and V differ (MLA). ``prologue_keys``: cost of
+    starting a block, in keys. ``tail``: share of half the longest block that spreading leaves idle;
+    ``lone``: time of the longest block alone, in shares of its time at the full rate. ``bandwidth``,
+    ``kv_bandwidth``: shares of memory bandwidth for Q and O, and for K and V. ``throttle``: slow-down
+    of a kernel much longer than ``throttle_s``.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     efficiency: float
     half_dim: float = 0.0
+    mixed_dims: float = 1.0
     prologue_keys: float = 0.0
     tail: float = 0.0
     lone: float = 0.0
@@ -52,8 +54,9 @@ class Core(NamedTuple):
 
     ``heads``: heads times sequences; ``queries`` per sequence; ``pairs``: query-key pairs computed per
     head; ``keys``: the most keys one query sees; ``head_dim``: mean of the QK and V head dimensions;
-    ``matmuls``: 2 forward, 5 backward; ``causal``: 1 where masked tiles lie on the diagonal, else 0;
-    ``q_bytes``, ``kv_bytes``: traffic of Q and O, and of K and V.
+    ``mixed``: 1 where the two differ, else 0; ``matmuls``: 2 forward, 5 backward; ``causal``: 1 where
+    masked tiles lie on the diagonal, else 0; ``q_bytes``, ``kv_bytes``: traffic of Q and O, and of K
+    and V.
     """
 
     heads: Any
@@ -61,6 +64,7 @@ class Core(NamedTuple):
     pairs: Any
     keys: Any
     head_dim: Any
+    mixed: Any
     matmuls: Any
     causal: Any
     q_bytes: Any
@@ -87,6 +91,7 @@ def _formula(
     """On floats or arrays, as ``maximum`` and ``ceil`` take them."""
     pair_flops = 2.0 * core.matmuls * core.head_dim
     rate = c.efficiency * rates.peak * core.head_dim / (core.head_dim + c.half_dim)
+    rate = rate * (1.0 - core.mixed * (1.0 - c.mixed_dims))
     memory = (core.q_bytes / c.bandwidth + core.kv_bytes / c.kv_bandwidth) / rates.memory_bandwidth
     if not c.tiled:
         return maximum(core.heads * core.pairs * pair_flops / rate, memory) + c.fixed_s

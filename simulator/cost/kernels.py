@@ -37,6 +37,15 @@ _CLASSES = {
 }
 
 
+def peak_flops(device: DeviceSpec, dtype: str) -> float:
+    """Dense rate of a device in a precision, FLOP/s. Raises ValueError where it has none."""
+    for key in _PEAKS.get(dtype, ()):
+        if key in device.peak_flops:
+            return device.peak_flops[key]
+    known = ", ".join(sorted(device.peak_flops))
+    raise ValueError(f"device {device.name!r} has no {dtype} arithmetic; its rates are {known}.")
+
+
 class Kernels:
     """The kernel model of a device: datasheet facts, fitted coefficients, and a cache by operator.
 
@@ -73,11 +82,7 @@ class Kernels:
 
     def peak(self, dtype: str) -> float:
         """Dense tensor-core rate of a precision, FLOP/s. Raises ValueError where the device has none."""
-        for key in _PEAKS.get(dtype, ()):
-            if key in self.device.peak_flops:
-                return self.device.peak_flops[key]
-        known = ", ".join(sorted(self.device.peak_flops))
-        raise ValueError(f"device {self.device.name!r} has no {dtype} arithmetic; its rates are {known}.")
+        return peak_flops(self.device, dtype)
 
     def _compute(self, op: KernelOp | Copy) -> Estimate:
         match op:
@@ -131,6 +136,7 @@ class Kernels:
             pairs=op.score_pairs,
             keys=min(op.window, op.seq_kv) if op.window else op.seq_kv,
             head_dim=width / 2.0,
+            mixed=float(op.qk_head_dim != op.v_head_dim),
             matmuls=2.0 if forward else 5.0,
             causal=float(op.causal),
             q_bytes=element * op.batch * op.seq_q * op.heads * width,

@@ -1,0 +1,1 @@
+"""Measure kernels on real GPUs, read others' measurements, fit the coefficients of the kernel models, check them."""

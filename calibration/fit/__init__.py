@@ -1,0 +1,1 @@
+"""Fitting: measurements in, kernel profile out."""

@@ -1,0 +1,164 @@
+"""Reading measurement tables: CSV, plain or gzipped, one kind of kernel per file, recognised by its header."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Column = npt.NDArray[Any]
+
+_TEXT, _NUMBER, _SIZE, _TIME = "text", "number", "size", "time"
+
+# kind of table -> its columns and what they hold; other columns are kept as text
+KINDS: dict[str, dict[str, str]] = {
+    "gemm": {"dtype": _TEXT, "m": _SIZE, "n": _SIZE, "k": _SIZE, "time_us": _TIME},
+    "gemm_training": {
+        "gpu": _TEXT, "dtype": _TEXT, "b": _SIZE, "m": _SIZE, "n": _SIZE, "k": _SIZE, "layout": _TEXT,
+        "accumulate": _TEXT, "out_dtype": _TEXT, "time_us": _TIME,
+    },
+    "grouped_gemm_training": {
+        "gpu": _TEXT, "dtype": _TEXT, "num_groups": _SIZE, "m_per_group": _SIZE, "n": _SIZE, "k": _SIZE,
+        "stage": _TEXT, "out_dtype": _TEXT, "time_us": _TIME,
+    },
+    "attention": {
+        "dtype": _TEXT, "kv_dtype": _TEXT, "batch": _SIZE, "seq": _SIZE, "heads": _SIZE, "kv_heads": _SIZE,
+        "head_dim": _SIZE, "causal": _NUMBER, "window": _NUMBER, "direction": _TEXT, "time_us": _TIME,
+    },
+    "attention_training": {
+        "gpu": _TEXT, "dtype": _TEXT, "batch": _SIZE, "seq": _SIZE, "heads": _SIZE, "kv_heads": _SIZE,
+        "qk_head_dim": _SIZE, "v_head_dim": _SIZE, "direction": _TEXT, "causal": _NUMBER, "time_us": _TIME,
+    },
+    "moe": {
+        "dtype": _TEXT, "num_tokens": _SIZE, "hidden_size": _SIZE, "inter_size": _SIZE, "topk": _SIZE,
+        "num_experts": _SIZE, "moe_tp_size": _SIZE, "moe_ep_size": _SIZE, "distribution": _TEXT, "kernel": _TEXT,
+        "time_us": _TIME,
+    },
+    "quantize": {"op": _TEXT, "quant_dtype": _TEXT, "m": _SIZE, "k": _SIZE, "time_us": _TIME},
+    "memory_bound": {
+        "kind": _TEXT, "read_bytes": _NUMBER, "write_bytes": _NUMBER, "kernels": _SIZE, "time_us": _TIME,
+    },
+    "copy": {"kind": _TEXT, "size_bytes": _SIZE, "time_us": _TIME},
+    "collective": {
+        "collective": _TEXT, "dtype": _TEXT, "size_bytes": _SIZE, "nranks": _SIZE, "nodes": _SIZE, "time_us": _TIME,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Measurements of one kind. ``columns`` are arrays of one length; ``lines`` are their lines in the file."""
+
+    kind: str
+    path: str
+    columns: dict[str, Column]
+    lines: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __getitem__(self, name: str) -> Column:
+        return self.columns[name]
+
+    @property
+    def seconds(self) -> npt.NDArray[np.float64]:
+        """Measured times."""
+        return np.asarray(self.columns["time_us"] * 1e-6)
+
+    @property
+    def source(self) -> Column:
+        """Who measured each row; the file's name where the table does not say."""
+        if "source" in self.columns:
+            return self.columns["source"]
+        return np.full(len(self), Path(self.path).name)
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Table:
+        """The rows chosen by a mask."""
+        columns = {name: column[chosen] for name, column in self.columns.items()}
+        return Table(kind=self.kind, path=self.path, columns=columns, lines=self.lines[chosen])
+
+
+def read_table(path: str | Path) -> Table:
+    """A measurement table. Raises ValueError naming file, line, column and value where it is not one."""
+    path = Path(path)
+    rows, lines = _rows(path)
+    if not rows:
+        raise ValueError(f"{path}: empty; a measurement table starts with a header line.")
+    header = rows[0]
+    kind = _kind(path, header)
+    body, lines = rows[1:], lines[1:]
+    for row, line in zip(body, lines, strict=True):
+        if len(row) != len(header):
+            raise ValueError(f"{path}, line {line}: {len(row)} fields, the header has {len(header)}.")
+    by_column = list(zip(*body, strict=True)) if body else [()] * len(header)
+    held = KINDS[kind]
+    columns = {
+        name: _column(path, name, held.get(name, _TEXT), values, lines)
+        for name, values in zip(header, by_column, strict=True)
+    }
+    return Table(kind=kind, path=str(path), columns=columns, lines=np.asarray(lines, dtype=np.int64))
+
+
+def _rows(path: Path) -> tuple[list[list[str]], list[int]]:
+    """The file's rows and their line numbers, blank lines left out."""
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            for row in reader:
+                if row:
+                    rows.append(row)
+                    lines.append(reader.line_num)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such file.") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile, csv.Error, UnicodeDecodeError) as error:
+        line = lines[-1] + 1 if lines else 1
+        raise ValueError(
+            f"{path}, line {line}: unreadable ({error}); the file is damaged or cut off."
+        ) from error
+    return rows, lines
+
+
+def _kind(path: Path, header: list[str]) -> str:
+    """The kind whose columns the header has; the one with most columns where several fit."""
+    fitting = [kind for kind, columns in KINDS.items() if set(columns) <= set(header)]
+    if not fitting:
+        nearest = max(KINDS, key=lambda kind: len(set(KINDS[kind]) & set(header)) / len(KINDS[kind]))
+        missing = sorted(set(KINDS[nearest]) - set(header))
+        raise ValueError(
+            f"{path}, line 1: the header fits no kind of table ({', '.join(KINDS)}); "
+            f"nearest is {nearest}, which also needs {', '.join(missing)}."
+        )
+    return max(fitting, key=lambda kind: len(KINDS[kind]))
+
+
+def _column(path: Path, name: str, held: str, values: tuple[str, ...], lines: list[int]) -> Column:
+    if held == _TEXT:
+        return np.asarray(values, dtype=str)
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except ValueError:
+        numbers = np.asarray([_number(path, name, *pair) for pair in zip(values, lines, strict=True)])
+    lowest = 0.0 if held == _NUMBER else np.nextafter(0.0, 1.0)
+    wrong = ~(np.isfinite(numbers) & (numbers >= lowest))
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        rule = "zero or more" if held == _NUMBER else "more than zero"
+        raise ValueError(f"{path}, line {lines[first]}: {name} is {values[first]!r}; it must be {rule}.")
+    return numbers
+
+
+def _number(path: Path, name: str, value: str, line: int) -> float:
+    try:
+        return float({"True": "1", "False": "0"}.get(value, value))
+    except ValueError:
+        raise ValueError(f"{path}, line {line}: {name} is {value!r}; it must be a number.") from None
