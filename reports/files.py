@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
+
+STDOUT = Path("-")
+"""The file name that stands for standard output."""
+
+
+def write_json(document: Mapping[str, Any], path: Path) -> None:
+    """Write a document to a file, or to standard output for ``-``. Raises OSError naming the file."""
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    if path == STDOUT:
+        sys.stdout.write(text)
+        return
+    with replacing(path) as stream:
+        stream.write(text)
 
 
 @contextmanager

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from simulator.result import Result
-
 app = typer.Typer(add_completion=False)
-
-STDOUT = Path("-")
 
 
 class Detail(StrEnum):
@@ -54,6 +47,7 @@ def run(
     ] = Detail.block,
 ) -> None:
     """Predict step time, MFU and memory of one training run."""
+    from reports.files import STDOUT, write_json
     from simulator.simulate import simulate
     from simulator.spec.load import load_run
 
@@ -65,20 +59,8 @@ def run(
 
         write_trace(trace_file, result.timeline, {"run": spec.name, **result.provenance})
     if json_file is not None:
-        write_json(result, json_file)
+        write_json(result.to_dict(), json_file)
     if json_file != STDOUT:
         from reports.terminal import print_result
 
         print_result(result, spec)
-
-
-def write_json(result: Result, path: Path) -> None:
-    """The result's stable keys, in SI units."""
-    text = json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n"
-    if path == STDOUT:
-        sys.stdout.write(text)
-        return
-    from reports.files import replacing
-
-    with replacing(path) as stream:
-        stream.write(text)

@@ -27,6 +27,7 @@ class Shown(LazyGroup):
     table: ClassVar[dict[str, str]] = {
         "schedules": "simulator.cli.show_schedule:schedules",
         "schedule": "simulator.cli.show_schedule:schedule",
+        "collective": "simulator.cli.show_collective:collective",
         "profile": "simulator.cli.show_profile:profile",
     }
 
