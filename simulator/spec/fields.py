@@ -7,7 +7,7 @@ named, the nearest valid choice.
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, NoReturn, TypeAlias
 
@@ -26,7 +26,7 @@ def refused(rule: str, suggestion: str = "") -> NoReturn:
 
 
 @dataclass(frozen=True)
-class Accepts:
+class Accepts(ABC):
     """What a field accepts; put into ``Annotated`` it is the field's only validator."""
 
     @abstractmethod

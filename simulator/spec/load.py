@@ -9,7 +9,7 @@ from typing import TypeVar
 from simulator.spec import catalogue
 from simulator.spec.catalogue import Kind
 from simulator.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec
-from simulator.spec.errors import COMMAND_LINE, Problem, SpecError
+from simulator.spec.errors import Problem, SpecError
 from simulator.spec.model import ModelSpec
 from simulator.spec.overrides import parse_override, set_value
 from simulator.spec.references import resolve
@@ -106,11 +106,4 @@ def _within(path: str, ancestor: str) -> bool:
 def _placed(violation: Violation, root: Node) -> Problem:
     """A broken rule with the place of the key it is about."""
     node = root.nearest(tuple(violation.key_path.split(".")))
-    return Problem(
-        file=node.file,
-        line=0 if node.file == COMMAND_LINE else node.line,
-        key_path=violation.key_path,
-        value=violation.value,
-        rule=violation.rule,
-        suggestion=violation.suggestion,
-    )
+    return node.problem(violation.key_path, violation.rule, violation.suggestion, value=violation.value)

@@ -21,9 +21,9 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Node]:
         rule = f"{text!r} must have the form key.path=value"
         raise SpecError(Problem(file=COMMAND_LINE, rule=rule, suggestion=f"{COMMAND_LINE} parallelism.tp=8"))
     try:
-        return path, parse_yaml(value, COMMAND_LINE)
+        return path, parse_yaml(value, COMMAND_LINE, numbered=False)
     except SpecError as error:
-        wrong = (replace(problem, line=0, key_path=".".join(path), value=value) for problem in error.problems)
+        wrong = (replace(problem, key_path=".".join(path), value=value) for problem in error.problems)
         raise SpecError(*wrong) from None
 
 
@@ -35,7 +35,6 @@ def set_value(root: Node, kind: Kind, path: tuple[str, ...], value: Node) -> Nod
 
     Raises SpecError when the path runs through a value that has no keys, or past the end of a list.
     """
-    value.line = 0
     root = resolve_one(root, kind, ())
     node = root
     for depth, key in enumerate(path):

@@ -104,19 +104,12 @@ def _at(node: Node, path: Path, problem: Problem) -> Problem:
     """What keeps a name from being found belongs where the name is; a problem inside a file stays there."""
     if problem.line or problem.key_path:
         return problem
-    rule = f"{problem.file} {problem.rule}" if problem.file else problem.rule
-    return _problem(node, path, rule.replace(" no such file", ": no such file"), problem.suggestion)
+    rule = f"{problem.file}: {problem.rule}" if problem.file else problem.rule
+    return _problem(node, path, rule, problem.suggestion)
 
 
 def _problem(node: Node, path: Path, rule: str, suggestion: str = "") -> Problem:
-    return Problem(
-        file=node.file,
-        line=node.line,
-        key_path=".".join(path),
-        value=node.plain(),
-        rule=rule,
-        suggestion=suggestion,
-    )
+    return node.problem(".".join(path), rule, suggestion, value=node.plain())
 
 
 def _merged(below: Node, above: Node, kind: Kind, path: Path) -> Node:

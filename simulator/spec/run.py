@@ -50,6 +50,9 @@ FLOPS_CONVENTIONS = (
 )
 GPT_CONVENTIONS = frozenset({"narayanan-2021", "korthikanti-2022", "korthikanti-2022-selective"})
 
+NARROW_PRECISIONS = ("fp8", "mxfp8", "nvfp4")
+FP8_RECIPES = ("delayed", "current", "blockwise", "torchao-tensorwise", "torchao-rowwise")
+
 Precision: TypeAlias = Annotated[str, Choice(("fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4"))]
 ZeroStage: TypeAlias = Annotated[int, Integer(0, 3)]
 StageSplit: TypeAlias = Annotated[str, Choice(("equal", "embedding-and-loss-as-layers"))]
@@ -118,6 +121,14 @@ class Training:
     """Sequences of an optimizer step, over all replicas."""
     precision: Precision = "bf16"
     """Number format of the linear layers."""
+    fp8_recipe: Annotated[str, Choice(("", *FP8_RECIPES))] = ""
+    """How fp8 tensors are scaled; empty: delayed, where precision is fp8."""
+    fp8_param_gather: Flag = False
+    """Weights are kept and gathered in fp8, without bf16 copies."""
+    num_layers_at_start_in_bf16: CountOrZero = 0
+    """First layers whose products stay in bf16 beside a narrower precision."""
+    num_layers_at_end_in_bf16: CountOrZero = 0
+    """Last layers whose products stay in bf16 beside a narrower precision."""
     grad_dtype: Annotated[str, Choice(("fp32", "bf16", "fp16"))] = "fp32"
     """Format in which gradients accumulate and are reduced."""
     optimizer: Annotated[str, Choice(("adam", "adamw", "sgd"))] = "adamw"
@@ -140,6 +151,8 @@ class Runtime:
     """Input-gradient reductions beside weight gradients (Megatron-LM since late 2021)."""
     gradient_accumulation_fusion: Flag = True
     """Weight-gradient GEMMs add into the main gradient themselves."""
+    quantize_fusion: Flag = True
+    """A norm writes its output quantised where the recipe of a narrow precision allows."""
     overlap_grad_reduce: Flag = True
     """Gradient reductions beside the last backward pass."""
     average_in_collective: Flag = True

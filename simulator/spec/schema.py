@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from simulator.spec.errors import ABSENT, COMMAND_LINE, Problem, nearest
+from simulator.spec.errors import ABSENT, Problem, nearest
 from simulator.spec.fields import REFUSED
 from simulator.spec.yaml_loader import Node
 
@@ -97,11 +97,4 @@ def _problem(spec: Any, root: Node, detail: ErrorDetails) -> Problem:
             )
     if loc and loc[-1] == "[key]":
         value, rule = loc[-2], f"as a key: {rule}"
-    return Problem(
-        file=node.file,
-        line=0 if node.file == COMMAND_LINE else node.line,
-        key_path=key_path(loc),
-        value=value,
-        rule=rule,
-        suggestion=suggestion,
-    )
+    return node.problem(key_path(loc), rule, suggestion, value=value)

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from simulator.spec.errors import Problem, SpecError, nearest
+from simulator.spec.errors import ABSENT, Problem, SpecError, nearest
 
 MAX_BYTES = 4 * 2**20
 MAX_DEPTH = 32
@@ -67,6 +67,17 @@ class Node:
             node = below
         return node
 
+    def problem(self, key_path: str, rule: str, suggestion: str = "", *, value: object = ABSENT) -> Problem:
+        """Something wrong here, or with a key that is missing here."""
+        return Problem(
+            file=self.file,
+            line=self.line,
+            key_path=key_path,
+            value=value,
+            rule=rule,
+            suggestion=suggestion,
+        )
+
 
 def read_yaml(path: Path | Traversable) -> Node:
     """The mapping in a YAML file.
@@ -96,9 +107,12 @@ def read_yaml(path: Path | Traversable) -> Node:
     return node
 
 
-def parse_yaml(text: str, file: str) -> Node:
-    """Any YAML value in a text that messages call ``file``. Raises SpecError with all that is wrong."""
-    builder = _Builder(file)
+def parse_yaml(text: str, file: str, *, numbered: bool = True) -> Node:
+    """Any YAML value in a text that messages call ``file``, with line numbers if it has lines.
+
+    Raises SpecError with all that is wrong.
+    """
+    builder = _Builder(file, numbered)
     try:
         for event in yaml.parse(text, Loader=_Loader):
             builder.take(event)
@@ -138,8 +152,9 @@ class _Open:
 class _Builder:
     """Builds the tree from parser events on a stack of its own, so that no input can exhaust Python's."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, numbered: bool) -> None:
         self.file = file
+        self.numbered = numbered
         self.root = Node(None, file)
         self.problems: list[Problem] = []
         self._stack: list[_Open] = []
@@ -151,13 +166,12 @@ class _Builder:
             _open_key(level) for level in self._stack if level.key or isinstance(level.node.value, list)
         )
         path = ".".join(part for part in (path, key) if part)
-        self.problems.append(
-            Problem(file=self.file, line=line, key_path=path, rule=rule, suggestion=suggestion)
-        )
+        place = Node(None, self.file, line if self.numbered else 0)
+        self.problems.append(place.problem(path, rule, suggestion))
 
     def take(self, event: yaml.Event) -> None:
         """One parser event."""
-        line = event.start_mark.line + 1 if event.start_mark else 0
+        line = event.start_mark.line + 1 if event.start_mark and self.numbered else 0
         if isinstance(event, yaml.ScalarEvent):
             self._check_plain(event, line)
             self._scalar(event, line)

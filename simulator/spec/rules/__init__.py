@@ -17,17 +17,32 @@ from simulator.spec.rules.training import TRAINING_RULES
 from simulator.spec.rules.violation import Violation
 from simulator.spec.run import RunSpec
 
-__all__ = ["RULES", "Violation", "broken_cluster_rules", "broken_model_rules", "broken_rules"]
+__all__ = [
+    "RULES",
+    "Violation",
+    "broken_cluster_rules",
+    "broken_layout_rules",
+    "broken_model_rules",
+    "broken_rules",
+]
 
 RULES = (*LAYOUT_RULES, *PIPELINE_RULES, *TRAINING_RULES)
 
 
 def broken_rules(run: RunSpec) -> list[Violation]:
-    """Every rule that a run breaks, and everything in it that is not modelled yet."""
-    of_run = [broken._replace(name=rule.__name__) for rule in RULES for broken in rule(run)]
-    unknown = [broken._replace(name="not_modelled") for find in NOT_MODELLED for broken in find(run)]
+    """Every rule that a run, its model and its cluster break."""
     of_model, of_cluster = broken_model_rules(run.model), broken_cluster_rules(run.cluster)
-    return [*_below("model", of_model), *_below("cluster", of_cluster), *of_run, *unknown]
+    return [*_below("model", of_model), *_below("cluster", of_cluster), *broken_layout_rules(run)]
+
+
+def broken_layout_rules(run: RunSpec) -> list[Violation]:
+    """Every rule that the layout of a run breaks, and everything in the run that is not modelled yet.
+
+    What is left of :func:`broken_rules` where model and cluster are known to be right, as in a sweep.
+    """
+    broken = [violation._replace(name=rule.__name__) for rule in RULES for violation in rule(run)]
+    unknown = [violation._replace(name="not_modelled") for find in NOT_MODELLED for violation in find(run)]
+    return [*broken, *unknown]
 
 
 def broken_model_rules(model: ModelSpec) -> list[Violation]:
