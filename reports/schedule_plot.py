@@ -106,17 +106,21 @@ def _head(figure: Any, axes: Any, found: Assessment, title: str) -> None:
     actions = [
         a for order in found.timeline.orders for action in order for a in (action, action.partner) if a
     ]
-    figures = (
-        f"step time {found.step_time:.4g}   ·   bubble {found.bubble:.4g} ({found.bubble_fraction:.1%} of the step)"
-    )
+    bubble = f"bubble {found.bubble:.4g} ({100 * found.bubble_fraction:.1f} % of the step)"
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=_INK)
-    axes.set_title(figures, loc="left", fontsize=9.5, color=_MUTED, pad=8)
+    axes.set_title(
+        f"step time {found.step_time:.4g}   ·   {bubble}", loc="left", fontsize=9.5, color=_MUTED, pad=8
+    )
     handles = [
-        Patch(facecolor=_COLOURS[kind][later], label=_NAMES[kind] + (", later chunk" if later else ""))
-        for kind, later in sorted({(a.kind, int(_later(a, devices))) for a in actions})
+        Patch(facecolor=_COLOURS[kind][0], label=_NAMES[kind]) for kind in sorted({a.kind for a in actions})
     ]
+    if any(_later(a, devices) for a in actions):
+        other = "other direction" if any(a.direction for a in actions) else "later chunk"
+        handles.append(Patch(facecolor="#c3cfdb", label=f"paler: {other}"))
     handles.append(Patch(facecolor=_IDLE, label="idle"))
-    figure.legend(handles=handles, loc="upper right", ncols=len(handles), frameon=False, fontsize=8, labelcolor=_INK)
+    figure.legend(
+        handles=handles, loc="upper right", ncols=len(handles), frameon=False, fontsize=8.5, labelcolor=_INK
+    )
 
 
 def _colour(action: Action, devices: int) -> str:

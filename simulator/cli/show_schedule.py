@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from simulator.schedule.evaluate import Times
 
 STDOUT = Path("-")
+AUTOMATIC = "automatic"
 
 
 def schedules(
@@ -43,15 +44,20 @@ def schedules(
         console.print(Text(s.name, style="bold"), Text(s.trade_off), sep="  ")
         console.print(Padding(table, (0, 0, 1, 2)))
     console.print(
-        "F, B (input gradient), W (weight gradient): a device's whole share of one microbatch. p devices, m microbatches, "
-        "v chunks per device, device i from 0. Bubble: step time − m(F+B+W). Peak live: most chunk-microbatches whose "
-        "forward has started and whose weight gradient has not finished."
+        "F, B (input gradient), W (weight gradient): a device's whole share of one microbatch. p devices, "
+        "m microbatches, v chunks per device, device i from 0. Bubble: step time − m(F+B+W). Peak live: most "
+        "chunk-microbatches whose forward has started and whose weight gradient has not finished.\n\n"
+        f"{AUTOMATIC} searches a synchronous schedule for given times under a memory limit; FILE.csv reads one "
+        "in PyTorch's pipeline-order format."
     )
 
 
 def schedule(  # noqa: PLR0917 (typer turns the arguments into options)
     name: Annotated[
-        str, typer.Argument(help="A schedule (see 'stepcast show schedules') or a CSV file of actions.")
+        str,
+        typer.Argument(
+            help="A schedule (see 'stepcast show schedules'), automatic, or a CSV file of actions."
+        ),
     ],
     p: Annotated[int, typer.Option("-p", help="Pipeline devices.")] = 4,
     m: Annotated[int, typer.Option("-m", help="Microbatches per step.")] = 8,
@@ -64,6 +70,10 @@ def schedule(  # noqa: PLR0917 (typer turns the arguments into options)
             help="F,B,W[,F&B] of a device's whole share of one microbatch; B is the input gradient."
         ),
     ] = "1,1,1",
+    memory: Annotated[
+        float | None,
+        typer.Option(help="automatic: microbatches of activations that fit a device; p if left out."),
+    ] = None,
     p2p: Annotated[float, typer.Option(help="Time of one message between devices.")] = 0.0,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write JSON to this file, - for stdout.")
@@ -72,20 +82,21 @@ def schedule(  # noqa: PLR0917 (typer turns the arguments into options)
 ) -> None:
     """Step time, bubble, peak activations and the timeline of one pipeline schedule."""
     from simulator.schedule.assessment import assess, assess_orders
+    from simulator.schedule.automatic import search
+    from simulator.schedule.user_csv import read_orders
 
     cost = _parse_times(times, p2p)
     if name.endswith(".csv"):
-        from simulator.schedule.user_csv import read_orders
-
-        orders = read_orders(Path(name))
-        p, m, v = orders.devices, orders.microbatches, orders.chunks
-        found = assess_orders(orders.orders, v, cost)
-        title = Path(name).name
+        user = read_orders(Path(name))
+        p, m, v = user.devices, user.microbatches, user.chunks
+        title, found = Path(name).name, assess_orders(user.orders, v, cost)
+    elif name == AUTOMATIC:
+        best = search(p, m, cost, p if memory is None else memory, chunks=(1, 2) if v is None else (v,))
+        v, title, found = best.v, f"{AUTOMATIC} ({best.name})", assess_orders(best.orders, best.v, cost)
     else:
         chosen = _find(name)
         v = chosen.natural_v if v is None else v
-        found = assess(chosen, p, m, v, cost)
-        title = chosen.name
+        title, found = chosen.name, assess(chosen, p, m, v, cost)
     if plot is not None:
         from reports.schedule_plot import plot_schedule
 
@@ -152,8 +163,8 @@ def _find(name: str) -> Schedule:
             Problem(
                 key_path="schedule",
                 value=name,
-                rule=f"one of {', '.join(SCHEDULES)}, or a file that ends in .csv",
-                suggestion=nearest(name, SCHEDULES),
+                rule=f"one of {', '.join(SCHEDULES)}, {AUTOMATIC}, or a file that ends in .csv",
+                suggestion=nearest(name, [*SCHEDULES, AUTOMATIC]),
             )
         )
     return SCHEDULES[name]

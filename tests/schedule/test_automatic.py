@@ -69,8 +69,8 @@ def test_one_limit_per_device() -> None:
 @pytest.mark.parametrize("memory", [2, 3])
 def test_it_is_close_to_the_optimum_of_small_cases(F: float, B: float, W: float, p2p: float, memory: int) -> None:
     times = Times(F=F, B=B, W=W, p2p=p2p)
-    optimum = optimal_makespan(2, 3, times, memory)
-    found = search(2, 3, times, memory, chunks=(1,)).timeline.makespan
+    optimum = optimal_makespan(3, 4, times, memory)
+    found = search(3, 4, times, memory, chunks=(1,)).timeline.makespan
     assert optimum - 1e-6 <= found <= 1.05 * optimum
 
 
