@@ -42,9 +42,9 @@ def run(
         ),
     ] = None,
     trace_detail: Annotated[
-        Detail,
-        typer.Option(help="What a slice of the timeline is: a block of a layer's work, or an operator."),
-    ] = Detail.block,
+        Detail | None,
+        typer.Option(help="What a slice of the timeline is; the run file's simulation.detail if left out."),
+    ] = None,
 ) -> None:
     """Predict step time, MFU and memory of one training run."""
     from reports.files import STDOUT, write_json

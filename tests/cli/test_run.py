@@ -10,6 +10,7 @@ import pytest
 from simulator.cli.app import main
 
 DEMO = "llama3.1-405b-16384-h100"
+SMALL = "llama3-8b-8-h100"
 KEYS = {
     *(
         "step_time_s",
@@ -72,6 +73,19 @@ def test_set_changes_the_run_in_the_order_given(run):
     code, out, err = run(DEMO, "--json", "-", *(word for text in half for word in ("--set", text)))
     assert (code, err) == (0, "")
     assert json.loads(out)["world_size"] == 8192
+
+
+@pytest.mark.parametrize(
+    ("arguments", "detail"),
+    [
+        ([], "block"),
+        (["--set", "simulation.detail=operator"], "operator"),
+        (["--trace-detail", "operator"], "operator"),
+        (["--set", "simulation.detail=operator", "--trace-detail", "block"], "block"),
+    ],
+)
+def test_the_detail_is_the_run_files_unless_the_trace_asks_for_another(run, arguments, detail):
+    assert json.loads(run(SMALL, "--json", "-", *arguments)[1])["provenance"]["detail"] == detail
 
 
 @pytest.mark.parametrize(
