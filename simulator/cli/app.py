@@ -29,6 +29,7 @@ class Commands(LazyGroup):
     table: ClassVar[dict[str, str]] = {
         "run": "simulator.cli.run",
         "show": "simulator.cli.show",
+        "validate": "simulator.cli.validate",
     }
 
 

@@ -1,0 +1,118 @@
+"""The screen of ``stepcast validate``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from reports.screen import is_plain, make_console, show
+
+if TYPE_CHECKING:
+    from simulator.validation.predict import Prediction
+    from simulator.validation.report import Validation
+
+WIDTH = 130
+WORST = 10
+TITLES = {
+    "shipped": "Shipped coefficients, nothing fitted on training runs",
+    "leave-one-group-out": "One factor per device and precision class, fitted without the row's group",
+    "leave-one-source-out": "The same, fitted without the row's source",
+    "leave-one-device-out": "Before buying: factor of sibling devices, the row's own device left out",
+}
+
+
+def print_validation(validation: Validation, console: Console | None = None) -> None:
+    """Print the table by source, device and kind of model, the worst rows, and what is not predicted."""
+    console = console or make_console(WIDTH)
+    plain = is_plain(console)
+    sections: list[RenderableType] = [Text(TITLES[validation.protocol], style="bold")]
+    if validation.counted:
+        sections += [Padding(_table(validation, plain), (0, 0, 0, 2)), "", _worst(validation, plain)]
+    else:
+        sections.append("  no row of high confidence is predicted")
+    sections += ["", _reasons(validation, plain), ""]
+    show(console, *sections)
+
+
+def _table(validation: Validation, plain: bool) -> Table:
+    from simulator.validation.scores import score  # noqa: PLC0415  numpy only when there is something
+
+    table = Table(box=None if plain else box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for name in ("source", "device", "model"):
+        table.add_column(name)
+    for name in ("rows", "groups", "median", "mean", "p90", "worst", "bias", "inside", "constant HFU"):
+        table.add_column(name, justify="right")
+    baseline = validation.baseline()
+
+    def add(label: Sequence[str], rows: Sequence[Prediction], by_group: bool = False) -> None:
+        s = score(rows, by_group=by_group)
+        table.add_row(
+            *label,
+            str(s.rows),
+            str(s.groups),
+            *(_percent(value) for value in (s.median, s.mean, s.p90, s.worst)),
+            f"{100 * s.bias:+.1f}",
+            f"{100 * s.coverage:.0f}",
+            _baseline(rows, baseline),
+        )
+
+    for key, rows in sorted(validation.cells().items()):
+        add(key, rows)
+    table.add_section()
+    counted = validation.counted
+    parts = (
+        ("all", counted),
+        ("dense", [p for p in counted if not p.row.is_moe]),
+        ("MoE", [p for p in counted if p.row.is_moe]),
+    )
+    for name, rows in parts:
+        if rows:
+            add((name, "", "one vote per row"), rows)
+            add((name, "", "one vote per group"), rows, by_group=True)
+    if validation.uncounted:
+        table.add_section()
+        add(("not counted", "", "recipe not fully known"), validation.uncounted)
+    return table
+
+
+def _baseline(rows: Iterable[Prediction], errors: dict[str, float]) -> str:
+    """Median / p90 of the constant-HFU predictor."""
+    known = np.abs([errors[p.row.run_id] for p in rows if p.row.run_id in errors])
+    return f"{_percent(np.median(known))} / {_percent(np.quantile(known, 0.9))}" if len(known) else "–"
+
+
+def _worst(validation: Validation, plain: bool) -> RenderableType:
+    table = Table(box=None if plain else box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for name, justify in (("worst rows", "left"), ("measured s", "right"), ("predicted s", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("error %", justify="right")
+    table.add_column("note")
+    for p in sorted(validation.counted, key=lambda p: -abs(p.error))[:WORST]:
+        note = "factor of other devices" if p.row.run_id in validation.transferred else ""
+        table.add_row(
+            p.row.run_id, f"{p.measured_s:.4g}", f"{p.predicted_s:.4g}", f"{100 * p.error:+.1f}", note
+        )
+    return Padding(table, (0, 0, 0, 2))
+
+
+def _reasons(validation: Validation, plain: bool) -> RenderableType:
+    reasons = validation.reasons()
+    rows = sum(refused.row.identity.confidence == "high" for refused in validation.refused)
+    heading = Text(f"Not predicted: {rows} rows of high confidence, for these reasons")
+    table = Table(box=None, show_header=False, padding=(0, 1), pad_edge=False)
+    table.add_column(justify="right")
+    table.add_column()
+    for reason, count in reasons.most_common():
+        table.add_row(str(count), reason)
+    return Group(heading, Padding(table, (0, 0, 0, 2)))
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"

@@ -1,0 +1,90 @@
+"""``stepcast validate``: compare predictions with published measurements."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from simulator.validation.validate import Progress
+
+app = typer.Typer(add_completion=False)
+
+STDOUT = Path("-")
+
+
+@app.command()
+def validate(
+    runs: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Published runs to compare with, instead of those that ship."),
+    ] = None,
+    cross: Annotated[
+        bool,
+        typer.Option(
+            "--cross-validate",
+            help="Fit one sustained factor per device and precision class, and score every row with a factor "
+            "that has not seen its group, its source or its device.",
+        ),
+    ] = False,
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", metavar="FILE", help="Write the outcome as JSON; '-' prints it instead of the tables."
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes to simulate in.")] = 2,
+) -> None:
+    """Compare predictions with published measurements of training runs."""
+    from reports.validation_table import print_validation
+    from simulator.validation import validate as protocols
+    from simulator.validation.rows import read_rows, shipped_rows
+
+    rows = read_rows(runs) if runs else shipped_rows()
+    with _progress() as progress:
+        shipped = protocols.validate(rows, workers=workers, progress=progress)
+        crossed = protocols.cross_validate(rows, workers=workers, progress=progress) if cross else {}
+    if json_file is not None:
+        outcome = shipped.to_dict()
+        if cross:
+            outcome["cross_validation"] = {name: found.to_dict() for name, found in crossed.items()}
+        _write_json(outcome, json_file)
+    if json_file != STDOUT:
+        for validation in (shipped, *crossed.values()):
+            print_validation(validation)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar on standard error, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    from simulator.validation.validate import Progress
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task("reading", total=None)
+        yield Progress(
+            total=lambda what, rows: bars.reset(task, description=what, total=rows),
+            done=lambda rows: bars.advance(task, rows),
+        )
+
+
+def _write_json(outcome: dict[str, Any], path: Path) -> None:
+    text = json.dumps(outcome, indent=1, ensure_ascii=False) + "\n"
+    if path == STDOUT:
+        sys.stdout.write(text)
+        return
+    from reports.files import replacing
+
+    with replacing(path) as stream:
+        stream.write(text)

@@ -1,0 +1,182 @@
+"""Predictions for published rows, in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from simulator.graph.flops import find_convention
+from simulator.result import Result
+from simulator.simulate import simulate
+from simulator.spec.run import RunSpec
+from simulator.validation.published import PublishedRun
+from simulator.validation.row_to_run import NotExpressibleError, refusals, to_run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What was published and what is predicted for one row. Times in seconds, ``error`` relative."""
+
+    row: PublishedRun
+    measured_s: float
+    predicted_s: float
+    interval_s: tuple[float, float]
+    peak_memory_bytes: float
+    device: str
+    hardware_flops: float  # of a step, over all GPUs
+    peak_flops: float  # of all GPUs, in the precision of the linear layers
+    breakdown_s: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def error(self) -> float:
+        """predicted / measured − 1."""
+        return self.predicted_s / self.measured_s - 1.0
+
+    @property
+    def inside(self) -> bool:
+        """Whether the measurement lies in the interval."""
+        low, high = self.interval_s
+        return low <= self.measured_s <= high
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A row without a prediction: every reason."""
+
+    row: PublishedRun
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One distinct simulation: a run, with its compute rates times ``sustained``."""
+
+    run: RunSpec
+    sustained: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expressed:
+    """A row that the simulator accepts: its run and the published step time in seconds."""
+
+    row: PublishedRun
+    run: RunSpec
+    measured_s: float
+
+
+def express(rows: Iterable[PublishedRun]) -> tuple[list[Expressed], list[Refused]]:
+    """Sorts rows into those that can be simulated and those that cannot, with the reasons."""
+    accepted, refused = [], []
+    for row in rows:
+        try:
+            run = to_run(row)
+        except NotExpressibleError as error:
+            refused.append(Refused(row=row, reasons=(str(error),)))
+            continue
+        measured = measured_step_s(row, run)
+        reasons = refusals(run) if measured else ["no step time, tokens/s or TFLOP/s is published"]
+        if reasons or measured is None:
+            refused.append(Refused(row=row, reasons=tuple(reasons)))
+        else:
+            accepted.append(Expressed(row=row, run=run, measured_s=measured))
+    return accepted, refused
+
+
+def measured_step_s(row: PublishedRun, run: RunSpec) -> float | None:
+    """The published step time, or what follows from tokens/s, or from TFLOP/s by the row's own convention."""
+    measured, batch = row.measured, run.training.global_batch_size
+    if measured.step_time_s:
+        return measured.step_time_s
+    if measured.tokens_per_s_per_gpu:
+        return batch * run.training.seq_length / (measured.tokens_per_s_per_gpu * run.gpus)
+    if measured.tflops_per_gpu and measured.flops_convention:
+        flops = find_convention(measured.flops_convention).flops_per_step(
+            run.model, seq_length=run.training.seq_length, global_batch_size=batch
+        )
+        return flops / (measured.tflops_per_gpu * 1e12 * run.gpus)
+    return None
+
+
+def predict(
+    expressed: Sequence[Expressed],
+    sustained: Mapping[str, float] | None = None,
+    *,
+    workers: int = 2,
+    done: Callable[[int], None] = lambda count: None,
+) -> tuple[list[Prediction], list[Refused]]:
+    """Simulates every row; rows with the same run are simulated once.
+
+    Args:
+        expressed: from :func:`express`.
+        sustained: run_id -> factor on the device's compute rates (1.0 where absent).
+        workers: processes.
+        done: called with the number of rows finished since the last call.
+
+    Returns:
+        Predictions in the order of the rows, and the rows where the simulator failed.
+    """
+    factors = sustained or {}
+    tasks: dict[str, Task] = {}
+    members: dict[str, list[Expressed]] = {}
+    for item in expressed:
+        task = Task(run=anonymous(item.run), sustained=factors.get(item.row.run_id, 1.0))
+        key = repr(task)
+        tasks[key] = task
+        members.setdefault(key, []).append(item)
+    predictions: dict[str, Prediction] = {}
+    failed = []
+    for key, outcome in zip(tasks, _outcomes(list(tasks.values()), workers), strict=True):
+        for item in members[key]:
+            if isinstance(outcome, Result):
+                predictions[item.row.run_id] = _prediction(item, outcome)
+            else:
+                failed.append(Refused(row=item.row, reasons=(outcome,)))
+        done(len(members[key]))
+    return [predictions[item.row.run_id] for item in expressed if item.row.run_id in predictions], failed
+
+
+def anonymous(run: RunSpec) -> RunSpec:
+    """A run without its name and its measurement: equal runs have equal predictions."""
+    return replace(run, name="", description="", published=None)
+
+
+def _outcomes(tasks: list[Task], workers: int) -> Iterable[Result | str]:
+    if workers == 1 or len(tasks) == 1:
+        return map(outcome, tasks)
+    from joblib import Parallel, delayed  # noqa: PLC0415  not needed for one worker
+
+    parallel = Parallel(n_jobs=workers, return_as="generator")
+    results: Iterable[Result | str] = parallel(delayed(outcome)(task) for task in tasks)
+    return results
+
+
+def outcome(task: Task) -> Result | str:
+    """The result of one simulation, or why there is none: one row's failure must not hide the others."""
+    try:
+        return simulate(slowed(task.run, task.sustained))
+    except Exception as error:
+        return f"fails: {type(error).__name__}: {error}"
+
+
+def slowed(run: RunSpec, sustained: float) -> RunSpec:
+    """The run on a device whose compute rates are multiplied: what ``sustained`` in a kernel profile does."""
+    if sustained == 1.0:
+        return run
+    device = run.cluster.device
+    rates = {name: rate * sustained for name, rate in device.peak_flops.items()}
+    return replace(run, cluster=replace(run.cluster, device=replace(device, peak_flops=rates)))
+
+
+def _prediction(item: Expressed, result: Result) -> Prediction:
+    low, high = result.step_time_interval_s
+    return Prediction(
+        row=item.row,
+        measured_s=item.measured_s,
+        predicted_s=result.step_time_s,
+        interval_s=(low, high),
+        peak_memory_bytes=float(result.memory["peak_bytes"]),
+        hardware_flops=result.hardware_tflops_per_gpu * 1e12 * item.run.gpus * result.step_time_s,
+        device=item.run.cluster.device.name,
+        peak_flops=result.peak_flops * item.run.gpus,
+        breakdown_s=dict(result.breakdown_s),
+    )

@@ -1,0 +1,261 @@
+"""From a published row to a run that can be simulated, and the reasons why some cannot.
+
+What a row states is taken; what it leaves open comes from the generation of its software
+(:mod:`simulator.validation.software`), from a shipped model of the same dimensions, or from the spec's
+defaults. Nothing here looks at who measured a row, at its name or at its measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from functools import cache
+
+from simulator.spec import catalogue
+from simulator.spec.cluster import ClusterSpec
+from simulator.spec.errors import SpecError
+from simulator.spec.load import load_cluster, load_model
+from simulator.spec.model import ModelSpec
+from simulator.spec.rules import broken_rules
+from simulator.spec.run import (
+    RECOMPUTE_MODULES,
+    Parallelism,
+    Published,
+    Recompute,
+    RunSpec,
+    Runtime,
+    Training,
+)
+from simulator.validation.published import Architecture, PublishedRun
+from simulator.validation.software import Generation, generation_of
+
+# (device, words of the interconnect, cluster); a device's default cluster where none fits
+NETWORKS = (
+    ("a100-sxm4-40gb", "1600 gb/s", "a100-40gb-roce-1600"),
+    ("a100-sxm4-80gb", "1600 gb/s", "a100-80gb-roce-1600"),
+    ("a100-sxm4-unspecified", "800 gb/s", "a100-80gb-hdr-4nic"),
+    ("h100-sxm5-80gb", "grand teton", "grand-teton-h100-roce"),
+)
+# number formats as published -> the spec's
+PRECISIONS = {
+    **{name: name for name in ("fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4")},
+    **dict.fromkeys(("fp8-ds", "fp8-cs", "fp8-tw", "fp8-rw"), "fp8"),
+}
+STAGE_SPLITS = ("equal", "embedding-and-loss-as-layers")
+
+
+class NotExpressibleError(Exception):
+    """A row that no run file can say; the message is the reason."""
+
+
+def to_run(row: PublishedRun) -> RunSpec:
+    """The run of a row, built even where the simulator would refuse it (see :func:`refusals`).
+
+    Raises:
+        NotExpressibleError: a fact is not published, or the run's form has no place for it.
+    """
+    reasons = list(_missing(row))
+    if reasons:
+        raise NotExpressibleError(reasons[0])
+    generation = generation_of(row.identity.software)
+    measured = row.measured
+    return RunSpec(
+        name=row.run_id,
+        model=_model(row),
+        cluster=_cluster(row),
+        gpus=row.machine.gpus,
+        parallelism=_parallelism(row, generation),
+        training=_training(row, generation),
+        runtime=_runtime(row, generation),
+        published=Published(
+            source=row.identity.source,
+            step_time_s=measured.step_time_s or 0.0,
+            model_tflops_per_gpu=measured.tflops_per_gpu or 0.0,
+            flops_convention=measured.flops_convention,
+        ),
+    )
+
+
+def refusals(run: RunSpec) -> list[str]:
+    """Every rule of the simulator that a run breaks, in words without the row's own numbers."""
+    return [f"{broken.key_path}: {broken.rule}" for broken in broken_rules(run)]
+
+
+def _missing(row: PublishedRun) -> Iterator[str]:
+    """Facts without which no run can be built, and settings that no run file can say."""
+    architecture, layout, recipe = row.architecture, row.layout, row.recipe
+    for name in ("num_hidden_layers", "hidden_size", "num_attention_heads"):
+        if not getattr(architecture, name):
+            yield f"{name} is not published"
+    for name in ("global_batch_size", "micro_batch_size", "tp", "pp"):
+        if not getattr(layout, name):
+            yield f"{name} is not published"
+    if layout.pp and layout.pp > 1 and not layout.vp:
+        yield "vp is not published"
+    if recipe.task != "pretrain":
+        yield f"the task is {recipe.task}"
+    if recipe.precision not in PRECISIONS:
+        yield f"precision {recipe.precision} has no counterpart"
+    if layout.stage_layout and layout.stage_layout not in STAGE_SPLITS:
+        yield "a stage layout given chunk by chunk"
+    if unknown := set(recipe.recompute_modules) - set(RECOMPUTE_MODULES):
+        yield f"recompute of {' and '.join(sorted(unknown))}"
+    if recipe.offload_layers or recipe.offload_modules:
+        yield "activation offload"
+    if recipe.capacity_factor:
+        yield "token-dropping MoE"
+
+
+def _cluster(row: PublishedRun) -> ClusterSpec:
+    device, words = row.machine.hardware, row.machine.interconnect.casefold()
+    name = next((name for key, mark, name in NETWORKS if key == device and mark in words), device)
+    try:
+        return _load_cluster(name)
+    except SpecError as error:
+        raise NotExpressibleError(f"hardware {device}: {error.problems[0].rule}") from None
+
+
+@cache
+def _load_cluster(name: str) -> ClusterSpec:
+    return load_cluster(name)
+
+
+def _model(row: PublishedRun) -> ModelSpec:
+    """The row's dimensions on the shipped model most like it, for what the row has no column for."""
+    given = row.architecture
+    like = _most_alike(given)
+    stated = {
+        field.name: getattr(given, field.name)
+        for field in fields(given)
+        if field.name in ModelSpec.__dataclass_fields__ and getattr(given, field.name) is not None
+    }
+    if given.attention_type not in {"mha", "gqa", "mla"}:
+        if like is None or not like.hybrid_layer_pattern:
+            raise NotExpressibleError(f"attention of type {given.attention_type}")
+        del stated["attention_type"]
+    if like is None:
+        if given.attention_type == "mla" or not given.intermediate_size or not given.vocab_size:
+            raise NotExpressibleError(
+                "the model's dimensions are not complete, and no shipped model has them"
+            )
+        like = _plain(given)
+    learned = like.position_embedding == "learned"
+    positions = max(like.max_position_embeddings, row.layout.seq_length) if learned else 0
+    changes: dict[str, object] = {
+        **stated,
+        "num_nextn_predict_layers": given.num_nextn_predict_layers or 0,
+        "max_position_embeddings": positions or like.max_position_embeddings,
+    }
+    return replace(like, **changes)  # type: ignore[arg-type]  # columns are fields of the same types
+
+
+def _plain(given: Architecture) -> ModelSpec:
+    """A model of today's Llama kind (gated) or of GPT's kind, where no shipped one is alike."""
+    return ModelSpec(
+        name=given.model,
+        num_hidden_layers=given.num_hidden_layers or 1,
+        hidden_size=given.hidden_size or 1,
+        intermediate_size=given.intermediate_size or 1,
+        num_attention_heads=given.num_attention_heads or 1,
+        vocab_size=given.vocab_size or 1,
+        gated_mlp=bool(given.gated_mlp),
+        hidden_act="silu" if given.gated_mlp else "gelu",
+        norm="rmsnorm" if given.gated_mlp else "layernorm",
+        linear_bias=not given.gated_mlp,
+        position_embedding="rope" if given.gated_mlp else "learned",
+        tie_word_embeddings=not given.gated_mlp,
+    )
+
+
+def _most_alike(given: Architecture) -> ModelSpec | None:
+    """The shipped model of the same width, heads, gate and experts that agrees in most other dimensions."""
+
+    def kind(model: ModelSpec | Architecture) -> tuple[object, ...]:
+        return (
+            model.hidden_size,
+            model.num_attention_heads,
+            bool(model.gated_mlp),
+            model.num_experts or 0,
+            model.attention_type == "mla",
+        )
+
+    others = ("num_hidden_layers", "vocab_size", "intermediate_size", "num_key_value_heads", "head_dim")
+    alike = [model for model in _models() if kind(model) == kind(given)]
+    return max(
+        alike,
+        key=lambda model: sum(getattr(model, name) == getattr(given, name) for name in others),
+        default=None,
+    )
+
+
+@cache
+def _models() -> tuple[ModelSpec, ...]:
+    return tuple(load_model(name) for name in catalogue.names("models"))
+
+
+def _parallelism(row: PublishedRun, generation: Generation) -> Parallelism:
+    layout = row.layout
+    pp, vp, tp = layout.pp or 1, layout.vp or 1, layout.tp or 1
+    return Parallelism(
+        tp=tp,
+        pp=pp,
+        vp=vp,
+        cp=layout.cp or 1,
+        ep=layout.ep or 1,
+        etp=(layout.etp or 0) if row.is_moe else 0,
+        dp=layout.dp or 0,
+        sequence_parallel=layout.sequence_parallel if tp > 1 else None,
+        zero=generation.zero if layout.zero is None else layout.zero,
+        schedule=layout.schedule if pp > 1 else "",
+        stage_split=_stage_split(row, pp * vp),
+    )
+
+
+def _stage_split(row: PublishedRun, chunks: int) -> str:
+    """As stated; else embedding and loss count as layers where only that makes the stages equal."""
+    layers = row.architecture.num_hidden_layers or 1
+    if row.layout.stage_layout:
+        return row.layout.stage_layout
+    return "equal" if layers % chunks == 0 or (layers + 2) % chunks else "embedding-and-loss-as-layers"
+
+
+def _training(row: PublishedRun, generation: Generation) -> Training:
+    layout, recipe = row.layout, row.recipe
+    precision = PRECISIONS[recipe.precision]
+    own = precision if precision in {"fp16", "bf16"} else "bf16"
+    grad_dtype = recipe.grad_dtype or generation.grad_dtype or "fp32"
+    return Training(
+        seq_length=layout.seq_length,
+        micro_batch_size=layout.micro_batch_size or 1,
+        global_batch_size=layout.global_batch_size or 1,
+        precision=precision,
+        grad_dtype=own if grad_dtype == "params" else grad_dtype,
+        optimizer="adam" if recipe.optimizer in {"", "adam"} else "adamw",
+        recompute=_recompute(row),
+    )
+
+
+def _recompute(row: PublishedRun) -> Recompute:
+    granularity, modules = row.recipe.recompute or "none", row.recipe.recompute_modules
+    if granularity == "selective":
+        return Recompute(granularity=granularity, modules=modules)
+    return Recompute(granularity=granularity)
+
+
+def _runtime(row: PublishedRun, generation: Generation) -> Runtime:
+    recipe, layout = row.recipe, row.layout
+    stated = {
+        name: value
+        for name in ("attention", "overlap_grad_reduce", "overlap_param_gather", "overlap_p2p")
+        if (value := getattr(recipe, name)) not in {None, ""}
+    }
+    given: dict[str, object] = {**generation.runtime, **stated}
+    given["tp_overlap"] = bool(recipe.tp_overlap) and (layout.tp or 1) > 1
+    given["scatter_gather"] = bool(given.get("scatter_gather")) and not layout.sequence_parallel
+    if (layout.vp or 1) == 1:
+        given.pop("overlap_p2p", None)  # without interleaving, messages are awaited anyway
+    if recipe.cuda_graphs:
+        given["cuda_graphs"] = recipe.cuda_graphs
+    if recipe.rank_order:
+        given["rank_order"] = recipe.rank_order
+    return Runtime(**given)  # type: ignore[arg-type]  # names and types are Runtime's own

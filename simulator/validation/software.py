@@ -1,0 +1,84 @@
+"""What a generation of training software does that a row of a table does not say.
+
+Keyed by generation, never by who measured what. The first pattern that a row's software text matches decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """Defaults of one generation of software; what a row states goes first.
+
+    ``runtime`` are fields of :class:`simulator.spec.run.Runtime`.
+    """
+
+    name: str
+    pattern: str  # of the software text, case ignored
+    source: str
+    runtime: Mapping[str, object] = field(default_factory=dict)
+    grad_dtype: str = ""  # "": fp32
+    zero: int = 1
+
+
+_MEGATRON_2022: Mapping[str, object] = {
+    "attention": "unfused",  # before fused attention kernels
+    "overlap_p2p": False,  # every exchange is awaited
+    "scatter_gather": True,  # default without sequence parallelism
+    "average_in_collective": False,  # gradients are divided in a pass of their own
+    "overlap_grad_reduce": False,  # its own DistributedDataParallel reduces after the backward
+    "overlap_param_gather": False,
+}
+_MEGATRON_2021: Mapping[str, object] = {
+    **_MEGATRON_2022,
+    # asynchronous all-reduce and fused accumulation came in late 2021 and 2022
+    "tp_dgrad_overlap": False,
+    "gradient_accumulation_fusion": False,
+}
+
+GENERATIONS = (
+    Generation(
+        name="Megatron-LM of 2021",
+        pattern=r"megatron-lm.*2021|megatron-deepspeed",
+        source="NVIDIA/Megatron-LM v2.x and its fork in Megatron-DeepSpeed",
+        runtime=_MEGATRON_2021,
+        grad_dtype="params",
+        zero=0,
+    ),
+    Generation(
+        name="Megatron-LM of 2022",
+        pattern=r"megatron-lm.*2022",
+        source="NVIDIA/Megatron-LM v3.0",
+        runtime=_MEGATRON_2022,
+        grad_dtype="params",
+        zero=0,
+    ),
+    Generation(
+        name="llm-foundry",
+        pattern=r"llm-foundry|composer",
+        source="mosaicml/llm-foundry: PyTorch FSDP, autograd's own weight gradients",
+        runtime={"gradient_accumulation_fusion": False, "tp_dgrad_overlap": False},
+        zero=3,
+    ),
+    Generation(
+        name="torchtitan",
+        pattern=r"torchtitan",
+        source="pytorch/torchtitan: FSDP2, DTensor TP, autograd's own weight gradients",
+        runtime={"gradient_accumulation_fusion": False, "tp_dgrad_overlap": False},
+        zero=3,
+    ),
+    Generation(
+        name="Megatron-Core",
+        pattern=r"",
+        source="NVIDIA/Megatron-LM core and NeMo, the defaults of simulator.spec.run.Runtime",
+    ),
+)
+
+
+def generation_of(software: str) -> Generation:
+    """The generation that a software text names; Megatron-Core where none matches."""
+    return next(known for known in GENERATIONS if re.search(known.pattern, software, re.IGNORECASE))
