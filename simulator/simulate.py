@@ -40,7 +40,7 @@ def simulate(run: RunSpec, *, timeline: bool = False) -> Result:
     costs = OperatorCosts(kernels, network, launch_s)
     p = run.parallelism
     layout = Layout(tp=p.tp, dp=run.dp * p.cp, devices=p.pp)
-    step = run_step(plan, schedule, layout, p.vp, costs, _step_options(run, schedule))
+    step = run_step(plan, schedule, layout, p.vp, costs, _step_options(run, schedule, whole=timeline))
     memory = memory_report(plan, schedule.placement(p.pp, p.vp), step.orders, run.cluster.device.memory_bytes)
     return _result(run, plan, step, memory, kernels, costs, timeline=timeline)
 
@@ -59,7 +59,7 @@ def _placement(run: RunSpec) -> Placement:
     )
 
 
-def _step_options(run: RunSpec, schedule: Schedule) -> StepOptions:
+def _step_options(run: RunSpec, schedule: Schedule, *, whole: bool) -> StepOptions:
     asked = run.runtime.overlap_p2p
     return StepOptions(
         overlap_grad_reduce=run.runtime.overlap_grad_reduce,
@@ -67,6 +67,7 @@ def _step_options(run: RunSpec, schedule: Schedule) -> StepOptions:
         overlap_p2p=schedule.default_overlap_p2p if asked is None else asked,
         every_operator=run.simulation.detail == "operator",
         every_rank=run.simulation.ranks == "all",
+        fold_steady_state=not whole,
     )
 
 

@@ -16,13 +16,13 @@ from simulator.engine.tasks import COMPUTE, Record
 BUBBLE = "bubble"
 
 
-def breakdown(records: Sequence[Record], end: float, tail: str) -> dict[str, float]:
-    """Seconds by category of one compute stream between 0 and ``end``; they sum to ``end``.
+def breakdown(records: Sequence[Record], end: float, tail: str, *, since: float = 0.0) -> dict[str, float]:
+    """Seconds by category of one compute stream between ``since`` and ``end``; they sum to the difference.
 
     ``tail`` names the cause of idleness after the stream's last task.
     """
     spent: defaultdict[str, float] = defaultdict(float)
-    clock = 0.0
+    clock = since
     for record in records:
         if record.start > clock:
             _attribute_idle(spent, clock, record.start, record)

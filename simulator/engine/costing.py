@@ -9,7 +9,6 @@ from simulator.cost.estimate import KernelModel
 from simulator.graph.operators import Awaited, Axis, Collective, CollectiveKind, Operator, SendRecv
 from simulator.network.estimate import TransferEstimate
 
-
 _COUNTED_AS = {"dp_cp": "dp", "edp": "dp", "etp": "ep"}
 
 

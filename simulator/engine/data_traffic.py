@@ -58,9 +58,7 @@ def gather_parameters(
             if op is None:
                 continue
             waits = hooks.get(bucket.axis, ()) if overlap else ()
-            placed.append(
-                collective(op, STREAMS[bucket.axis], waits, parameters_token(stage, bucket), costs)
-            )
+            placed.append(collective(op, STREAMS[bucket.axis], waits, parameters_token(stage, bucket), costs))
             hooks[bucket.axis] = (hook_token(stage, bucket),)
     if placed and not overlap:
         ready = tuple(task.signal for _, task in placed)

@@ -53,14 +53,20 @@ class DeviceProgram:
     options: ProgramOptions
     device: int
     streams: dict[str, list[Task]] = field(default_factory=lambda: {COMPUTE: []})
+    issued: dict[int, dict[str, int]] = field(default_factory=dict)
     _chains: dict[tuple[int, Kind], Block] = field(default_factory=dict)
     _reduced: list[Token] = field(default_factory=list)
     _completed: list[tuple[int, Bucket]] = field(default_factory=list)
 
-    def build(self, order: Order, exchanges: Sequence[Sequence[Exchange]] | None) -> Streams:
+    def build(
+        self, order: Order, exchanges: Sequence[Sequence[Exchange]] | None, cuts: Sequence[int] = ()
+    ) -> Streams:
         """Tasks by stream for one step.
 
-        ``exchanges``: blocking ones before each action, where communication blocks.
+        Args:
+            order: the device's actions.
+            exchanges: blocking ones before each action, where communication blocks.
+            cuts: indices of actions before which ``issued`` notes how many tasks each stream has.
         """
         actions = list(_flat(order))
         first = {a.stage: a for a in reversed(actions) if a.kind is Kind.F}
@@ -72,6 +78,8 @@ class DeviceProgram:
         )
         sent: tuple[Token, ...] = ()
         for index, action in enumerate(order):
+            if index in cuts:
+                self.issued[index] = {stream: len(tasks) for stream, tasks in self.streams.items()}
             waits = (*sent, *self._receive(action, exchanges[index] if exchanges is not None else None))
             for each in _pair(action):
                 edge = each is first.get(each.stage) or each is last.get(each.stage)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from simulator.engine.attribution import breakdown
 from simulator.engine.block import Blocks
@@ -11,6 +12,7 @@ from simulator.engine.data_traffic import OPTIMIZER
 from simulator.engine.messages import Pipeline, blocking_exchanges
 from simulator.engine.program import DeviceProgram, ProgramOptions
 from simulator.engine.replay import Replay, paused_collector, replay
+from simulator.engine.steady import Cuts, SteadyState, cut_points, extended, folds, steady_state
 from simulator.engine.tasks import COMPUTE
 from simulator.engine.world import Layout, every_rank, rank_classes
 from simulator.graph.operators import Collective
@@ -30,13 +32,15 @@ class StepOptions:
     overlap_p2p: bool
     every_operator: bool = False
     every_rank: bool = False
+    fold_steady_state: bool = True  # replay a periodic middle once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReplay:
     """A replayed step.
 
-    ``breakdowns`` has one entry per device: category → seconds, each summing to ``seconds``.
+    ``breakdowns`` has one entry per device: category → seconds, each summing to ``seconds``. Where the steady
+    state was folded, ``orders`` and ``events`` are those of the short step that was replayed.
     """
 
     seconds: float
@@ -64,27 +68,68 @@ def run_step(
         ValueError: the schedule is not defined for this number of devices, microbatches and chunks.
         DeadlockError: the schedule and its communication wait for each other.
     """
-    orders = schedule.checked_order(layout.devices, plan.microbatches, vp)
-    placement = schedule.placement(layout.devices, vp)
-    pipeline = Pipeline(placement, len(plan.chunks), schedule.directions)
-    blocking = not options.overlap_p2p and vp == 1
-    exchanges = blocking_exchanges(pipeline, orders) if blocking and layout.devices > 1 else None
-    program = _program_options(plan, layout, costs, options)
-    blocks = Blocks(costs)
-    programs = [
-        DeviceProgram(plan, pipeline, blocks, program, device).build(
-            order, None if exchanges is None else exchanges[device]
-        )
-        for device, order in enumerate(orders)
-    ]
-    ranks = every_rank(programs, layout) if options.every_rank else rank_classes(programs)
-    events = replay(ranks)
-    return StepReplay(
-        seconds=events.end,
-        breakdowns=_breakdowns(events, layout, every=options.every_rank),
-        orders=tuple(orders),
-        events=events,
+    p, m = layout.devices, plan.microbatches
+    machine = _Machine(plan, schedule, layout, vp, costs, options)
+    if options.fold_steady_state and not (options.every_operator or options.every_rank):
+        for fold in folds(schedule, p, m, vp):
+            short = machine.replay(fold.orders, cut_points(fold))
+            state = steady_state(short.events, fold, machine.issued)
+            if state is not None:
+                return _extended(short, state, fold.repeats)
+    return machine.replay(schedule.checked_order(p, m, vp))
+
+
+def _extended(short: StepReplay, state: SteadyState, repeats: int) -> StepReplay:
+    return replace(
+        short,
+        seconds=short.seconds + repeats * state.seconds,
+        breakdowns=tuple(
+            extended(spent, window, repeats)
+            for spent, window in zip(short.breakdowns, state.breakdowns, strict=True)
+        ),
     )
+
+
+class _Machine:
+    """Everything that replays of one run share."""
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        schedule: Schedule,
+        layout: Layout,
+        vp: int,
+        costs: OperatorCosts,
+        options: StepOptions,
+    ) -> None:
+        self._plan = plan
+        self._layout = layout
+        self._options = options
+        placement = schedule.placement(layout.devices, vp)
+        self._pipeline = Pipeline(placement, len(plan.chunks), schedule.directions)
+        self._blocking = not options.overlap_p2p and vp == 1 and layout.devices > 1
+        self._program = _program_options(plan, layout, costs, options)
+        self._blocks = Blocks(costs)
+        self.issued: Cuts = []
+
+    def replay(self, orders: list[Order], cuts: Sequence[Sequence[int]] | None = None) -> StepReplay:
+        """One step of these orders; ``issued`` then holds the task counts at ``cuts``."""
+        blocking = blocking_exchanges(self._pipeline, orders) if self._blocking else None
+        self.issued = []
+        programs = []
+        for device, order in enumerate(orders):
+            program = DeviceProgram(self._plan, self._pipeline, self._blocks, self._program, device)
+            exchanges = None if blocking is None else blocking[device]
+            programs.append(program.build(order, exchanges, () if cuts is None else cuts[device]))
+            self.issued.append(program.issued)
+        every = self._options.every_rank
+        events = replay(every_rank(programs, self._layout) if every else rank_classes(programs))
+        return StepReplay(
+            seconds=events.end,
+            breakdowns=_breakdowns(events, self._layout, every=every),
+            orders=tuple(orders),
+            events=events,
+        )
 
 
 def _program_options(

@@ -93,6 +93,7 @@ def pipeline() -> Pipeline:
         *,
         message_s: float = 0.0,
         overlap_p2p: bool | None = None,
+        fold_steady_state: bool = True,
     ) -> StepReplay:
         """``times`` are F, B, W of a device's whole share of a microbatch."""
         schedule = SCHEDULES[name]
@@ -100,7 +101,12 @@ def pipeline() -> Pipeline:
         share = 1 if schedule.directions == 2 else v
         costs = OperatorCosts(SecondsAsBytes(), SecondsAsBytes(message_s))
         overlap = schedule.default_overlap_p2p if overlap_p2p is None else overlap_p2p
-        options = StepOptions(overlap_grad_reduce=True, overlap_param_gather=True, overlap_p2p=overlap)
+        options = StepOptions(
+            overlap_grad_reduce=True,
+            overlap_param_gather=True,
+            overlap_p2p=overlap,
+            fold_steady_state=fold_steady_state,
+        )
         chunk_times = tuple(t / share for t in times)
         return run_step(
             plan([chunk_times] * stages, m), schedule, Layout(tp=1, dp=1, devices=p), v, costs, options

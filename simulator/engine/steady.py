@@ -1,0 +1,153 @@
+"""A periodic steady state is replayed once: a long step from a short one of the same schedule.
+
+Many schedules repeat a window of actions in their middle, shifted by ``period`` microbatches. A step of more
+microbatches is the same step with more windows. Once every stream of every device runs a window exactly one
+``seconds`` later than the window before, twice in a row, all later windows do too: what a window does depends
+on the two before it and on differences of time only. The long step then takes that much longer per window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from simulator.engine.attribution import breakdown
+from simulator.engine.replay import Replay
+from simulator.engine.tasks import COMPUTE, Record
+from simulator.schedule.actions import Action, Kind, Order
+from simulator.schedule.definition import Schedule
+
+WINDOWS = 3  # compared ones: two shifts
+WORTH = 2  # a short step must be this many times shorter
+TOLERANCE = 1e-12  # of the step: rounding of sums
+
+
+class Window(NamedTuple):
+    """The repeated actions of one device: [start, stop) in the short order."""
+
+    start: int
+    stop: int
+
+    @property
+    def length(self) -> int:
+        """Actions per window."""
+        return self.stop - self.start
+
+
+class Fold(NamedTuple):
+    """A short step that stands for a long one."""
+
+    orders: list[Order]
+    windows: list[Window]
+    repeats: int  # windows the long step has and the short one has not
+
+
+class SteadyState(NamedTuple):
+    """One window in its periodic state."""
+
+    seconds: float
+    breakdowns: list[dict[str, float]]  # per device, each summing to ``seconds``
+
+
+Cuts = list[dict[int, dict[str, int]]]
+"""Per device: action index → stream → tasks issued before it."""
+
+
+def folds(schedule: Schedule, p: int, m: int, v: int) -> Iterator[Fold]:
+    """Short steps worth trying for a step of ``m`` microbatches, shortest first."""
+    for period in dict.fromkeys((1, 2, p)):
+        for scale in (2, 4):
+            least = scale * p + (WINDOWS + 2) * period
+            short = least + (m - least) % period
+            if WORTH * short > m or schedule.check(p, short, v) or schedule.check(p, short + period, v):
+                continue
+            orders = schedule.order(p, short, v)
+            longer = schedule.order(p, short + period, v)
+            windows = [_window(a, b, period) for a, b in zip(orders, longer, strict=True)]
+            found = _before_the_edges([window for window in windows if window is not None], orders)
+            if len(found) == p:
+                yield Fold(orders, found, (m - short) // period)
+
+
+def _window(short: Order, longer: Order, period: int) -> Window | None:
+    """Where ``longer`` has one more window than ``short``, if that is all that sets them apart."""
+    length = len(longer) - len(short)
+    stop = next((i for i, (a, b) in enumerate(zip(short, longer, strict=False)) if a != b), len(short))
+    if length <= 0 or stop < WINDOWS * length:
+        return None
+    repeated = [_shifted(action, period) for action in longer[stop - length : stop]] == longer[
+        stop : stop + length
+    ]
+    same_end = [_shifted(action, period) for action in short[stop:]] == longer[stop + length :]
+    return Window(stop - length, stop) if repeated and same_end else None
+
+
+def _before_the_edges(windows: list[Window], orders: list[Order]) -> list[Window]:
+    """Windows moved back, all equally far, until none holds a stage's last gradient of the step.
+
+    That action runs differently (its buckets are reduced), and moving all keeps devices in step.
+    """
+    back = 0
+    for window, order in zip(windows, orders, strict=False):
+        last = {a.stage: i for i, action in enumerate(order) for a in _flat(action) if a.kind is not Kind.F}
+        back = max(back, -((min(last.values(), default=window.stop) - window.stop) // window.length))
+    moved = [Window(w.start - back * w.length, w.stop - back * w.length) for w in windows]
+    return [w for w in moved if w.stop > WINDOWS * w.length]
+
+
+def _flat(action: Action) -> tuple[Action, ...]:
+    return (action,) if action.partner is None else (action, action.partner)
+
+
+def _shifted(action: Action, by: int) -> Action:
+    partner = None if action.partner is None else _shifted(action.partner, by)
+    return action._replace(microbatch=action.microbatch + by, partner=partner)
+
+
+def cut_points(fold: Fold) -> list[list[int]]:
+    """Per device, the action indices between which windows are compared."""
+    return [[w.stop - k * w.length for k in range(WINDOWS + 1)] for w in fold.windows]
+
+
+def steady_state(events: Replay, fold: Fold, cuts: Cuts) -> SteadyState | None:
+    """The periodic window at the end of the short step's middle, ``None`` where it is not periodic yet."""
+    tolerance = TOLERANCE * events.end
+    seconds: float | None = None
+    spent = []
+    for device, window in enumerate(fold.windows):
+        at = cuts[device]
+        for stream in at[window.stop]:
+            marks = [at[window.stop - k * window.length].get(stream, 0) for k in range(WINDOWS + 1)]
+            shifts = list(_shifts(events.stream(device, stream), marks))
+            if not shifts:
+                continue
+            seconds = shifts[0] if seconds is None else seconds
+            if any(abs(shift - seconds) > tolerance for shift in shifts):
+                return None
+        records = events.stream(device, COMPUTE)
+        begin, end = at[window.start][COMPUTE], at[window.stop][COMPUTE]
+        spent.append(
+            breakdown(records[begin:end], records[end - 1].end, COMPUTE, since=records[begin - 1].end)
+        )
+    return None if seconds is None else SteadyState(seconds, spent)
+
+
+def _shifts(records: Sequence[Record], marks: list[int]) -> Iterator[float]:
+    """Differences of start and end between tasks of one window and the next; nan where they do not match."""
+    counts = {after - before for after, before in pairwise(marks)}
+    if len(counts) != 1:
+        yield float("nan")
+        return
+    count = counts.pop()
+    for index in range(marks[-1], marks[0] - count):
+        yield records[index + count].start - records[index].start
+        yield records[index + count].end - records[index].end
+
+
+def extended(spent: dict[str, float], window: dict[str, float], repeats: int) -> dict[str, float]:
+    """The breakdown of the long step."""
+    return {
+        category: spent.get(category, 0.0) + repeats * window.get(category, 0.0)
+        for category in dict.fromkeys((*spent, *window))
+    }

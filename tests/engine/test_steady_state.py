@@ -1,0 +1,42 @@
+"""A folded steady state gives the step of the full replay."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from simulator.engine.steady import folds
+from simulator.schedule.registry import SCHEDULES
+
+seconds = st.floats(0.01, 10.0)
+FOLDING = ["1f1b", "interleaved-1f1b", "zb-h1", "zb-h2", "interleaved-zb", "zb-v", "dualpipev"]
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    p=st.integers(2, 4), extra=st.integers(0, 3), F=seconds, B=seconds, W=seconds, message=st.floats(0.0, 2.0)
+)
+@pytest.mark.parametrize("name", FOLDING)
+def test_folded_equals_full(pipeline, name, p, extra, F, B, W, message):
+    v = 2 if SCHEDULES[name].natural_v > 1 else 1
+    m = 20 * p + (extra * p if v > 1 else extra)
+    folded, full = (
+        pipeline(name, p, m, v, (F, B, W), message_s=message, fold_steady_state=fold)
+        for fold in (True, False)
+    )
+    assert folded.seconds == pytest.approx(full.seconds, rel=1e-9)
+    for short, whole in zip(folded.breakdowns, full.breakdowns, strict=True):
+        for category, spent in whole.items():
+            assert short.get(category, 0.0) == pytest.approx(spent, abs=1e-9 * full.seconds)
+
+
+@pytest.mark.parametrize("name", FOLDING)
+def test_long_steps_are_replayed_short(pipeline, name):
+    v = 2 if SCHEDULES[name].natural_v > 1 else 1
+    step = pipeline(name, 4, 400, v, (1.0, 1.0, 1.0))
+    assert sum(map(len, step.orders)) < sum(map(len, SCHEDULES[name].order(4, 400, v))) / 2
+
+
+def test_schedules_that_run_all_forwards_first_do_not_fold():
+    assert not list(folds(SCHEDULES["gpipe"], 4, 400, 1))
