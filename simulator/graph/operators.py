@@ -6,8 +6,14 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 DTYPE_BYTES = {
-    **{"fp32": 4.0, "tf32": 4.0, "fp16": 2.0, "bf16": 2.0},
-    **{"fp8": 1.0, "fp8_block": 1.0, "mxfp8": 1.0, "nvfp4": 0.5},
+    "fp32": 4.0,
+    "tf32": 4.0,
+    "fp16": 2.0,
+    "bf16": 2.0,
+    "fp8": 1.0,
+    "fp8_block": 1.0,
+    "mxfp8": 1.0,
+    "nvfp4": 0.5,
 }
 
 GemmRole = Literal["forward", "dgrad", "wgrad"]

@@ -1,10 +1,11 @@
 """Narrow number formats: how linear layers are quantised, and what the extra kernels read and write.
 
-Only the products of linear layers run in a narrow format; the attention core, norms, embedding, LM head, loss and
-the residual stream stay in 16 bits (Transformer Engine; DeepSeek-V3 report, section 3.3). A recipe says how the
-scale of a tensor is found and in how many copies it is kept: the weight-gradient product reduces over tokens, the
-others over features, so block-scaled formats need a tensor quantised along both, and Hopper's fp8 tensor cores
-need the second copy transposed (Transformer Engine, user guide, "Using FP8 and FP4").
+Only the products of linear layers run in a narrow format; the attention core, norms, embedding, LM head,
+loss and the residual stream stay in 16 bits (Transformer Engine; DeepSeek-V3 report, section 3.3). A recipe
+says how the scale of a tensor is found and in how many copies it is kept: the weight-gradient product reduces
+over tokens, the others over features, so block-scaled formats need a tensor quantised along both, and
+Hopper's fp8 tensor cores need the second copy transposed (Transformer Engine, user guide, "Using FP8 and
+FP4").
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ WIDE_BYTES = 2.0  # what is quantised: bf16 activations, gradients and model wei
 class Recipe:
     """How one number format is trained with.
 
-    ``dtype`` is the arithmetic of the products. ``element_bytes`` is one element with its share of the scales.
-    ``amax_pass``: the scale needs a pass over the tensor before the one that casts (delayed scaling takes it from
-    the steps before; blocks are small enough to be scaled on the fly). ``shared_amax``: ranks that hold parts of
-    one tensor agree on its scale first. ``both``: two copies, along features and along tokens.
-    ``second_is_transpose``: the second copy holds the same numbers as the first. ``transposed``: the second copy
-    lies transposed, so a gathered one is transposed after the gather. ``norm_fused``: the norm before a layer can
-    write its output quantised. ``cached_weights``: weights are quantised once a step, not in every microbatch.
-    ``keeps_wide_input``: the 16-bit input is kept for the weight gradient and quantised again there.
-    ``narrow_gather``: operands are quantised before they are gathered over the TP group.
+    ``dtype`` is the arithmetic of the products. ``element_bytes`` is one element with its share of the
+    scales. ``amax_pass``: the scale needs a pass over the tensor before the one that casts (delayed scaling
+    takes it from the steps before; blocks are small enough to be scaled on the fly). ``shared_amax``: ranks
+    that hold parts of one tensor agree on its scale first. ``both``: two copies, along features and along
+    tokens. ``second_is_transpose``: the second copy holds the same numbers as the first. ``transposed``: the
+    second copy lies transposed, so a gathered one is transposed after the gather. ``norm_fused``: the norm
+    before a layer can write its output quantised. ``cached_weights``: weights are quantised once a step, not
+    in every microbatch. ``keeps_wide_input``: the 16-bit input is kept for the weight gradient and quantised
+    again there. ``narrow_gather``: operands are quantised before they are gathered over the TP group.
     """
 
     name: str
@@ -50,13 +51,15 @@ class Recipe:
         return 2 if self.both else 1
 
 
-_PER_TENSOR = Recipe(name="delayed", dtype="fp8", element_bytes=1.0, second_is_transpose=True, transposed=True)
+_PER_TENSOR = Recipe(
+    name="delayed", dtype="fp8", element_bytes=1.0, second_is_transpose=True, transposed=True
+)
 _TORCHAO = replace(_PER_TENSOR, cached_weights=False, keeps_wide_input=True)
 
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        # Micikevicius 2022, section 3; amax history: one fused pass reads 16 bits, writes both copies and the amax
+        # Micikevicius 2022, section 3, with an amax history: one pass reads 16 bits, writes both copies
         replace(_PER_TENSOR, norm_fused=True),
         # per-tensor scale of this very tensor: a pass for the amax, then the cast
         replace(_PER_TENSOR, name="current", amax_pass=True, shared_amax=True),
@@ -64,9 +67,9 @@ RECIPES = {
         Recipe(name="blockwise", dtype="fp8_block", element_bytes=1.0 + 4.0 / 128, transposed=True),
         # Rouhani 2023 (OCP MX): a one-byte exponent per 32 elements along the reduction
         Recipe(name="mxfp8", dtype="mxfp8", element_bytes=1.0 + 1.0 / 32, norm_fused=True),
-        # NVIDIA 2025 (arXiv 2509.25149): 1×16 blocks with an fp8 scale below one fp32 scale per tensor, hence the
-        # amax pass; the copy for the weight gradient goes through a 16×16 Hadamard transform in the same passes,
-        # and gradients are rounded stochastically there
+        # NVIDIA 2025 (arXiv 2509.25149): 1×16 blocks with an fp8 scale below one fp32 scale per tensor, hence
+        # the amax pass; the copy for the weight gradient goes through a 16×16 Hadamard transform in the same
+        # passes, and gradients are rounded stochastically there
         Recipe(name="nvfp4", dtype="nvfp4", element_bytes=0.5 + 1.0 / 16, amax_pass=True, shared_amax=True),
         # torchao's Float8Linear (PyTorch FSDP): weights are cast in every forward
         replace(_TORCHAO, name="torchao-tensorwise", amax_pass=True),
@@ -78,7 +81,8 @@ RECIPES = {
 def find_recipe(precision: str, fp8_recipe: str, architecture: str) -> Recipe | None:
     """The recipe of a run; ``None`` where linear layers run in 16 bits or more.
 
-    From Blackwell on, tensor cores read per-tensor fp8 operands in either layout: one copy serves all products.
+    From Blackwell on, tensor cores read per-tensor fp8 operands in either layout: one copy serves all
+    products.
     """
     name = {"fp8": fp8_recipe or "delayed", "mxfp8": "mxfp8", "nvfp4": "nvfp4"}.get(precision)
     if name is None:
@@ -92,8 +96,8 @@ def find_recipe(precision: str, fp8_recipe: str, architecture: str) -> Recipe | 
 def quantize(name: str, elements: float, recipe: Recipe, *, copies: int) -> tuple[MemoryBound, ...]:
     """Kernels that bring a 16-bit tensor into the recipe's format.
 
-    One pass reads 2 bytes per element and writes the copies; where the scale is this tensor's own, a pass that
-    only reads comes first.
+    One pass reads 2 bytes per element and writes the copies; where the scale is this tensor's own, a pass
+    that only reads comes first.
     """
     size = elements * WIDE_BYTES
     cast = MemoryBound(

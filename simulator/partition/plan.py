@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 from simulator.graph.layer import LayerGraph
 from simulator.graph.operators import DTYPE_BYTES, Collective
+from simulator.graph.precision import Recipe, find_recipe
+from simulator.graph.quantized import quantize_layer
 from simulator.graph.transformer import GraphOptions, dense_layer, embedding, head
 from simulator.partition.data import Bucket, DataParallel
+from simulator.partition.quantization import quantized_weights, weight_preparation
 from simulator.partition.recompute import backward_segment, forward_segment, saved_bytes
-from simulator.partition.segment import Segment, split_gradients
+from simulator.partition.segment import COMPUTE, Segment, Step, split_gradients
 from simulator.partition.stages import Chunk, split_stages
 from simulator.partition.tensor import TensorParallel, shard
 from simulator.spec.model import ModelSpec
-from simulator.spec.run import Recompute, RunSpec
+from simulator.spec.run import NARROW_PRECISIONS, Recompute, RunSpec
 
+NOTHING = Segment(())
 VOCABULARY_MULTIPLE = 128  # Megatron-LM pads the vocabulary to a multiple of 128·tp
 
 
@@ -38,6 +43,8 @@ class LayerShare:
     working_bytes: float  # kept only while this layer's recomputed forward and its backward run
     gathered_bytes: float  # the largest activation gathered over the TP group for one operator
     expert_parameters: float = 0.0  # of ``parameters``, those of routed experts
+    quantized_parameters: float = 0.0  # of ``parameters``, those used in a narrow format
+    preparation: Segment = NOTHING  # once a step, before the first forward: the weights quantised
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +107,7 @@ def plan_run(run: RunSpec) -> RunPlan:
     opts = GraphOptions(
         batch=t.micro_batch_size,
         seq=t.seq_length,
-        dtype=t.precision,
+        dtype="bf16" if t.precision in NARROW_PRECISIONS else t.precision,
         vocab_size=pad_vocabulary(run.model.vocab_size, p.tp),
         flash=run.runtime.attention == "flash",
         grad_bytes=DTYPE_BYTES[t.grad_dtype],
@@ -155,15 +162,18 @@ def _share_chunk(
     layers: list[LayerShare] = []
     if chunk.embedding:
         layers.append(_share_end(embedding, run.model, opts, tp))
-    for position, _ in enumerate(chunk.layers):
+    for position, number in enumerate(chunk.layers):
         full = _is_recomputed(run.training.recompute, position)
-        layers.append(_share_decoder_layer(run.model, opts, tp, run.training.recompute, full))
+        narrow = _narrow(run, number)
+        layers.append(_share_decoder_layer(run.model, opts, tp, run.training.recompute, full, narrow))
     if chunk.loss:
         last = _share_end(head, run.model, opts, tp)
         if run.model.tie_word_embeddings and chunk.embedding:
             last = replace(last, parameters=last.replicated_parameters)
         layers.append(last)
-    dense = data.buckets(tuple(layer.parameters - layer.expert_parameters for layer in layers), cut=index == 0)
+    dense = data.buckets(
+        tuple(layer.parameters - layer.expert_parameters for layer in layers), cut=index == 0
+    )
     experts = data.buckets(tuple(layer.expert_parameters for layer in layers), cut=index == 0, axis="edp")
     return ChunkShare(index=index, layers=tuple(layers), buckets=(*dense, *experts))
 
@@ -173,6 +183,23 @@ def _is_recomputed(recompute: Recompute, position: int) -> bool:
     if recompute.granularity != "full":
         return False
     return recompute.method == "uniform" or position < recompute.num_layers
+
+
+class Narrow(NamedTuple):
+    """How a layer's products are quantised."""
+
+    recipe: Recipe
+    fuse_norm: bool
+
+
+def _narrow(run: RunSpec, layer: int) -> Narrow | None:
+    """How a layer is quantised; ``None`` where it stays in 16 bits or more."""
+    t = run.training
+    recipe = find_recipe(t.precision, t.fp8_recipe, run.cluster.device.architecture)
+    last = run.model.num_hidden_layers - t.num_layers_at_end_in_bf16
+    if recipe is None or not t.num_layers_at_start_in_bf16 <= layer < last:
+        return None
+    return Narrow(recipe, run.runtime.quantize_fusion)
 
 
 @lru_cache(maxsize=4096)
@@ -187,10 +214,18 @@ def _share_end(
 
 @lru_cache(maxsize=4096)
 def _share_decoder_layer(
-    model: ModelSpec, opts: GraphOptions, tp: TensorParallel, recompute: Recompute, full: bool
+    model: ModelSpec,
+    opts: GraphOptions,
+    tp: TensorParallel,
+    recompute: Recompute,
+    full: bool,
+    narrow: Narrow | None,
 ) -> LayerShare:
     modules = frozenset(recompute.modules if recompute.granularity == "selective" else ())
-    return _share_layer(dense_layer(model, opts), tp, full=full, modules=modules)
+    layer = dense_layer(model, opts)
+    if narrow is not None:
+        layer = quantize_layer(layer, narrow.recipe, fuse_norm=narrow.fuse_norm)
+    return _share_layer(layer, tp, full=full, modules=modules)
 
 
 def _share_layer(
@@ -212,5 +247,7 @@ def _share_layer(
         replicated_parameters=sum(node.replicated_parameters for node in nodes),
         saved_bytes=saved,
         working_bytes=everything - saved,
+        quantized_parameters=sum(quantized_weights(node) for node in nodes),
+        preparation=Segment(tuple(Step(op, COMPUTE) for node in nodes for op in weight_preparation(node))),
         gathered_bytes=max(node.boundary_bytes for node in nodes) if tp.sequence and tp.size > 1 else 0.0,
     )

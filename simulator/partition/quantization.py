@@ -100,9 +100,7 @@ def _agreed(casts: tuple[MemoryBound, ...], recipe: Recipe, parts: int) -> tuple
     if parts == 1 or not (recipe.amax_pass and recipe.shared_amax):
         return casts
     amax, cast = casts
-    agree = Collective(
-        name=f"{amax.name}.all_reduce", kind="all_reduce", axis="tp", size_bytes=AMAX_BYTES
-    )
+    agree = Collective(name=f"{amax.name}.all_reduce", kind="all_reduce", axis="tp", size_bytes=AMAX_BYTES)
     return (amax, agree, cast)
 
 

@@ -12,7 +12,6 @@ from simulator.spec.rules.violation import Violation
 from simulator.spec.run import RunSpec
 
 SCHEDULES = ("gpipe", "1f1b", "interleaved-1f1b")
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 MODULES = ("core_attn",)
 
 
@@ -43,10 +42,8 @@ def parallelism(run: RunSpec) -> Iterator[Violation]:
 
 
 def numbers(run: RunSpec) -> Iterator[Violation]:
-    """Number formats and recomputation."""
+    """Recomputation."""
     training = run.training
-    if training.precision not in PRECISIONS:
-        yield _no("training.precision", training.precision, "training in this format", listed(PRECISIONS))
     modules = training.recompute.modules
     if set(modules) - set(MODULES):
         yield _no("training.recompute.modules", modules, "recomputing these modules", "[core_attn]")

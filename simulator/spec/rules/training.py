@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from simulator.spec.rules.violation import Violation
-from simulator.spec.run import GPT_CONVENTIONS, Recompute, RunSpec
+from simulator.spec.run import GPT_CONVENTIONS, NARROW_PRECISIONS, Recompute, RunSpec
 
 # Formats that run at the rate of another one's entry in ``peak_flops``.
 PEAK_KEY = {"mxfp8": "fp8", "nvfp4": "fp4"}
@@ -29,6 +29,33 @@ def precision(run: RunSpec) -> Iterator[Violation]:
         yield Violation(
             "training.precision", asked, rule, next((x for x in ("bf16", "fp16") if x in has), "")
         )
+
+
+def block_scaled(run: RunSpec) -> Iterator[Violation]:
+    """Formats with hardware block scales came with Blackwell."""
+    device, asked = run.cluster.device, run.training.precision
+    if asked in PEAK_KEY and device.architecture not in ("blackwell", "other"):
+        rule = f"needs tensor cores that scale blocks (Blackwell); {device.name} is {device.architecture}"
+        yield Violation("training.precision", asked, rule, "fp8" if "fp8" in device.peak_flops else "bf16")
+
+
+def narrow_options(run: RunSpec) -> Iterator[Violation]:
+    """Options of narrow precisions belong to them."""
+    t = run.training
+    if t.fp8_recipe and t.precision != "fp8":
+        rule = f"belongs to precision fp8; it is {t.precision} here"
+        yield Violation("training.fp8_recipe", t.fp8_recipe, rule, 'precision: fp8, or ""')
+    if t.fp8_param_gather and t.precision not in ("fp8", "mxfp8"):
+        rule = f"belongs to precision fp8 or mxfp8; it is {t.precision} here"
+        yield Violation("training.fp8_param_gather", True, rule, "false")
+    for key in ("num_layers_at_start_in_bf16", "num_layers_at_end_in_bf16"):
+        asked, layers = getattr(t, key), run.model.num_hidden_layers
+        if asked and t.precision not in NARROW_PRECISIONS:
+            rule = f"belongs to precision {', '.join(NARROW_PRECISIONS)}; it is {t.precision} here"
+            yield Violation(f"training.{key}", asked, rule, "0")
+        elif asked > layers:
+            rule = f"must be at most the {layers} layers of {run.model.name}"
+            yield Violation(f"training.{key}", asked, rule, str(layers))
 
 
 def recompute_options(run: RunSpec) -> Iterator[Violation]:
@@ -74,6 +101,8 @@ def overlaps(run: RunSpec) -> Iterator[Violation]:
 TRAINING_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
     learned_positions,
     precision,
+    block_scaled,
+    narrow_options,
     recompute_options,
     recompute_depth,
     flops_convention,
