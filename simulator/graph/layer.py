@@ -17,6 +17,14 @@ class Region(Enum):
     ROW = "row"  # GEMM with split input features; its output is a partial sum
     FEATURE = "feature"  # work on split features: heads, FFN width, vocabulary
     EMBEDDING = "embedding"  # look-up in a split vocabulary; its output is a partial sum
+    # Routed experts: rows are copies of tokens, on the ranks that hold their experts (EP); ETP splits features.
+    DISPATCH = "dispatch"  # token-wise as SEQUENCE; then the rows travel to their experts
+    ARRIVAL = "arrival"  # the first work on rows that have come
+    EXPERT_COLUMN = "expert column"  # grouped GEMM with split output features
+    EXPERT_FEATURE = "expert feature"  # work on split features of rows
+    EXPERT_ROW = "expert row"  # grouped GEMM with split input features
+    DEPARTURE = "departure"  # the last work on rows before they travel back
+    COMBINE = "combine"  # token-wise as SEQUENCE, on rows that have come back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +69,7 @@ class Node:
     parameters: float = 0.0
     replicated_parameters: float = 0.0
     saves: tuple[Tensor, ...] = ()
+    beside: bool = False  # runs beside the dispatch or combine under way (overlapped shared experts)
     quantization: Quantization | None = None  # of a linear layer's operands; None: all in 16 bits or more
 
 

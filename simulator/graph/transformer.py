@@ -6,7 +6,7 @@ Engine); `T` is the number of tokens, `h` the hidden size, activations take 2 by
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simulator.graph.layer import (
     LayerGraph,
@@ -38,6 +38,10 @@ class GraphOptions:
     flash: bool = True
     grad_bytes: float = 4.0
     fused_accumulation: bool = True
+    window: int = 0  # keys a query sees in this layer; 0: all before it
+    permute_fusion: bool = True  # experts: rows are gathered and summed by one kernel each
+    router_fusion: bool = False  # experts: scores, choice and loss by one kernel each
+    shared_expert_overlap: bool = False  # experts: shared ones beside the all-to-alls
 
     @property
     def tokens(self) -> int:
@@ -130,6 +134,23 @@ def rope(model: ModelSpec, opts: GraphOptions) -> Node:
     )
 
 
+def _qk_norm(model: ModelSpec, opts: GraphOptions) -> Node:
+    """RMS norm of every query and key head, before the rotation."""
+    heads = model.num_attention_heads + model.num_key_value_heads
+    size = opts.tokens * heads * model.head_dim * ACTIVATION_BYTES
+    return elementwise(
+        "qk_norm",
+        "norm",
+        module="attention",
+        region=Region.FEATURE,
+        forward=(size, size),
+        backward=(2 * size, size),
+        kernels=(2, 4),
+        replicated_parameters=2.0 * model.head_dim,
+        saves=(Tensor(name="qk_norm.input", bytes=size, region=Region.FEATURE, origin="attention"),),
+    )
+
+
 def _heads(model: ModelSpec, opts: GraphOptions) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Q, K, V and the attention output, as kept for the backward pass."""
     q = opts.tokens * model.num_attention_heads * model.head_dim
@@ -160,9 +181,12 @@ def _flash_core(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
         qk_head_dim=model.head_dim,
         v_head_dim=model.head_dim,
         causal=True,
+        window=opts.window if opts.window < opts.seq else 0,
         dtype="bf16" if opts.dtype not in ("fp16", "fp32", "tf32") else opts.dtype,
     )
-    return (flash_attention(core, module="core_attn", saves=(q, k, v, out, statistics)),)
+    node = flash_attention(core, module="core_attn", saves=(q, k, v, out, statistics))
+    sinks = float(model.num_attention_heads) if model.attention_sinks else 0.0
+    return (replace(node, parameters=sinks),)
 
 
 def _unfused_core(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
@@ -230,8 +254,8 @@ def _head_permutation(model: ModelSpec, opts: GraphOptions) -> Node:
     )
 
 
-def projection(model: ModelSpec, opts: GraphOptions) -> Node:
-    width = model.num_attention_heads * model.head_dim
+def projection(model: ModelSpec, opts: GraphOptions, width: int) -> Node:
+    """From ``width`` features of all heads back to the residual stream."""
     return linear(
         "proj",
         module="attention",
@@ -253,9 +277,10 @@ def attention_block(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
     return (
         norm(model, opts, "input_norm"),
         _qkv(model, opts),
+        *((_qk_norm(model, opts),) if model.qk_norm else ()),
         *rotary,
         *core,
-        projection(model, opts),
+        projection(model, opts, width=model.num_attention_heads * model.head_dim),
         residual(model, opts, "attention_residual"),
     )
 

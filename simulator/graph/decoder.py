@@ -1,0 +1,142 @@
+"""The layers of a decoder in order: which blocks each is made of, and their graph.
+
+A layer's *kind* is all that tells it from another layer of the same model, so layers of one kind are built once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from simulator.graph.blocks import Block, layer_blocks, prediction_blocks
+from simulator.graph.experts import experts_block
+from simulator.graph.layer import LayerGraph, Node, Region, elementwise, linear
+from simulator.graph.mla import latent_attention_block
+from simulator.graph.transformer import (
+    ACTIVATION_BYTES,
+    GraphOptions,
+    activation,
+    attention_block,
+    embedding,
+    head,
+    mlp_block,
+    norm,
+)
+from simulator.spec.model import ModelSpec
+
+BlockGraph = Callable[[ModelSpec, GraphOptions], tuple[Node, ...]]
+
+PARTS: dict[Block, BlockGraph] = {"mlp": mlp_block, "experts": experts_block}
+
+
+class LayerKind(NamedTuple):
+    """A layer's blocks in order, and the window of its attention (0: full)."""
+
+    blocks: tuple[Block, ...]
+    window: int = 0
+
+    @property
+    def name(self) -> str:
+        """A short name, for programs and traces."""
+        return "+".join(self.blocks) + (f" window {self.window}" if self.window else "")
+
+
+def layer_kinds(model: ModelSpec) -> tuple[LayerKind, ...]:
+    """The kind of every layer, multi-token-prediction layers not included."""
+    return tuple(
+        LayerKind(blocks, _window(model, number)) for number, blocks in enumerate(layer_blocks(model))
+    )
+
+
+def prediction_kind(model: ModelSpec) -> LayerKind:
+    """The kind of the layer inside a multi-token-prediction layer: that of the last one."""
+    return LayerKind(prediction_blocks(model), _window(model, model.num_hidden_layers - 1))
+
+
+def _window(model: ModelSpec, number: int) -> int:
+    """Every ``sliding_window_period``-th layer is full, the last of each period."""
+    full = (number + 1) % model.sliding_window_period == 0
+    return 0 if full and model.sliding_window_period > 1 else model.sliding_window
+
+
+def decoder_layer(model: ModelSpec, opts: GraphOptions, kind: LayerKind) -> LayerGraph:
+    """One transformer layer (pre-norm).
+
+    Raises:
+        ValueError: a block that has no graph.
+    """
+    return LayerGraph(
+        kind=kind.name,
+        nodes=_blocks(model, replace(opts, window=kind.window), kind),
+        input_bytes=opts.tokens * model.hidden_size * ACTIVATION_BYTES,
+    )
+
+
+def prediction_layer(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
+    """One multi-token-prediction layer (DeepSeek-V3, arXiv 2412.19437, section 2.2).
+
+    Embedding of the next token, norms of both inputs, projection of both to the hidden size, a transformer layer,
+    a final norm. Its logits and loss are the head's work, with the head's weights.
+    """
+    kind = prediction_kind(model)
+    look_up = tuple(replace(node, parameters=0.0) for node in embedding(model, opts).nodes[:1])
+    return LayerGraph(
+        kind=f"prediction {kind.name}",
+        nodes=(
+            *look_up,
+            norm(model, opts, "mtp_embedding_norm"),
+            norm(model, opts, "mtp_hidden_norm"),
+            *_joint_projection(model, opts),
+            *_blocks(model, replace(opts, window=kind.window), kind),
+        ),
+        input_bytes=2 * opts.tokens * model.hidden_size * ACTIVATION_BYTES,
+    )
+
+
+def prediction_head(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
+    """Norm, logits and loss of a multi-token-prediction layer; the logits' weights are those of the model's head."""
+    whole = head(model, opts)
+    return replace(
+        whole, kind="prediction head", nodes=tuple(replace(node, parameters=0.0) for node in whole.nodes)
+    )
+
+
+def _joint_projection(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
+    """[hidden, embedding] side by side, and their column-parallel projection to the hidden size, gathered."""
+    size = opts.tokens * model.hidden_size * ACTIVATION_BYTES
+    join = elementwise(
+        "mtp_join",
+        "residual",
+        module="mtp",
+        region=Region.SEQUENCE,
+        forward=(2 * size, 2 * size),
+        backward=(2 * size, 2 * size),
+    )
+    project = linear(
+        "mtp_projection",
+        module="mtp",
+        region=Region.COLUMN,
+        tokens=opts.tokens,
+        inputs=2 * model.hidden_size,
+        outputs=model.hidden_size,
+        dtype=opts.dtype,
+        grad_bytes=opts.grad_bytes,
+        fused_accumulation=opts.fused_accumulation,
+        saves=(
+            activation("mtp_projection.input", 2 * opts.tokens * model.hidden_size, Region.SEQUENCE, "mtp"),
+        ),
+    )
+    return (join, project)
+
+
+def _blocks(model: ModelSpec, opts: GraphOptions, kind: LayerKind) -> tuple[Node, ...]:
+    return tuple(node for block in kind.blocks for node in _block(model, block)(model, opts))
+
+
+def _block(model: ModelSpec, block: Block) -> BlockGraph:
+    if block == "attention":
+        return latent_attention_block if model.attention_type == "mla" else attention_block
+    if block not in PARTS:
+        raise ValueError(f"layers with a {block} block have no graph yet; {model.name!r} has them")
+    return PARTS[block]
