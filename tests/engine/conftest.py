@@ -97,7 +97,7 @@ def pipeline() -> Pipeline:
     ) -> StepReplay:
         """``times`` are F, B, W of a device's whole share of a microbatch."""
         schedule = SCHEDULES[name]
-        stages = p * v // schedule.directions if schedule.directions == 2 else p * v
+        stages = p if schedule.directions == 2 else p * v
         share = 1 if schedule.directions == 2 else v
         costs = OperatorCosts(SecondsAsBytes(), SecondsAsBytes(message_s))
         overlap = schedule.default_overlap_p2p if overlap_p2p is None else overlap_p2p
