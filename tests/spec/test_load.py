@@ -235,5 +235,14 @@ def test_every_module_can_be_imported_first(module: str) -> None:
     subprocess.run([sys.executable, "-c", f"import simulator.spec.{module}"], check=True)
 
 
+def test_folders_of_the_same_name_in_the_working_directory_hide_nothing(tmp_path: Path) -> None:
+    (tmp_path / "workloads" / "models").mkdir(parents=True)
+    (tmp_path / "hardware_profiles" / "clusters").mkdir(parents=True)
+    root = Path(__file__).parents[2]
+    code = f"import sys; sys.path.append({str(root)!r}); from simulator.spec.load import load_run; "
+    code += "load_run('llama3.1-405b-16384-h100')"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
 def test_a_cluster_is_a_cluster_spec() -> None:
     assert isinstance(load_cluster("gb200"), ClusterSpec)
