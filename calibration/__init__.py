@@ -1,1 +1,2 @@
-"""Measure kernels on real GPUs, read others' measurements, fit the coefficients of the kernel models, check them."""
+"""Measure kernels on real GPUs, read others' measurements, fit the coefficients of the kernel models, check
+them."""

@@ -1,7 +1,7 @@
 """Measurements that time more than one kernel, taken apart into the kernels of the cost models.
 
-Low-precision GEMM rows include quantising the activations; MoE rows are a whole expert layer. The same sums serve
-fitting (with trial coefficients) and checking.
+Low-precision GEMM rows include quantising the activations; MoE rows are a whole expert layer. The same sums
+serve fitting (with trial coefficients) and checking.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ OPERAND_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "fp8_block": 1.0, "mxfp8"
 # written by quantising one element: the value and its share of a block's scale (fp32 per 128, e4m3 per 16)
 QUANTISED_BYTES = {"fp8": 1.0, "fp8_block": 1.0 + 4.0 / 128, "mxfp8": 1.0 + 1.0 / 32, "nvfp4": 0.5 + 1.0 / 16}
 BLOCKWISE = {"fp8_block"}  # activations scaled in blocks of 1 × 128 by a kernel of its own
+QUANTISED_BEFORE = ("infersim",)  # sources that time the product alone
 PER_TENSOR = {"fp8"}  # the scale is the tensor's maximum: found by a pass of its own
 
 
@@ -31,8 +32,8 @@ PER_TENSOR = {"fp8"}  # the scale is the tensor's maximum: found by a pass of it
 class Streams:
     """The memory-bound kernels inside composed measurements, on one device.
 
-    ``kinds`` has ``quantize`` (static cast), ``quantize_block``, ``amax`` (a tensor's maximum), ``permute`` and
-    ``activation``.
+    ``kinds`` has ``quantize`` (static cast), ``quantize_block``, ``amax`` (a tensor's maximum),
+    ``permute`` and ``activation``.
     """
 
     kinds: Mapping[str, MemoryCoefficients]
@@ -64,8 +65,8 @@ def stream_times(
 ) -> Array:
     """Times of memory-bound kernels: the vector form of ``memory_bound_seconds``.
 
-    Repeated on one tensor (``l2_bytes`` more than 0), traffic that half the L2 cache holds is served from there; none
-    is where it fills the cache.
+    Repeated on one tensor (``l2_bytes`` more than 0), traffic that half the L2 cache holds is served
+    from there; none is where it fills the cache.
     """
     seconds = traffic / (c.bandwidth * memory_bandwidth)
     if l2_bytes and c.warm > 1.0:
@@ -86,18 +87,21 @@ def gemm_row_times(table: Table, dtype: str, rates: Rates, c: GemmCoefficients, 
     m, n, k = table["m"], table["n"], table["k"]
     products = Products.of(m=m, n=n, k=k, operand_bytes=OPERAND_BYTES[dtype])
     times = gemm_times(products, rates, c)
-    if dtype not in QUANTISED_BYTES:
+    net = np.isin(table.source, QUANTISED_BEFORE)
+    if dtype not in QUANTISED_BYTES or net.all():
         return times
     # the sglang fp8 linear scales each token: one pass
     by_token = np.char.startswith(table.columns.get("kernel", np.full(len(table), "")), "sglang_sgl_kernel")
     once = quantise_times(m * k, dtype, streams, per_tensor=False)
     if dtype not in PER_TENSOR:
-        return times + once
+        return times + np.where(net, 0.0, once)
     twice = quantise_times(m * k, dtype, streams, per_tensor=True)
-    return times + np.where(by_token, once, twice)
+    return times + np.where(net, 0.0, np.where(by_token, once, twice))
 
 
-def moe_row_times(table: Table, dtype: str, rates: Rates, c: GemmCoefficients, streams: Streams) -> Array:
+def moe_row_times(
+    table: Table, dtype: str, rates: Rates, c: GemmCoefficients, streams: Streams, *, variant: str = ""
+) -> Array:
     """A balanced expert layer on one rank: permute, up (and gate) GEMM, activation, down GEMM, unpermute.
 
     Its ``permute`` also covers sorting the tokens. Quantised layers write their activations in low precision.
@@ -119,7 +123,7 @@ def moe_row_times(table: Table, dtype: str, rates: Rates, c: GemmCoefficients, s
     return (
         gemm_times(first, rates, c)
         + gemm_times(second, rates, c)
-        + streams.times(streams.permute(dtype), permute, 2.0)
+        + streams.times(streams.permute(dtype + variant), permute, 2.0)
         + streams.times("activation", activation)
     )
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from simulator.spec.errors import Problem, SpecError
+
 Column = npt.NDArray[Any]
 
 _TEXT, _NUMBER, _SIZE, _TIME = "text", "number", "size", "time"
@@ -54,7 +56,8 @@ KINDS: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Measurements of one kind. ``columns`` are arrays of one length; ``lines`` are their lines in the file."""
+    """Measurements of one kind. ``columns`` are arrays of one length; ``lines`` are their lines in the
+    file."""
 
     kind: str
     path: str
@@ -86,17 +89,17 @@ class Table:
 
 
 def read_table(path: str | Path) -> Table:
-    """A measurement table. Raises ValueError naming file, line, column and value where it is not one."""
+    """A measurement table. Raises SpecError naming file, line, column and value where it is not one."""
     path = Path(path)
     rows, lines = _rows(path)
     if not rows:
-        raise ValueError(f"{path}: empty; a measurement table starts with a header line.")
+        raise _wrong(path, 0, "is empty; a measurement table starts with a header line")
     header = rows[0]
     kind = _kind(path, header)
     body, lines = rows[1:], lines[1:]
     for row, line in zip(body, lines, strict=True):
         if len(row) != len(header):
-            raise ValueError(f"{path}, line {line}: {len(row)} fields, the header has {len(header)}.")
+            raise _wrong(path, line, f"has {len(row)} fields; the header has {len(header)}")
     by_column = list(zip(*body, strict=True)) if body else [()] * len(header)
     held = KINDS[kind]
     columns = {
@@ -119,7 +122,7 @@ def _rows(path: Path) -> tuple[list[list[str]], list[int]]:
                     rows.append(row)
                     lines.append(reader.line_num)
     except FileNotFoundError as error:
-        raise ValueError(f"{path}: no such file.") from error
+        raise _wrong(path, 0, "no such file") from error
     except (EOFError, zlib.error, gzip.BadGzipFile, csv.Error, UnicodeDecodeError) as error:
         line = lines[-1] + 1 if lines else 1
         raise ValueError(
@@ -134,10 +137,8 @@ def _kind(path: Path, header: list[str]) -> str:
     if not fitting:
         nearest = max(KINDS, key=lambda kind: len(set(KINDS[kind]) & set(header)) / len(KINDS[kind]))
         missing = sorted(set(KINDS[nearest]) - set(header))
-        raise ValueError(
-            f"{path}, line 1: the header fits no kind of table ({', '.join(KINDS)}); "
-            f"nearest is {nearest}, which also needs {', '.join(missing)}."
-        )
+        rule = f"the header must be that of a known table: {', '.join(KINDS)}"
+        raise _wrong(path, 1, rule, f"{nearest}, which also needs {', '.join(missing)}")
     return max(fitting, key=lambda kind: len(KINDS[kind]))
 
 
@@ -153,7 +154,7 @@ def _column(path: Path, name: str, held: str, values: tuple[str, ...], lines: li
     if wrong.any():
         first = int(np.argmax(wrong))
         rule = "zero or more" if held == _NUMBER else "more than zero"
-        raise ValueError(f"{path}, line {lines[first]}: {name} is {values[first]!r}; it must be {rule}.")
+        raise _wrong(path, lines[first], f"{name} is {values[first]!r}; it must be {rule}")
     return numbers
 
 
@@ -161,4 +162,8 @@ def _number(path: Path, name: str, value: str, line: int) -> float:
     try:
         return float({"True": "1", "False": "0"}.get(value, value))
     except ValueError:
-        raise ValueError(f"{path}, line {line}: {name} is {value!r}; it must be a number.") from None
+        raise _wrong(path, line, f"{name} is {value!r}; it must be a number") from None
+
+
+def _wrong(path: Path, line: int, rule: str, suggestion: str = "") -> SpecError:
+    return SpecError(Problem(file=str(path), line=line, rule=rule, suggestion=suggestion))

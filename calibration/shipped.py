@@ -1,7 +1,8 @@
 """The shipped kernel profiles: which published tables each is fitted on, and how the rest is carried over.
 
-Run as ``python -m calibration.shipped TABLES OUTPUT``. The tables are not part of the project; each profile names its
-sources (ai-dynamo/aiconfigurator silicon tables and MooreThreads/SimuMax system files, both Apache-2.0).
+Run as ``python -m calibration.shipped TABLES OUTPUT``. The tables are not part of the project; each profile
+names its sources (ai-dynamo/aiconfigurator silicon tables and MooreThreads/SimuMax system files, both
+Apache-2.0).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from calibration.compose import BLOCKWISE, Streams
+from calibration.compose import Streams
 from calibration.fit.classes import fit_attention, fit_gemm, fit_moe, fit_stream
 from calibration.fit.site import carried_backward, fit_site_attention, fit_site_gemm, fit_site_grouped
 from calibration.fit.write import dump, profile_document
@@ -219,7 +220,8 @@ def _gemms(
 
 
 def _accumulate(recipe: Recipe, tables: Tables, base: GemmCoefficients) -> float:
-    """Extra share of time of weight gradients that accumulate into fp32: the mean over the sites that timed it."""
+    """Extra share of time of weight gradients that accumulate into fp32: the mean over the sites that
+    timed it."""
     shares = []
     for site in recipe.accumulate:
         device = load_device({"a100_pcie": "a100-pcie-80gb", "b200": "b200"}[site])
@@ -231,7 +233,8 @@ def _accumulate(recipe: Recipe, tables: Tables, base: GemmCoefficients) -> float
 def _default_stream(
     streams: dict[str, Fitted[MemoryCoefficients]], gemm: Fitted[GemmCoefficients]
 ) -> dict[str, Fitted[MemoryCoefficients]]:
-    """Element-wise kernels nobody timed: between what casting and what streaming weights through a GEMM achieve."""
+    """Element-wise kernels nobody timed: between what casting and what streaming weights through a GEMM
+    achieve."""
     evidence = [gemm.coefficients.bandwidth]
     fixed = 2e-6
     if "quantize" in streams:
@@ -270,7 +273,7 @@ def _grouped(
         key = f"{dtype}+triton" if triton else dtype
         grouped[key] = _noted(fit, SITE_MOE[1], transferred=transferred)
         notes = "Fitted with the grouped GEMMs of whole expert layers: sorting, permuting, unpermuting."
-        permutes[f"permute_{key}"] = _noted(replace(fit, coefficients=permute, confidence={}), notes)
+        permutes[f"permute_{key}"] = _stream_of(fit, permute, notes)
     if recipe.training == "a100_pcie":  # its table has untuned Triton kernels, which no training library uses
         grouped = {"bf16": _site_grouped(recipe, tables, gemm["bf16"]), **grouped}
     if "mxfp8" in gemm and "fp8_block" in grouped:
@@ -279,6 +282,21 @@ def _grouped(
         (permutes[f"permute_{dtype}"] for dtype in ("bf16",) if f"permute_{dtype}" in permutes), None
     )
     return grouped, {**permutes, **({"permute": plain, "unpermute": plain} if plain else {})}
+
+
+def _stream_of(
+    fit: Fitted[GemmCoefficients], coefficients: MemoryCoefficients, notes: str
+) -> Fitted[MemoryCoefficients]:
+    """Coefficients that came out of another class's fit, with its errors."""
+    return Fitted(
+        coefficients=coefficients,
+        random=fit.random,
+        site=fit.site,
+        basis=fit.basis,
+        sources=fit.sources,
+        points=fit.points,
+        notes=notes,
+    )
 
 
 def _site_grouped(

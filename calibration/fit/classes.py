@@ -25,6 +25,7 @@ from simulator.cost.gemm import GemmCoefficients
 from simulator.cost.memory_bound import MemoryCoefficients
 from simulator.cost.profile import Fitted
 from simulator.cost.rates import Rates
+from simulator.spec.errors import Problem, SpecError
 
 C = TypeVar("C")
 Array = npt.NDArray[np.float64]
@@ -33,8 +34,12 @@ Bounds = Mapping[str, tuple[float, float]]
 LEAST_ROWS = {"gemm": 200, "attention": 200, "moe": 100, "quantize": 50, "memory_bound": 8, "copy": 6}
 
 
-class TooFewError(ValueError):
+class TooFewError(SpecError):
     """A class of kernels has too few measurements to fit."""
+
+    def __init__(self, table: Table, least: int) -> None:
+        rule = f"has {len(table)} {table.kind} rows to fit on; it needs at least {least}"
+        super().__init__(Problem(file=table.path, rule=rule))
 
 
 GEMM_START = GemmCoefficients(
@@ -131,8 +136,9 @@ def fit_moe(
 ) -> tuple[Fitted[GemmCoefficients], MemoryCoefficients]:
     """Grouped GEMMs of one precision, from whole balanced expert layers of 1024 and more tokens.
 
-    Returns the GEMM's coefficients and those of permuting. ``dense``, the dense GEMM of the precision, gives what
-    expert layers do not show (split k, throttling, the empty kernel's time) and bounds the efficiency.
+    Returns the GEMM's coefficients and those of permuting. ``dense``, the dense GEMM of the precision,
+    gives what expert layers do not show (split k, throttling, the empty kernel's time) and bounds the
+    efficiency.
     """
     rows = table.where((table["num_tokens"] >= 1024) & (table["distribution"] == "balanced"))
     own = {**GROUPED_BOUNDS, "efficiency": (0.1, dense.efficiency)}
@@ -179,10 +185,11 @@ def _fit(
     *,
     scored: npt.NDArray[np.bool_] | None = None,
 ) -> Fitted[Values]:
-    """Fit on most groups of shapes, judge on the ``scored`` rows of the others; half of the unscored rows are used."""
+    """Fit on most groups of shapes, judge on the ``scored`` rows of the others; half of the unscored
+    rows are used."""
     least = LEAST_ROWS[table.kind]
     if len(table) < least:
-        raise TooFewError(f"{table.path}: {len(table)} rows of {table.kind}; a fit needs at least {least}.")
+        raise TooFewError(table, least)
     back = held_out(table)
     used = ~back if scored is None else ~back & (scored | (np.arange(len(table)) % 2 == 0))
     training = table.where(used)

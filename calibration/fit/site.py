@@ -1,4 +1,5 @@
-"""Fits on a site's own training kernels: few rows, so few coefficients move and the rest stay those of the device."""
+"""Fits on a site's own training kernels: few rows, so few coefficients move and the rest stay those of the
+device."""
 
 from __future__ import annotations
 
@@ -103,8 +104,8 @@ def carried_backward(
 ) -> tuple[AttentionCoefficients, HeldOut]:
     """Backward coefficients of a device from a site that timed both directions.
 
-    The site's own level cancels: its backward efficiency is divided by how far its forward efficiency lies from the
-    device's. Returns them with the fit's error on the site's backward rows.
+    The site's own level cancels: its backward efficiency is divided by how far its forward efficiency
+    lies from the device's. Returns them with the fit's error on the site's backward rows.
     """
     ahead, back = table.where(table["direction"] == "fwd"), table.where(table["direction"] == "bwd")
     site_forward = fit_site_attention(ahead, rates, forward).coefficients
@@ -120,9 +121,7 @@ def _fit(
     table: Table, predict: Callable[[Table, C], Array], base: C, bounds: dict[str, tuple[float, float]]
 ) -> Fitted[C]:
     if len(table) < LEAST_ROWS:
-        raise TooFewError(
-            f"{table.path}: {len(table)} rows of {table.kind}; a site fit needs at least {LEAST_ROWS}."
-        )
+        raise TooFewError(table, LEAST_ROWS)
     back = held_out(table)
     if not LEAST_ROWS <= np.count_nonzero(~back) < len(table):  # too few groups to hold any back
         back = np.zeros(len(table), dtype=np.bool_)

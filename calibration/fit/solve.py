@@ -32,7 +32,8 @@ def solve(
     *,
     soft: float = _SOFT,
 ) -> Solution:
-    """The coefficients whose predictions are nearest in log time, soft-L1 loss (scipy's trust-region reflective).
+    """The coefficients whose predictions are nearest in log time, soft-L1 loss (scipy's trust-region
+    reflective).
 
     ``start`` and ``bounds`` have the same names.
     """
@@ -62,7 +63,8 @@ def solve(
 
 
 def _standard_errors(jacobian: Array, residuals: Array) -> Array:
-    """From the curvature at the solution, with a robust scale of the residuals; infinite where there is none."""
+    """From the curvature at the solution, with a robust scale of the residuals; infinite where there is
+    none."""
     spread = float(np.quantile(np.abs(residuals), 0.683))
     hessian = jacobian.T @ jacobian
     covariance = np.linalg.pinv(hessian) * spread**2

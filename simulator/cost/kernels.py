@@ -12,6 +12,7 @@ from simulator.cost.profile import C, Fitted, KernelProfile
 from simulator.cost.rates import Rates
 from simulator.graph.operators import DTYPE_BYTES, Attention, Copy, Gemm, GroupedGemm, KernelOp, MemoryBound
 from simulator.spec.cluster import DeviceSpec, Host
+from simulator.spec.errors import Problem, SpecError
 
 # precision of an operator -> the datasheet rates it may use, best first
 _PEAKS = {
@@ -38,12 +39,14 @@ _CLASSES = {
 
 
 def peak_flops(device: DeviceSpec, dtype: str) -> float:
-    """Dense rate of a device in a precision, FLOP/s. Raises ValueError where it has none."""
+    """Dense rate of a device in a precision, FLOP/s. Raises SpecError where it has none."""
     for key in _PEAKS.get(dtype, ()):
         if key in device.peak_flops:
             return device.peak_flops[key]
     known = ", ".join(sorted(device.peak_flops))
-    raise ValueError(f"device {device.name!r} has no {dtype} arithmetic; its rates are {known}.")
+    raise SpecError(
+        Problem(value=dtype, rule=f"device {device.name} has no {dtype} arithmetic", suggestion=known)
+    )
 
 
 class Kernels:
@@ -61,10 +64,8 @@ class Kernels:
         self.host = host
         generation = attention or profile.default_attention
         if generation not in profile.attention:
-            raise ValueError(
-                f"attention kernel {generation!r} is not in profile {profile.name!r}; "
-                f"it has {', '.join(profile.attention)}."
-            )
+            rule = f"must be an attention kernel of profile {profile.name}"
+            raise SpecError(Problem(value=generation, rule=rule, suggestion=", ".join(profile.attention)))
         self._attention = profile.attention[generation]
         self._cache: dict[KernelOp | Copy, Estimate] = {}
 
@@ -81,7 +82,7 @@ class Kernels:
         return found
 
     def peak(self, dtype: str) -> float:
-        """Dense tensor-core rate of a precision, FLOP/s. Raises ValueError where the device has none."""
+        """Dense tensor-core rate of a precision, FLOP/s. Raises SpecError where the device has none."""
         return peak_flops(self.device, dtype)
 
     def _compute(self, op: KernelOp | Copy) -> Estimate:
@@ -163,9 +164,8 @@ class Kernels:
         nvme = op.kind.startswith("nvme")
         rate = self.host.nvme_bandwidth if nvme else self.host.link.bandwidth
         if rate <= 0:
-            raise ValueError(
-                f"copy {op.name!r} ({op.kind}) needs a bandwidth; the cluster's host states none."
-            )
+            rule = f"{op.kind} copies need a bandwidth; the cluster's host states none"
+            raise SpecError(Problem(value=op.name, rule=rule))
         seconds = copy_seconds(
             size_bytes=op.size_bytes,
             link_bandwidth=rate,
@@ -178,6 +178,5 @@ class Kernels:
         for key in _CLASSES.get(dtype, ()):
             if key in classes:
                 return classes[key]
-        raise ValueError(
-            f"profile {self.profile.name!r} has no coefficients for {dtype}; it has {', '.join(classes)}."
-        )
+        rule = f"kernel profile {self.profile.name} has no coefficients for {dtype}"
+        raise SpecError(Problem(value=dtype, rule=rule, suggestion=", ".join(classes)))

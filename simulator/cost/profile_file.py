@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from functools import cache
 from importlib import resources
@@ -14,6 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from simulator.cost.profile import FORMAT_VERSION, KernelProfile
+from simulator.spec.errors import Problem, SpecError, listed, nearest
 
 _SECTIONS = ("gemm", "grouped_gemm", "attention", "memory_bound", "copy")
 
@@ -22,8 +22,7 @@ def load_kernel_profile(name_or_path: str | Path) -> KernelProfile:
     """The profile of this name in ``hardware_profiles/kernels``, or the one in this YAML file.
 
     A file that names a ``base`` replaces some of its classes (a site overlay), or carries it to another
-    device (``widen_site`` is then added in quadrature to every site error that is not replaced). Raises
-    ValueError for a name or file that does not exist, an older format, or an unknown or wrong field.
+    device (``widen_site`` is then added in quadrature to every site error that is not replaced). Raises SpecError for a name or file that does not exist, an older format, or an unknown or wrong field.
     """
     return _load(str(name_or_path))
 
@@ -55,18 +54,15 @@ def _read(name: str) -> tuple[dict[str, Any], str]:
         source = _folder() / f"{name}.yaml"
     if not source.is_file():
         known = kernel_profile_names()
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"kernel profile {name!r} does not exist{hint} Known: {', '.join(known)}, or a .yaml file."
-        )
+        rule = "must be the name of a shipped kernel profile, or an existing .yaml file"
+        raise SpecError(Problem(value=name, rule=rule, suggestion=nearest(name, known) or listed(known)))
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         data = yaml.load(source.read_text(encoding="utf-8"), Loader=loader)  # a safe loader
     except yaml.YAMLError as error:
-        raise ValueError(f"{source}: not YAML: {error}") from error
+        raise SpecError(Problem(file=str(source), rule=f"is not YAML: {error}")) from error
     if not isinstance(data, dict):
-        raise ValueError(f"{source}: a kernel profile is a mapping, not {type(data).__name__}.")
+        raise SpecError(Problem(file=str(source), rule=f"must hold a mapping, not a {type(data).__name__}"))
     return data, str(source)
 
 
@@ -74,15 +70,20 @@ def _resolved(data: dict[str, Any], origin: str, seen: tuple[str, ...]) -> dict[
     """The mapping with its base filled in."""
     version = data.get("format_version")
     if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{origin}: format_version is {version!r}, this release reads {FORMAT_VERSION}. "
-            "Fit it again: stepcast calibrate fit DATA -o PROFILE.yaml."
+        rule = f"must be {FORMAT_VERSION}, the version this release reads"
+        remedy = (
+            "fit it again from its measurements: stepcast calibrate fit DATA --device NAME -o PROFILE.yaml"
+        )
+        raise SpecError(
+            Problem(file=origin, key_path="format_version", value=version, rule=rule, suggestion=remedy)
         )
     if "base" not in data:
         return data
     base_name = str(data["base"])
     if base_name in seen:
-        raise ValueError(f"{origin}: base {base_name!r} leads back to itself.")
+        raise SpecError(
+            Problem(file=origin, key_path="base", value=base_name, rule="must not lead back to itself")
+        )
     base_data, base_origin = _read(base_name)
     base = _resolved(base_data, base_origin, (*seen, base_name))
     widen = float(data.get("widen_site", 0.0))
@@ -111,7 +112,8 @@ def _validated(data: dict[str, Any], origin: str) -> KernelProfile:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{origin}: {where}: {first['msg']} (got {first.get('input')!r}).") from error
+        problem = Problem(file=origin, key_path=where, value=first.get("input"), rule=first["msg"])
+        raise SpecError(problem) from error
 
 
 @cache
