@@ -31,8 +31,8 @@ _MOST_DEVICES = 32
 def gantt(timeline: Timeline, width: int, *, colour: bool) -> list[Text]:
     """One line per device and a legend, in at most ``width`` columns.
 
-    A block shows its kind and microbatch where they fit. What does not fit at one column per action is cut off at
-    the end, and the legend says so.
+    A block shows its kind and microbatch where they fit. What does not fit at one column per action is cut
+    off at the end, and the legend says so.
     """
     devices = len(timeline.orders)
     label = len(str(devices - 1)) + 1

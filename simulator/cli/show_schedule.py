@@ -47,12 +47,12 @@ def schedules(
         "F, B (input gradient), W (weight gradient): a device's whole share of one microbatch. p devices, "
         "m microbatches, v chunks per device, device i from 0. Bubble: step time − m(F+B+W). Peak live: most "
         "chunk-microbatches whose forward has started and whose weight gradient has not finished.\n\n"
-        f"{AUTOMATIC} searches a synchronous schedule for given times under a memory limit; FILE.csv reads one "
+        f"{AUTOMATIC} searches a synchronous schedule for given times and memory; FILE.csv reads one "
         "in PyTorch's pipeline-order format."
     )
 
 
-def schedule(  # noqa: PLR0917 (typer turns the arguments into options)
+def schedule(
     name: Annotated[
         str,
         typer.Argument(

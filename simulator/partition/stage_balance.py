@@ -1,8 +1,9 @@
 """The stage split that wastes least: no device much slower than the others, every device within its memory.
 
-A pipeline's step takes about m·(slowest device) + (p−1)·(slowest chunk), m microbatches. With one chunk per device both
-are the slowest stage, and dynamic programming finds the split that minimises it. With more chunks the same program
-gives the start, and layers then move one at a time from the slowest device while the step gets shorter.
+A pipeline's step takes about m·(slowest device) + (p−1)·(slowest chunk), m microbatches. With one chunk
+per device both are the slowest stage, and dynamic programming finds the split that minimises it. With
+more chunks the same program gives the start, and layers then move one at a time from the slowest device
+while the step gets shorter.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class StageMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BalancedSplit:
-    """A split, and how it compares with the even one (counts that differ by at most one, embedding and loss ignored)."""
+    """A split, and how it compares with the even one, whose layer counts differ by at most one."""
 
     chunks: tuple[Chunk, ...]
     device_costs: tuple[float, ...]
@@ -62,7 +63,7 @@ def balanced(
 
     Args:
         layer_costs: time of forward and backward of each layer for one microbatch, in any unit.
-        embedding_cost: on the first stage; ``loss_cost`` on the last, as are the ``mtp_layers`` of ``mtp_cost`` each.
+        embedding_cost: on the first stage; ``loss_cost`` on the last, with ``mtp_layers`` × ``mtp_cost``.
         microbatches: per step; weighs the slowest chunk. 0: so many that only the slowest device counts.
         placement: virtual stages of each device; looped if left out.
         memory: limits, if any.
@@ -83,8 +84,8 @@ def balanced(
     overflow, step, _ = problem.score(best)
     if overflow > 0:
         raise ValueError(
-            f"no split of {len(layer_costs)} layers over pp·vp = {pp * vp} stages found that fits the memory; the best "
-            f"exceeds it by {overflow / 2**30:.1f} GiB on its fullest device; use more stages, recompute or tp"
+            f"no split of {len(layer_costs)} layers over pp·vp = {pp * vp} stages found fits the memory; "
+            f"the best exceeds it by {overflow / 2**30:.1f} GiB on one device; use more stages, recompute or tp"
         )
     return BalancedSplit(
         chunks=split_stages(len(layer_costs), pp, vp, best.tolist(), mtp_layers=mtp_layers),
@@ -123,7 +124,7 @@ class _Problem:
         return costs
 
     def device_costs(self, stage_costs: Array) -> Array:
-        return np.bincount(self.device_of, weights=stage_costs)
+        return np.bincount(self.device_of, weights=stage_costs).astype(float)
 
     def score(self, counts: NDArray[np.intp]) -> tuple[float, float, float]:
         """(bytes over capacity, step, Σ device cost²): the smallest is the best."""
@@ -148,7 +149,7 @@ class _Problem:
             yield fits
 
     def by_dynamic_programming(self, stages: int) -> NDArray[np.intp] | None:
-        """Least slowest stage, then least Σ cost²; a stage may take its share of its device's memory. None: none fits."""
+        """Least slowest stage, then least Σ cost². A chunk may take 1/v of the memory; None if none fits."""
         n = len(self.layers)
         cost = [self.segment_costs(s, stages) for s in range(stages)]
         slowest = np.where(np.arange(n + 1) == 0, 0.0, np.inf)
@@ -169,7 +170,7 @@ class _Problem:
         return np.diff(ends[::-1])
 
     def segment_costs(self, stage: int, stages: int) -> Array:
-        """Cost of layers k … n−1 on a stage, at [k, n]; ∞ where n < k or the stage's memory would overflow."""
+        """Cost of layers k … n−1 on a stage, at [k, n]; ∞ where n < k or they do not fit."""
         costs = self.prefix[None, :] - self.prefix[:, None]
         costs = costs + (self.first if stage == 0 else 0.0) + (self.last if stage == stages - 1 else 0.0)
         if self.memory is not None:
@@ -207,9 +208,11 @@ class _Problem:
 
 
 def _prefix(values: Sequence[float] | Array) -> Array:
+    """Sums of the first n values, n from 0."""
     return np.concatenate([[0.0], np.cumsum(np.asarray(values, float))])
 
 
 def _sums(prefix: Array, counts: NDArray[np.intp]) -> Array:
     ends = np.cumsum(counts)
-    return prefix[ends] - prefix[ends - counts]
+    sums: Array = prefix[ends] - prefix[ends - counts]
+    return sums

@@ -1,7 +1,7 @@
 """Which layers does each virtual stage hold?
 
-A split is one of the names below, layer counts, or a Megatron layout string. Virtual stage s is chunk s // pp of
-device s mod pp where the placement is looped.
+A split is one of the names below, layer counts, or a Megatron layout string. Virtual stage s is chunk s
+// pp of device s mod pp where the placement is looped.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def split_stages(
         split:
             ``equal``: the same number of layers everywhere;
             ``even``: as equal as can be, the layers left over one each on the first stages (PyTorch's rule);
-            ``embedding-and-loss-as-layers`` (``embedding-as-layer``, ``loss-as-layer``): embedding and loss take
+            ``embedding-and-loss-as-layers`` (or ``embedding-as-layer``, ``loss-as-layer``): they take
             the place of a layer on the first and last stage (Megatron's
             ``account_for_{embedding,loss}_in_pipeline_split``);
             ``trimmed``: the same, as Llama 3 calls it (section 3.3.2: one layer fewer at either end);
@@ -184,5 +184,6 @@ def _require_multiple(number: int, of: int, what: str, divisor: str = "pp·vp") 
     if number % of:
         near = min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: (abs(d - of), d))
         raise ValueError(
-            f"{what} ({number}) must be a multiple of {divisor} = {of}; the nearest {divisor} that fits is {near}"
+            f"{what} ({number}) must be a multiple of {divisor} = {of}; "
+            f"the nearest {divisor} that fits is {near}"
         )

@@ -66,8 +66,8 @@ def assess_orders(orders: Sequence[Order], v: int, times: Times) -> Assessment:
 def _steady_step_time(schedule: Schedule, p: int, m: int, times: Times) -> float:
     """Time that m more microbatches add to a run that never flushes.
 
-    A round trip carries p microbatches, so the steady state repeats every p of them (or a divisor): compare two runs
-    that are a common multiple of m and p apart, past the fill.
+    A round trip carries p microbatches, so the steady state repeats every p of them (or a divisor): compare
+    two runs that are a common multiple of m and p apart, past the fill.
     """
     apart = lcm(m, p)
     fill = -(-4 * p // apart) * apart

@@ -1,10 +1,11 @@
-"""A schedule made for measured times: greedy search under a memory limit, in the spirit of Qi et al. 2024, section 3.
+"""A schedule made for measured times: greedy search under a memory limit, after Qi et al. 2024, section 3.
 
-Every device takes, whenever it is free, the best action whose input is there: an input gradient, or a forward if memory
-allows; weight gradients fill what would be idle, and run when their activations must go. A few policies are tried (how
-far devices may run ahead, which action goes first, how much of a gap a weight gradient needs), with one stage per
-device and with two in a V, and compared with every registered synchronous schedule that fits the same memory. The
-shortest step wins, so the result is never worse than the best of those.
+Every device takes, whenever it is free, the best action whose input is there: an input gradient, or a
+forward if memory allows; weight gradients fill what would be idle, and run when their activations must
+go. A few policies are tried (how far devices may run ahead, which action goes first, how much of a gap a
+weight gradient needs), with one stage per device and with two in a V, and compared with every registered
+synchronous schedule that fits the same memory. The shortest step wins, so the result is never worse than
+the best of those.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def search(
             best = Found(name=name, v=v, placement=placement, orders=orders, timeline=timeline)
     if best is None:
         raise ValueError(
-            f"no schedule of {m} microbatches on {p} devices fits {min(limits):g} microbatches of activations; "
+            f"no schedule of {m} microbatches on {p} devices fits {min(limits):g} microbatches' activations; "
             f"the leanest needs {leanest:g}"
         )
     return best
@@ -115,7 +116,7 @@ def _peak(order: Order, kept: float) -> float:
 
 
 class _Greedy:
-    """Simulates all devices side by side and writes down what each one picks. Chunk c of a device is its c-th stage."""
+    """Simulates all devices side by side and writes down what each one picks."""
 
     def __init__(
         self,
@@ -178,7 +179,7 @@ class _Greedy:
         return None
 
     def full(self, device: int, stage: int) -> bool:
-        """Whether memory lacks room; one place is kept for each later chunk, so that microbatches can always go on."""
+        """Whether memory lacks room. A place is kept for each later chunk, so that none gets stuck."""
         later_chunks = len(self.placement[device]) - 1 - self.home[stage][1]
         return self.live[device] + 1 > self.room[device] - later_chunks + 1e-9
 
@@ -213,7 +214,7 @@ class _Greedy:
 def _next_input(
     stages: Sequence[int], arrivals: dict[int, list[float]], taken: dict[int, int], now: float
 ) -> tuple[int, float]:
-    """The stage whose next input is there (the last such) or comes first, and when; (−1, ∞) if none is known."""
+    """The last stage whose next input is there, else the one it reaches first, and when; (−1, ∞): none."""
     best, best_at = -1, inf
     for stage in stages:
         if taken[stage] < len(arrivals[stage]):

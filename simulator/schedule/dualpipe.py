@@ -26,14 +26,15 @@ def _rule(p: int, m: int, v: int) -> str | None:
     if p % 2:
         return f"it needs an even number of devices, not {p}; use p = {p + 1} or dualpipev"
     if m % 2 or m < 2 * p:
-        return f"it needs an even number of microbatches, at least 2p = {2 * p}, not {m}; use m = {max(2 * p, m + 1)}"
+        enough = max(2 * p, m + m % 2)
+        return f"it needs an even number of microbatches, at least 2p = {2 * p}, not {m}; use m = {enough}"
     return one_chunk(p, m, v)
 
 
 SCHEDULE = Schedule(
     name="dualpipe",
     reference="DeepSeek-AI 2024 (DeepSeek-V3), arXiv 2412.19437",
-    trade_off="Hides all-to-alls behind the other direction's compute; every device keeps two stages' parameters.",
+    trade_off="Hides all-to-alls behind the other direction's compute; two stages' parameters per device.",
     bubble="(p/2−1)(F&B + (B+W) − 3W) for F = B ≥ W",
     memory="p+1 stage-microbatches",
     order=order,

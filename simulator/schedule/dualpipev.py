@@ -13,7 +13,7 @@ def order(p: int, m: int, v: int) -> list[Order]:
 
 
 def device_order(device: Phases, p: int, m: int, i: int) -> Order:
-    """The eight steps of DualPipe; the second half of step 6's backwards leaves its weight gradients for steps 7, 8."""
+    """The eight steps of DualPipe; the second half of step 6 leaves its weight gradients for 7 and 8."""
     device.run(2 * (p - 1 - i), "F0")  # 1: nF0
     device.run(i + 1, "F0 F1")  # 2: nF0F1
     device.run(p - 1 - i, "I1 W F1")  # 3: nB1W1F1
@@ -40,7 +40,7 @@ def _rule(p: int, m: int, v: int) -> str | None:
 SCHEDULE = Schedule(
     name="dualpipev",
     reference="DeepSeek 2025, github.com/deepseek-ai/DualPipe (after the cut-in-half idea of Qi et al.)",
-    trade_off="Hides all-to-alls behind the other direction's compute without a second copy of the parameters.",
+    trade_off="DualPipe's hidden all-to-alls without a second copy of the parameters.",
     bubble="(p−1)(F&B + (B+W) − 3W)/2 for F = B ≥ W",
     memory="2p+1 chunks",
     order=order,

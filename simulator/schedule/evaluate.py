@@ -1,9 +1,9 @@
 """Longest path through a schedule's orders: when each action runs if devices only wait for data.
 
-A device runs one action at a time in the given order. F(s) runs after F(s−1); B or I of s after B or I of s+1
-and after F(s); W(s) after I(s). A full backward releases its gradient at its end; a joint F&B pair starts when
-both inputs are there and releases both outputs at its end. A message between devices takes ``p2p`` and occupies
-neither.
+A device runs one action at a time in the given order. F(s) runs after F(s−1); B or I of s after B or I of
+s+1 and after F(s); W(s) after I(s). A full backward releases its gradient at its end; a joint F&B pair
+starts when both inputs are there and releases both outputs at its end. A message between devices takes
+``p2p`` and occupies neither.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ def group_size(p: int, m: int) -> int:
     """Microbatches that a chunk runs before the next chunk's turn: the smallest that Megatron accepts.
 
     A group below p leaves a dependency bubble, so g ≥ p and the last group, m mod g, is 0 or ≥ p. Where p
-    divides m this is p; where PyTorch accepts m (⌊m/p⌋ divides m) it is PyTorch's m/⌊m/p⌋. With m < p there is
-    one group of m.
+    divides m this is p; where PyTorch accepts m (⌊m/p⌋ divides m) it is PyTorch's m/⌊m/p⌋. With m < p there
+    is one group of m.
     """
     return next((g for g in range(p, m + 1) if m % g == 0 or m % g >= p), m)
 

@@ -10,7 +10,7 @@ from simulator.schedule.notation import F, I, W
 
 
 def order(p: int, m: int, v: int) -> list[Order]:
-    """((v−1)g + p−1−i)F; then F I, and from turn i on F I W with W i chunks behind; the i weight gradients left last."""
+    """((v−1)g + p−1−i)F; then F I, and from turn i on F I W with W i chunks behind; last the i Ws left."""
     g = group_size(p, m)
     forward = list(turns(m, v, g))
     backward = [(v - 1 - chunk, k) for chunk, k in forward]
@@ -29,7 +29,7 @@ def order(p: int, m: int, v: int) -> list[Order]:
 SCHEDULE = Schedule(
     name="interleaved-zb",
     reference="Qi et al. 2024, arXiv 2401.10241; PyTorch ScheduleInterleavedZeroBubble",
-    trade_off="A third of interleaved 1F1B's bubble and less memory on the first devices; v times the p2p traffic.",
+    trade_off="A third of interleaved 1F1B's bubble when F = B = W, less memory on the first devices.",
     bubble="(p−1)(F+B−W)/v for W ≤ F, B",
     memory="min(v·p, m·v) chunks: vp−i whole and i held only for W",
     order=order,

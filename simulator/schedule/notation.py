@@ -1,7 +1,7 @@
 """Actions in the papers' letters: ``F(s, k)`` is the forward of microbatch k on stage s.
 
-As text an action is ``<stage><kind><microbatch>``: ``0F3``, ``2I1``, ``2W1``, ``3B0``; ``(0F3;3B1)`` is a pair
-that overlaps and a leading ``r`` marks the direction that enters at the last device.
+As text an action is ``<stage><kind><microbatch>``: ``0F3``, ``2I1``, ``2W1``, ``3B0``; ``(0F3;3B1)`` is a
+pair that overlaps and a leading ``r`` marks the direction that enters at the last device.
 """
 
 from __future__ import annotations

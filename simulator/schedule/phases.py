@@ -24,8 +24,8 @@ class Phases:
     def run(self, count: int, phase: str) -> None:
         """``count`` times the words of ``phase``.
 
-        A word is a kind and a chunk, as in ``F0 I0 F1``; ``F0&B1`` is a pair; ``W1`` is the oldest weight gradient
-        that chunk 1 owes, ``W`` the oldest of any chunk.
+        A word is a kind and a chunk, as in ``F0 I0 F1``; ``F0&B1`` is a pair; ``W1`` is the oldest weight
+        gradient that chunk 1 owes, ``W`` the oldest of any chunk.
         """
         words = phase.split()
         for _ in range(count):

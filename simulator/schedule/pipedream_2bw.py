@@ -1,4 +1,4 @@
-"""PipeDream-2BW: 1F1B that never flushes, with gradients accumulated over m ≥ p microbatches and two weight versions."""
+"""PipeDream-2BW: 1F1B that never flushes, accumulating m ≥ p microbatches, with two weight versions."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from simulator.schedule.definition import Schedule, one_chunk
 
 
 def weight_versions(p: int, i: int) -> int:
-    """Double buffering: with m ≥ p, microbatches in flight belong to at most two generations of the weights."""
+    """Double buffering: with m ≥ p, microbatches in flight belong to at most two generations of weights."""
     return min(2, p)
 
 
 def _rule(p: int, m: int, v: int) -> str | None:
     if m < p:
-        return f"two weight versions are enough only for m ≥ p = {p} microbatches, not {m}; raise m or use pipedream"
+        return f"two weight versions need m ≥ p = {p} microbatches, not {m}; raise m or use pipedream"
     return one_chunk(p, m, v)
 
 
 SCHEDULE = Schedule(
     name="pipedream-2bw",
     reference="Narayanan et al. 2021 (Memory-Efficient Pipeline-Parallel DNN Training), arXiv 2006.09503",
-    trade_off="No bubble in steady state with two weight versions instead of p; gradients are one step stale.",
+    trade_off="No bubble in steady state with two weight versions; gradients are one step stale.",
     bubble="0 in steady state",
     memory="min(p−i, m), and 2 weight versions",
     order=one_f_one_b.order,

@@ -2,11 +2,11 @@
 
 A message moves only when its sender and its receiver have both posted it. Two ways to post:
 
-- batched (Megatron's non-interleaved 1F1B): between two actions a device posts what the first sends and the second
-  receives as one batch, and awaits all of it. Simple, but not every order survives it.
-- planned (PyTorch's pipeline runtime): replay the orders once, and post every message at the same point of one global
-  order on both sides. Even if each post blocks until its peer's, the earliest message or action of that order that is
-  not done can always go on, so no legal order deadlocks.
+- batched (Megatron's non-interleaved 1F1B): between two actions a device posts what the first sends and
+  the second receives as one batch, and awaits all of it. Simple, but not every order survives it.
+- planned (PyTorch's pipeline runtime): replay the orders once, and post every message at the same point
+  of one global order on both sides. Even if each post blocks until its peer's, the earliest message or
+  action of that order that is not done can always go on, so no legal order deadlocks.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Schedules written by users: a CSV file in the format of PyTorch's pipeline runtime.
 
-One row per device, one action per cell (``0F0``, ``1I3``, ``1W3``, ``0B2``, ``(0F3;3B1)OVERLAP_F_B``); empty cells are
-idle slots. Cells for parameters and messages (``0UNSHARD``, ``1SEND_F0``…) are skipped: the simulator places those
-itself.
+One row per device, one action per cell (``0F0``, ``1I3``, ``1W3``, ``0B2``, ``(0F3;3B1)OVERLAP_F_B``);
+empty cells are idle slots. Cells for parameters and messages (``0UNSHARD``, ``1SEND_F0``…) are skipped:
+the simulator places those itself.
 """
 
 from __future__ import annotations

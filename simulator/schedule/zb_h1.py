@@ -9,7 +9,7 @@ from simulator.schedule.notation import F, I, W
 
 
 def order(p: int, m: int, v: int) -> list[Order]:
-    """(p−1−i)F; then F I, and from turn i on F I W with W i microbatches behind; the i weight gradients left last."""
+    """(p−1−i)F; then F I, and from turn i on F I W with W i microbatches behind; last the i Ws left."""
     return [
         alternate(
             [F(i, k) for k in range(m)],

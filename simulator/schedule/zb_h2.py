@@ -9,7 +9,7 @@ from simulator.schedule.notation import F, I, W
 
 
 def order(p: int, m: int, v: int) -> list[Order]:
-    """2(p−1−i)F; then F I, and from turn 2i on F I W with W 2i microbatches behind; the 2i weight gradients left last."""
+    """2(p−1−i)F; then F I, and from turn 2i on F I W with W 2i microbatches behind; last the 2i Ws left."""
     return [
         alternate(
             [F(i, k) for k in range(m)],
@@ -25,7 +25,7 @@ def order(p: int, m: int, v: int) -> list[Order]:
 SCHEDULE = Schedule(
     name="zb-h2",
     reference="Qi et al. 2024 (Zero Bubble Pipeline Parallelism), arXiv 2401.10241",
-    trade_off="No bubble of its own when F = B = W and steps may interlock, for about twice 1F1B's activations.",
+    trade_off="No bubble when F = B = W and steps may interlock, for about twice 1F1B's activations.",
     bubble="(p−1)·max(F, B−F, F+B−2W); own span (p−1)·max(0, B−F, F+B−2W), both for m ≥ 2p−1",
     memory="min(2p−1, m): 2(p−i)−1 whole and 2i held only for W",
     order=order,

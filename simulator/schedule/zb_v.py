@@ -8,7 +8,7 @@ from simulator.schedule.phases import Phases
 
 
 def order(p: int, m: int, v: int) -> list[Order]:
-    """Laid out for at least 2p−1 microbatches; with fewer, the actions of those that are not there are left out."""
+    """Laid out for at least 2p−1 microbatches; with fewer, the actions of the others are left out."""
     n = max(m, 2 * p - 1)
     return [[a for a in device_order(p, n, i) if a.microbatch < m] for i in range(p)]
 

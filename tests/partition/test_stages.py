@@ -66,7 +66,9 @@ def test_mtp_layers_sit_with_the_loss() -> None:
         ("E ((t|)*2 t)*2 tL", 5, 1, 7, 0, [1, 1, 2, 1, 2]),
     ],
 )
-def test_megatron_layouts(layout: str, pp: int, vp: int, num_layers: int, mtp: int, expected: list[int]) -> None:
+def test_megatron_layouts(
+    layout: str, pp: int, vp: int, num_layers: int, mtp: int, expected: list[int]
+) -> None:
     chunks = split_stages(num_layers, pp, vp, layout, mtp_layers=mtp)
     whole(chunks, num_layers)
     assert layers(chunks) == expected

@@ -5,17 +5,13 @@ F, B (input gradient), W: a device's whole share of one microbatch.
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.schedule.actions import Kind
 from simulator.schedule.assessment import Assessment, assess
 from simulator.schedule.evaluate import Times
 from simulator.schedule.interleaved_1f1b import group_size
-from simulator.schedule.legality import unpaired
 from simulator.schedule.registry import SCHEDULES
 
 devices = st.integers(1, 8)
@@ -28,7 +24,9 @@ def at_least(draw: st.DrawFn, times_p: int, p: int) -> int:
     return draw(st.integers(max(1, times_p * p), max(1, times_p * p) + 12))
 
 
-def run(name: str, p: int, m: int, v: int, F: float, B: float, W: float, pair: float | None = None) -> Assessment:
+def run(
+    name: str, p: int, m: int, v: int, F: float, B: float, W: float, pair: float | None = None
+) -> Assessment:
     return assess(SCHEDULES[name], p, m, v, Times(F=F, B=B, W=W, pair=pair))
 
 
@@ -119,7 +117,9 @@ def test_dualpipev(p: int, extra: int, F: float, share: float) -> None:
 
 
 @given(p=devices, m=st.integers(1, 24), F=time, B=time, W=time)
-def test_asynchronous_schedules_have_no_bubble_in_steady_state(p: int, m: int, F: float, B: float, W: float) -> None:
+def test_asynchronous_schedules_have_no_bubble_in_steady_state(
+    p: int, m: int, F: float, B: float, W: float
+) -> None:
     found = run("pipedream", p, m, 1, F, B, W)
     assert same(found.step_time, m * (F + B + W), found.step_time)
     assert found.weight_versions == [p - i for i in range(p)]

@@ -1,4 +1,4 @@
-"""Every schedule runs every action once and ends, with messages in any safe discipline; broken orders are named."""
+"""Every schedule runs every action once and ends, also under rendezvous; broken orders are refused."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ TIMES = Times(F=1.0, B=1.2, W=0.8, p2p=0.1)
 
 
 def grid(schedule: Schedule, points: int) -> list[tuple[int, int, int]]:
-    """Corners of p ≤ 16, m ≤ 64, v ≤ 8 and a fixed random sample of the rest, where the schedule is defined."""
+    """Corners of p ≤ 16, m ≤ 64, v ≤ 8 and a fixed sample of the rest, where the schedule is defined."""
     generator = random.Random(schedule.name)
     corners = [(p, m, v) for p in (1, 2, 16) for m in (1, p, 2 * p - 1, 2 * p, 64) for v in (1, 2)]
     sample = [
-        (generator.randint(1, 16), generator.randint(1, 64), generator.choice([1, 2, schedule.natural_v, 3, 8]))
+        (
+            generator.randint(1, 16),
+            generator.randint(1, 64),
+            generator.choice([1, 2, schedule.natural_v, 3, 8]),
+        )
         for _ in range(points)
     ]
     return [point for point in [*corners, *sample] if schedule.check(*point) is None]
@@ -77,7 +81,10 @@ def test_batched_messages_deadlock_where_megatron_needs_single_ones() -> None:
         (("0F0 0B0", "1F0 1I0"), "weight gradient of microbatch 0 on stage 1 is missing"),
         (("0F0 0F1 0B0", "1F0 1B0 1F1 1B1"), "input gradient of microbatch 1 on stage 0 is missing"),
         (("0F0 1B0", "1F0 0B0"), "stage 0 is spread over devices 0 and 1"),
-        (("0F0 0B0 0F1 0B1", "1F1 1B1 1F0 1B0"), "deadlock: device 0 before 0B0 waits for the input gradient of"),
+        (
+            ("0F0 0B0 0F1 0B1", "1F1 1B1 1F0 1B0"),
+            "deadlock: device 0 before 0B0 waits for the input gradient of",
+        ),
         (("0F0 0B0", "1B0 1F0"), "device 1 before 1B0 waits for the forward of microbatch 0 on stage 1"),
         (("0F0 0W0 0I0", "1F0 1B0"), "deadlock: device 0 before 0W0"),
     ],

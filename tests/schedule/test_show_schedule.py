@@ -48,7 +48,9 @@ def test_the_fourth_time_is_a_pair_that_overlaps() -> None:
     joint = facts("dualpipev", "-p", "4", "-m", "12", "--times", "1,1,1")
     faster = facts("dualpipev", "-p", "4", "-m", "12", "--times", "1,1,1,2.5")
     assert faster["step_time"] < joint["step_time"]
-    assert joint == facts("dualpipev", "-p", "4", "-m", "12", "--times", "1,1,1,3") | {"times": joint["times"]}
+    assert joint == facts("dualpipev", "-p", "4", "-m", "12", "--times", "1,1,1,3") | {
+        "times": joint["times"]
+    }
 
 
 def test_blocks_line_up_in_plain_text() -> None:

@@ -44,7 +44,7 @@ def test_idle_slots_blanks_messages_and_parameter_cells_are_skipped(tmp_path: Pa
         "0F0 0F1 0B0 0B1",
         "1F0 (1F1;1B0) 1B1",
     ]
-    assert evaluate(read.orders, Times(F=1, B=1, W=1), read.chunks).makespan == 11
+    assert evaluate(read.orders, Times(F=1, B=1, W=1), read.chunks).makespan == 9
 
 
 @pytest.mark.parametrize(
