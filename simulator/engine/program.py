@@ -160,7 +160,7 @@ class DeviceProgram:
             return
         mark = Task("done", COMPUTE, 0.0, (), done)
         if not edge or not chunk.buckets:
-            self._run(action, chunk.layers, waits)
+            self._run(action, chunk.layers, waits, first=edge and action.kind is Kind.F)
             self._compute_task(mark)
             return
         forward = action.kind is Kind.F
@@ -168,7 +168,7 @@ class DeviceProgram:
         for start, stop, buckets in pieces if forward else reversed(pieces):
             for bucket in buckets if forward else ():
                 waits = self._await_parameters(action.stage, bucket, waits)
-            self._run(action, chunk.layers[start:stop], waits)
+            self._run(action, chunk.layers[start:stop], waits, first=forward)
             waits = ()
             if (stop == len(chunk.layers)) if forward else (start == 0):
                 self._compute_task(mark)
@@ -182,8 +182,13 @@ class DeviceProgram:
         self._compute_task(Task("hook", COMPUTE, 0.0, waits, hook_token(stage, bucket)))
         return ()
 
-    def _run(self, action: Action, layers: Sequence[LayerShare], waits: tuple[Token, ...]) -> None:
+    def _run(
+        self, action: Action, layers: Sequence[LayerShare], waits: tuple[Token, ...], *, first: bool
+    ) -> None:
+        """Layers one after the other; in the step's first forward each prepares its weights before."""
         segments = _segments(layers, action.kind)
+        if first:
+            segments = [layer.preparation for layer in layers if layer.preparation.steps] + segments
         name = f"{action.kind.name}{action.microbatch}"
         if not self.options.every_operator:
             block = self.blocks.chain(segments)

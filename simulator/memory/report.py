@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from simulator.partition.data import PARAMETER_BYTES
 from simulator.partition.plan import ChunkShare, RunPlan
 from simulator.schedule.actions import Action, Kind, Order
 
@@ -68,7 +67,7 @@ def _stage(plan: RunPlan, held: Sequence[int], order: Order) -> StageMemory:
     experts = sum(chunk.expert_parameters for chunk in chunks)
     moments = 2 if plan.data.optimizer.startswith("adam") else 1
     return StageMemory(
-        weights=parameters * PARAMETER_BYTES,
+        weights=sum(chunk.weight_bytes for chunk in chunks),
         gradients=parameters * plan.data.grad_bytes,
         optimizer=plan.data.shard(parameters, experts) * (MASTER_BYTES + moments * MOMENT_BYTES),
         activations=_peak_activations(plan, order),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from simulator.graph.operators import DTYPE_BYTES, Axis, Collective, CollectiveKind, MemoryBound, Operator
 
 PARAMETER_BYTES = 2.0
+NARROW_PARAMETER_BYTES = 1.0  # fp8, where weights have no copy in 16 bits
 # Adam in mixed precision, bytes per parameter: reads main gradient, master weight and two moments (16),
 # writes master, moments (12) and the model's copy (2); the copy is a kernel of its own that reads the master
 # weight again (4).
@@ -32,6 +33,7 @@ class Bucket:
     first_layer: int
     stop_layer: int
     axis: Axis = "dp_cp"
+    narrow_parameters: float = 0.0  # of them, those gathered in fp8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +100,8 @@ class DataParallel:
             name=f"{name}.param_all_gather",
             kind="all_gather",
             axis=bucket.axis,
-            size_bytes=bucket.parameters * PARAMETER_BYTES,
+            size_bytes=bucket.parameters * PARAMETER_BYTES
+            - bucket.narrow_parameters * (PARAMETER_BYTES - NARROW_PARAMETER_BYTES),
         )
 
     def before_reduction(self, parameters: float) -> tuple[Operator, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -12,8 +12,12 @@ from simulator.graph.operators import DTYPE_BYTES, Collective
 from simulator.graph.precision import Recipe, find_recipe
 from simulator.graph.quantized import quantize_layer
 from simulator.graph.transformer import GraphOptions, dense_layer, embedding, head
-from simulator.partition.data import Bucket, DataParallel
-from simulator.partition.quantization import quantized_weights, weight_preparation
+from simulator.partition.data import PARAMETER_BYTES, Bucket, DataParallel
+from simulator.partition.quantization import (
+    cached_weight_bytes,
+    quantized_weights,
+    weight_preparation,
+)
 from simulator.partition.recompute import backward_segment, forward_segment, saved_bytes
 from simulator.partition.segment import COMPUTE, Segment, Step, split_gradients
 from simulator.partition.stages import Chunk, split_stages
@@ -44,6 +48,7 @@ class LayerShare:
     gathered_bytes: float  # the largest activation gathered over the TP group for one operator
     expert_parameters: float = 0.0  # of ``parameters``, those of routed experts
     quantized_parameters: float = 0.0  # of ``parameters``, those used in a narrow format
+    weight_bytes: float = 0.0  # of all copies of ``parameters`` that the layer computes with
     preparation: Segment = NOTHING  # once a step, before the first forward: the weights quantised
 
 
@@ -64,6 +69,11 @@ class ChunkShare:
     def expert_parameters(self) -> float:
         """Of them, those of routed experts."""
         return sum(layer.expert_parameters for layer in self.layers)
+
+    @property
+    def weight_bytes(self) -> float:
+        """Weights held by this rank, in all formats."""
+        return sum(layer.weight_bytes for layer in self.layers)
 
     @property
     def saved_bytes(self) -> float:
@@ -169,13 +179,25 @@ def _share_chunk(
     if chunk.loss:
         last = _share_end(head, run.model, opts, tp)
         if run.model.tie_word_embeddings and chunk.embedding:
-            last = replace(last, parameters=last.replicated_parameters)
+            alone = last.replicated_parameters
+            last = replace(last, parameters=alone, weight_bytes=alone * PARAMETER_BYTES)
         layers.append(last)
-    dense = data.buckets(
-        tuple(layer.parameters - layer.expert_parameters for layer in layers), cut=index == 0
+    buckets = (
+        *data.buckets(tuple(x.parameters - x.expert_parameters for x in layers), cut=index == 0),
+        *data.buckets(tuple(x.expert_parameters for x in layers), cut=index == 0, axis="edp"),
     )
-    experts = data.buckets(tuple(layer.expert_parameters for layer in layers), cut=index == 0, axis="edp")
-    return ChunkShare(index=index, layers=tuple(layers), buckets=(*dense, *experts))
+    if run.training.fp8_param_gather and run.training.precision == "fp8":
+        buckets = tuple(replace(b, narrow_parameters=_narrow_parameters(b, layers)) for b in buckets)
+    return ChunkShare(index=index, layers=tuple(layers), buckets=buckets)
+
+
+def _narrow_parameters(bucket: Bucket, layers: Sequence[LayerShare]) -> float:
+    """Quantised parameters of a bucket; MXFP8's two copies are made after a gather in bf16 instead."""
+    held = [layer for layer in layers[bucket.first_layer : bucket.stop_layer] if layer.quantized_parameters]
+    experts = sum(layer.expert_parameters for layer in held)
+    if bucket.axis == "edp":
+        return experts
+    return sum(layer.quantized_parameters for layer in held) - experts
 
 
 def _is_recomputed(recompute: Recompute, position: int) -> bool:
@@ -186,10 +208,11 @@ def _is_recomputed(recompute: Recompute, position: int) -> bool:
 
 
 class Narrow(NamedTuple):
-    """How a layer's products are quantised."""
+    """How a layer's products are quantised; ``only_copy``: their weights exist in no other format."""
 
     recipe: Recipe
     fuse_norm: bool
+    only_copy: bool
 
 
 def _narrow(run: RunSpec, layer: int) -> Narrow | None:
@@ -199,7 +222,7 @@ def _narrow(run: RunSpec, layer: int) -> Narrow | None:
     last = run.model.num_hidden_layers - t.num_layers_at_end_in_bf16
     if recipe is None or not t.num_layers_at_start_in_bf16 <= layer < last:
         return None
-    return Narrow(recipe, run.runtime.quantize_fusion)
+    return Narrow(recipe, run.runtime.quantize_fusion, t.fp8_param_gather)
 
 
 @lru_cache(maxsize=4096)
@@ -225,7 +248,22 @@ def _share_decoder_layer(
     layer = dense_layer(model, opts)
     if narrow is not None:
         layer = quantize_layer(layer, narrow.recipe, fuse_norm=narrow.fuse_norm)
-    return _share_layer(layer, tp, full=full, modules=modules)
+    share = _share_layer(layer, tp, full=full, modules=modules)
+    return share if narrow is None else _with_weights(share, layer, tp, narrow)
+
+
+def _with_weights(share: LayerShare, layer: LayerGraph, tp: TensorParallel, narrow: Narrow) -> LayerShare:
+    """The quantised copies of a layer's weights: their bytes, and how they come about once a step."""
+    nodes = [shard(node, tp) for node in layer.nodes]
+    quantized = sum(quantized_weights(node) for node in nodes)
+    wide = share.parameters - (quantized if narrow.only_copy else 0.0)
+    ops = (op for node in nodes for op in weight_preparation(node, only_copy=narrow.only_copy))
+    return replace(
+        share,
+        quantized_parameters=quantized,
+        weight_bytes=wide * PARAMETER_BYTES + quantized * cached_weight_bytes(narrow.recipe),
+        preparation=Segment(tuple(Step(op, COMPUTE) for op in ops)),
+    )
 
 
 def _share_layer(
@@ -237,17 +275,17 @@ def _share_layer(
     saved = saved_bytes(layer, nodes, tp, full=full, modules=modules)
     backward = backward_segment(nodes, tp, full=full, modules=modules)
     input_part, weight_part = split_gradients(backward)
+    parameters = sum(node.parameters + node.replicated_parameters for node in nodes)
     return LayerShare(
         kind=f"{layer.kind}+recompute" if full else layer.kind,
         forward=forward_segment(nodes, tp),
         backward=backward,
         input_gradient=input_part,
         weight_gradient=weight_part,
-        parameters=sum(node.parameters + node.replicated_parameters for node in nodes),
+        parameters=parameters,
+        weight_bytes=parameters * PARAMETER_BYTES,
         replicated_parameters=sum(node.replicated_parameters for node in nodes),
         saved_bytes=saved,
         working_bytes=everything - saved,
-        quantized_parameters=sum(quantized_weights(node) for node in nodes),
-        preparation=Segment(tuple(Step(op, COMPUTE) for node in nodes for op in weight_preparation(node))),
         gathered_bytes=max(node.boundary_bytes for node in nodes) if tp.sequence and tp.size > 1 else 0.0,
     )

@@ -78,12 +78,23 @@ def gathered_gradient(node: Node, parts: int) -> tuple[Operator, ...]:
     return (transpose(f"{node.forward.name}.grad", elements, node.quantization.recipe),)
 
 
-def weight_preparation(node: Node) -> tuple[Operator, ...]:
-    """Once a step: quantised copies of a rank's weights, kept for all microbatches."""
+def weight_preparation(node: Node, *, only_copy: bool) -> tuple[Operator, ...]:
+    """Once a step: quantised copies of a rank's weights, kept for all microbatches.
+
+    ``only_copy``: the weights arrive quantised already (fp8 parameters); what is left is the second copy.
+    MXFP8's copies differ, so they are made from 16 bits even then.
+    """
     if node.quantization is None or not node.quantization.recipe.cached_weights:
         return ()
-    recipe = node.quantization.recipe
-    return quantize(f"{node.forward.name}.weight", quantized_weights(node), recipe, copies=recipe.copies)
+    recipe, name = node.quantization.recipe, f"{node.forward.name}.weight"
+    if only_copy and recipe.dtype != "mxfp8":
+        return (transpose(name, quantized_weights(node), recipe),) if recipe.both else ()
+    return quantize(name, quantized_weights(node), recipe, copies=recipe.copies)
+
+
+def cached_weight_bytes(recipe: Recipe) -> float:
+    """Bytes per weight of the quantised copies that stay between microbatches."""
+    return recipe.element_bytes * recipe.copies if recipe.cached_weights else 0.0
 
 
 def quantized_weights(node: Node) -> float:
