@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from simulator.cli.app import main
 from simulator.spec.errors import SpecError
 from simulator.spec.load import load_run
 
@@ -44,6 +45,19 @@ def test_a_message_is_short_and_free_of_python(case: Case, good: str, write: Wri
     message = str(caught.value)
     for noise in ("Traceback", "pydantic", "https://", "Input should", "<class", "object at 0x"):
         assert noise not in message
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_the_command_ends_with_status_2_and_the_message(
+    case: Case, good: str, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(good.replace(case["old"], case["new"], 1))
+    with pytest.raises(SystemExit) as caught:
+        main(["run", str(path)])
+    printed = capsys.readouterr()
+    assert (caught.value.code, printed.out) == (2, "")
+    assert case["key"] in printed.err
+    assert "Traceback" not in printed.err
 
 
 def test_every_problem_of_every_section_is_told_at_once(good: str, write: Write) -> None:
