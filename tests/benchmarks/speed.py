@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from simulator.simulate import simulate
@@ -24,15 +25,20 @@ WORLDS = (1024, 4096, 16384, 65536, 131072)
 TP, PP, MICROBATCHES = 8, 16, 16
 
 
-def median_s(action: Callable[[], object], repeats: int) -> float:
-    """The median wall time of one call, after one call that is not counted."""
-    action()
-    times = []
-    for _ in range(repeats):
-        begun = time.perf_counter()
+def medians_s(actions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """The median wall time of one call of each, after a call that is not counted.
+
+    They take turns, so that a machine that slows down slows all of them down.
+    """
+    times: list[list[float]] = [[] for _ in actions]
+    for action in actions:
         action()
-        times.append(time.perf_counter() - begun)
-    return statistics.median(times)
+    for _ in range(repeats):
+        for action, taken in zip(actions, times, strict=True):
+            begun = time.perf_counter()
+            action()
+            taken.append(time.perf_counter() - begun)
+    return [statistics.median(taken) for taken in times]
 
 
 def process(program: str) -> None:
@@ -62,18 +68,20 @@ def main(arguments: Sequence[str]) -> None:
     repeats = int(arguments[0]) if arguments else 9
     machine = f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} CPUs"
     sys.stdout.write(f"{machine}, medians of {repeats}\n\n")
-    report("interpreter start and exit", median_s(lambda: process("pass"), repeats))
-    report("demo, whole process", median_s(lambda: process(COMMAND), repeats))
     run = load_run(DEMO)
-    report("demo, reading the run file, warm process", median_s(lambda: load_run(DEMO), repeats))
-    report("demo, evaluation, warm process", median_s(lambda: simulate(run), repeats))
+    demo = {
+        "interpreter start and exit": lambda: process("pass"),
+        "demo, whole process": lambda: process(COMMAND),
+        "demo, reading the run file, warm process": lambda: load_run(DEMO),
+        "demo, evaluation, warm process": lambda: simulate(run),
+    }
+    for label, seconds in zip(demo, medians_s(list(demo.values()), repeats), strict=True):
+        report(label, seconds)
     sys.stdout.write(f"\nEvaluation at PP {PP} and {MICROBATCHES} microbatches, warm process\n")
-    smallest = 0.0
-    for gpus in WORLDS:
-        run = load_run(DEMO, at_scale(gpus))
-        seconds = median_s(lambda run=run: simulate(run), repeats)
-        smallest = smallest or seconds
-        report(f"{gpus:>9,} GPUs", seconds, f"{seconds / smallest:.2f} × that of {WORLDS[0]:,}")
+    runs = [load_run(DEMO, at_scale(gpus)) for gpus in WORLDS]
+    times = medians_s([partial(simulate, run) for run in runs], repeats)
+    for gpus, seconds in zip(WORLDS, times, strict=True):
+        report(f"{gpus:>9,} GPUs", seconds, f"{seconds / times[0]:.2f} × that of {WORLDS[0]:,}")
 
 
 if __name__ == "__main__":
