@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from simulator.validation.validate import Progress
+    from simulator.validation.predict import Progress
 
 app = typer.Typer(add_completion=False)
-
-STDOUT = Path("-")
 
 
 @app.command()
@@ -42,22 +38,26 @@ def validate(
     workers: Annotated[int, typer.Option(min=1, help="Processes to simulate in.")] = 2,
 ) -> None:
     """Compare predictions with published measurements of training runs."""
-    from reports.validation_table import print_validation
+    from reports.files import STDOUT, write_json
+    from reports.validation_table import print_cross_validation, print_validation
     from simulator.validation import validate as protocols
+    from simulator.validation.predict import Simulations
     from simulator.validation.rows import read_rows, shipped_rows
 
     rows = read_rows(runs) if runs else shipped_rows()
     with _progress() as progress:
-        shipped = protocols.validate(rows, workers=workers, progress=progress)
-        crossed = protocols.cross_validate(rows, workers=workers, progress=progress) if cross else {}
+        simulations = Simulations(workers, progress)
+        shipped = protocols.validate(rows, simulations)
+        crossed = protocols.cross_validate(rows, simulations) if cross else None
     if json_file is not None:
         outcome = shipped.to_dict()
-        if cross:
-            outcome["cross_validation"] = {name: found.to_dict() for name, found in crossed.items()}
-        _write_json(outcome, json_file)
+        if crossed is not None:
+            outcome["cross_validation"] = crossed.to_dict()
+        write_json(outcome, json_file)
     if json_file != STDOUT:
-        for validation in (shipped, *crossed.values()):
-            print_validation(validation)
+        print_validation(shipped)
+        if crossed is not None:
+            print_cross_validation(crossed)
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def _progress() -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
-    from simulator.validation.validate import Progress
+    from simulator.validation.predict import Progress
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -77,14 +77,3 @@ def _progress() -> Iterator[Progress]:
             total=lambda what, rows: bars.reset(task, description=what, total=rows),
             done=lambda rows: bars.advance(task, rows),
         )
-
-
-def _write_json(outcome: dict[str, Any], path: Path) -> None:
-    text = json.dumps(outcome, indent=1, ensure_ascii=False) + "\n"
-    if path == STDOUT:
-        sys.stdout.write(text)
-        return
-    from reports.files import replacing
-
-    with replacing(path) as stream:
-        stream.write(text)

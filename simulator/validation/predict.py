@@ -56,6 +56,14 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where to tell how far a validation is: ``total`` simulations of a batch, then ``done`` ones."""
+
+    total: Callable[[str, int], None] = lambda what, runs: None
+    done: Callable[[int], None] = lambda runs: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Expressed:
     """A row that the simulator accepts: its run and the published step time in seconds."""
 
@@ -97,42 +105,50 @@ def measured_step_s(row: PublishedRun, run: RunSpec) -> float | None:
     return None
 
 
-def predict(
-    expressed: Sequence[Expressed],
-    sustained: Mapping[str, float] | None = None,
-    *,
-    workers: int = 2,
-    done: Callable[[int], None] = lambda count: None,
-) -> tuple[list[Prediction], list[Refused]]:
-    """Simulates every row; rows with the same run are simulated once.
+class Simulations:
+    """Simulates rows in parallel and remembers every result: equal runs at equal factors run once.
 
     Args:
-        expressed: from :func:`express`.
-        sustained: run_id -> factor on the device's compute rates (1.0 where absent).
         workers: processes.
-        done: called with the number of rows finished since the last call.
-
-    Returns:
-        Predictions in the order of the rows, and the rows where the simulator failed.
+        progress: told what is simulated and how far it is.
     """
-    factors = sustained or {}
-    tasks: dict[str, Task] = {}
-    members: dict[str, list[Expressed]] = {}
-    for item in expressed:
-        task = Task(run=anonymous(item.run), sustained=factors.get(item.row.run_id, 1.0))
-        key = repr(task)
-        tasks[key] = task
-        members.setdefault(key, []).append(item)
-    predictions: dict[str, Prediction] = {}
-    failed = []
-    for key, outcome in zip(tasks, _outcomes(list(tasks.values()), workers), strict=True):
-        for item in members[key]:
-            if isinstance(outcome, Result):
-                predictions[item.row.run_id] = _prediction(item, outcome)
+
+    def __init__(self, workers: int = 2, progress: Progress | None = None) -> None:
+        self.workers = workers
+        self.progress = progress or Progress()
+        self._known: dict[str, Result | str] = {}
+
+    def predict(
+        self, expressed: Sequence[Expressed], sustained: Mapping[str, float] | None = None, what: str = ""
+    ) -> tuple[list[Prediction], list[Refused]]:
+        """Predictions in the order of the rows, and the rows where the simulator failed.
+
+        Args:
+            expressed: from :func:`express`.
+            sustained: run_id -> factor on the device's compute rates (1.0 where absent).
+            what: the name of this batch, for the progress.
+        """
+        factors = sustained or {}
+        tasks = [
+            Task(run=anonymous(item.run), sustained=factors.get(item.row.run_id, 1.0)) for item in expressed
+        ]
+        keys = [repr(task) for task in tasks]
+        self._simulate(dict(zip(keys, tasks, strict=True)), what)
+        predictions, failed = list[Prediction](), list[Refused]()
+        for item, key in zip(expressed, keys, strict=True):
+            result = self._known[key]
+            if isinstance(result, str):
+                failed.append(Refused(row=item.row, reasons=(result,)))
             else:
-                failed.append(Refused(row=item.row, reasons=(outcome,)))
-        done(len(members[key]))
-    return [predictions[item.row.run_id] for item in expressed if item.row.run_id in predictions], failed
+                predictions.append(_prediction(item, result))
+        return predictions, failed
+
+    def _simulate(self, tasks: Mapping[str, Task], what: str) -> None:
+        new = {key: task for key, task in tasks.items() if key not in self._known}
+        self.progress.total(what, len(new))
+        for key, result in zip(new, _outcomes(list(new.values()), self.workers), strict=True):
+            self._known[key] = result
+            self.progress.done(1)
 
 
 def anonymous(run: RunSpec) -> RunSpec:
@@ -141,7 +157,7 @@ def anonymous(run: RunSpec) -> RunSpec:
 
 
 def _outcomes(tasks: list[Task], workers: int) -> Iterable[Result | str]:
-    if workers == 1 or len(tasks) == 1:
+    if workers == 1 or len(tasks) <= 1:
         return map(outcome, tasks)
     from joblib import Parallel, delayed  # noqa: PLC0415  not needed for one worker
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from simulator.validation.baseline import constant_hfu_errors
 from simulator.validation.predict import Prediction, Refused
+from simulator.validation.ranking import choices
 from simulator.validation.scores import Score, counts, score, split
+from simulator.validation.sustained import ClassFactor
 
 Cell = tuple[str, str, str]  # collection, device, dense or MoE
 
@@ -91,10 +93,16 @@ class Validation:
             "moe": [p for p in counted if p.row.is_moe],
             "medium_and_low_confidence": self.uncounted,
         }
+        ranked = choices(self.predictions)
         high = sum(refused.row.identity.confidence == "high" for refused in self.refused)
         return {
             "rows_predicted": len(counted),
             "rows_not_predicted": high,
+            "layout_choices": {
+                "sets": len(ranked),
+                "good": sum(choice.good for choice in ranked),
+                "worst_loss": max((choice.loss for choice in ranked), default=None),
+            },
             **{name: _both(rows) for name, rows in parts.items()},
             "constant_hfu": {
                 "rows": len(baseline),
@@ -123,6 +131,21 @@ class Validation:
             "sustained": self.factors.get(p.row.run_id, 1.0),
             "transferred": p.row.run_id in self.transferred,
             "breakdown_s": dict(p.breakdown_s),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossValidation:
+    """The outcomes by protocol, and the factors of all rows together (for profiles to ship, no score)."""
+
+    protocols: Mapping[str, Validation]
+    class_factors: Sequence[ClassFactor]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stable JSON form."""
+        return {
+            **{name: validation.to_dict() for name, validation in self.protocols.items()},
+            "class_factors_fitted_on_all_rows": [asdict(factor) for factor in self.class_factors],
         }
 
 

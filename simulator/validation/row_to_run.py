@@ -36,10 +36,14 @@ NETWORKS = (
     ("a100-sxm4-unspecified", "800 gb/s", "a100-80gb-hdr-4nic"),
     ("h100-sxm5-80gb", "grand teton", "grand-teton-h100-roce"),
 )
-# number formats as published -> the spec's
+# number formats as published -> the spec's, and its recipe
 PRECISIONS = {
-    **{name: name for name in ("fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4")},
-    **dict.fromkeys(("fp8-ds", "fp8-cs", "fp8-tw", "fp8-rw"), "fp8"),
+    **{name: (name, "") for name in ("fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4")},
+    "fp8-ds": ("fp8", "delayed"),
+    "fp8-cs": ("fp8", "current"),
+    "fp8-subchannel": ("fp8", "blockwise"),
+    "fp8-tw": ("fp8", "torchao-tensorwise"),
+    "fp8-rw": ("fp8", "torchao-rowwise"),
 }
 STAGE_SPLITS = ("equal", "embedding-and-loss-as-layers")
 
@@ -221,7 +225,7 @@ def _stage_split(row: PublishedRun, chunks: int) -> str:
 
 def _training(row: PublishedRun, generation: Generation) -> Training:
     layout, recipe = row.layout, row.recipe
-    precision = PRECISIONS[recipe.precision]
+    precision, fp8_recipe = PRECISIONS[recipe.precision]
     own = precision if precision in {"fp16", "bf16"} else "bf16"
     grad_dtype = recipe.grad_dtype or generation.grad_dtype or "fp32"
     return Training(
@@ -229,6 +233,8 @@ def _training(row: PublishedRun, generation: Generation) -> Training:
         micro_batch_size=layout.micro_batch_size or 1,
         global_batch_size=layout.global_batch_size or 1,
         precision=precision,
+        fp8_recipe=fp8_recipe,
+        fp8_param_gather=bool(recipe.fp8_params) and precision in {"fp8", "mxfp8"},
         grad_dtype=own if grad_dtype == "params" else grad_dtype,
         optimizer="adam" if recipe.optimizer in {"", "adam"} else "adamw",
         recompute=_recompute(row),

@@ -10,17 +10,20 @@ kernel models.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from statistics import median
+from typing import TypeVar
 
 import numpy as np
 
 from simulator.spec.cluster import DeviceSpec
 from simulator.validation.baseline import DeviceClass, device_class
 from simulator.validation.predict import Expressed, Prediction
-from simulator.validation.scores import split, weighted_quantile
+from simulator.validation.scores import weighted_quantile
+
+K = TypeVar("K")
 
 PROBES = (1.0, 0.8, 0.6)  # factors at which every row is simulated; step times between them are interpolated
 LIMITS = (0.3, 1.5)
@@ -73,6 +76,39 @@ def fit(rows: Sequence[Probed]) -> float:
     return round((low + high) / 2 / STEP) * STEP
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassFactor:
+    """The factor of a class over all its groups: what a kernel profile could ship, never a score.
+
+    ``spread`` is the range of the factors that its groups would have alone.
+    """
+
+    device: str
+    precision: str
+    factor: float
+    rows: int
+    groups: int
+    spread: tuple[float, float]
+
+
+def class_factors(rows: Sequence[Probed]) -> list[ClassFactor]:
+    """One factor per device and precision class, on all rows."""
+    found = []
+    for (device, precision), members in sorted(_by(rows, lambda row: device_class(row.prediction)).items()):
+        alone = [fit(of_group) for of_group in _by(members, lambda row: row.group).values()]
+        found.append(
+            ClassFactor(
+                device=device,
+                precision=precision,
+                factor=fit(members),
+                rows=len(members),
+                groups=len(alone),
+                spread=(min(alone), max(alone)),
+            )
+        )
+    return found
+
+
 def left_out(
     rows: Sequence[Probed],
     held_together: Callable[[Prediction], str],
@@ -86,19 +122,17 @@ def left_out(
         architectures: device -> architecture, for the transfer where nothing else measured the class.
     """
     factors: dict[str, Factor] = {}
-    for device, members in split((row.prediction for row in rows), device_class).items():
-        for key, held in split(members, held_together).items():
-            others = [row for row in rows if held_together(row.prediction) != key]
-            factor = _factor(device, others, architectures)
-            factors |= {p.row.run_id: factor for p in held}
+    for key, held in _by(rows, lambda row: held_together(row.prediction)).items():
+        others = [row for row in rows if held_together(row.prediction) != key]
+        for wanted, members in _by(held, lambda row: device_class(row.prediction)).items():
+            factor = _factor(wanted, others, architectures)
+            factors |= {row.prediction.row.run_id: factor for row in members}
     return factors
 
 
 def _factor(wanted: DeviceClass, rows: Sequence[Probed], architectures: Mapping[str, str]) -> Factor:
     """The class's own factor, or the median over its nearest relatives that were measured."""
-    by_class: dict[DeviceClass, list[Probed]] = {}
-    for row in rows:
-        by_class.setdefault(device_class(row.prediction), []).append(row)
+    by_class = _by(rows, lambda row: device_class(row.prediction))
     if wanted in by_class:
         return Factor(value=fit(by_class[wanted]), transferred=False)
     fitted = {known: fit(members) for known, members in by_class.items()}
@@ -114,6 +148,13 @@ def _factor(wanted: DeviceClass, rows: Sequence[Probed], architectures: Mapping[
     nearest = max(related(known) for known in fitted)
     value = median(factor for known, factor in fitted.items() if related(known) == nearest)
     return Factor(value=round(value / STEP) * STEP, transferred=True)
+
+
+def _by(rows: Iterable[Probed], key: Callable[[Probed], K]) -> dict[K, list[Probed]]:
+    parts: dict[K, list[Probed]] = {}
+    for row in rows:
+        parts.setdefault(key(row), []).append(row)
+    return parts
 
 
 def architectures_of(expressed: Sequence[Expressed]) -> dict[str, str]:

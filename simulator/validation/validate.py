@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from simulator.validation.predict import Expressed, Prediction, Refused, express, predict
+from simulator.validation.predict import Expressed, Prediction, Refused, Simulations, express
 from simulator.validation.published import PublishedRun
-from simulator.validation.report import Validation
-from simulator.validation.scores import counts
-from simulator.validation.sustained import PROBES, Probed, architectures_of, left_out
+from simulator.validation.report import CrossValidation, Validation
+from simulator.validation.sustained import PROBES, Probed, architectures_of, class_factors, left_out
 
 LEFT_OUT: dict[str, Callable[[Prediction], str]] = {
     "leave-one-group-out": lambda p: p.row.identity.group,
@@ -18,63 +16,48 @@ LEFT_OUT: dict[str, Callable[[Prediction], str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Where to tell how far a validation is: ``total`` rows to simulate, then ``done`` ones."""
-
-    total: Callable[[str, int], None] = lambda what, rows: None
-    done: Callable[[int], None] = lambda rows: None
-
-
-def validate(
-    rows: Sequence[PublishedRun], *, workers: int = 2, progress: Progress | None = None
-) -> Validation:
+def validate(rows: Sequence[PublishedRun], simulations: Simulations | None = None) -> Validation:
     """Predictions of all rows with the coefficients that ship."""
     accepted, refused = express(rows)
-    predictions, failed = _predicted("predicting", accepted, None, workers, progress or Progress())
+    predictions, failed = (simulations or Simulations()).predict(accepted, what="shipped coefficients")
     return Validation(protocol="shipped", predictions=predictions, refused=[*refused, *failed])
 
 
-def cross_validate(
-    rows: Sequence[PublishedRun], *, workers: int = 2, progress: Progress | None = None
-) -> dict[str, Validation]:
+def cross_validate(rows: Sequence[PublishedRun], simulations: Simulations | None = None) -> CrossValidation:
     """Predictions of the rows that count with one factor per device and precision class, by protocol.
 
-    ``leave-one-group-out`` fits on all other groups, ``leave-one-source-out`` on other collections,
+    ``leave-one-group-out`` fits on all other groups, ``leave-one-source-out`` on the tables of others,
     ``leave-one-device-out`` takes siblings' factors: what can be said before the device is measured.
     Every number reported is a simulation at the factor, not an interpolation.
     """
-    progress = progress or Progress()
-    counted = [row for row in rows if row.identity.confidence == "high"]
-    accepted, refused = express(counted)
-    probed, failed = _probed(accepted, workers, progress)
+    simulations = simulations or Simulations()
+    accepted, refused = express(row for row in rows if row.identity.confidence == "high")
+    probed, failed = probe(accepted, simulations)
     architectures = architectures_of(accepted)
     outcomes = {}
     for protocol, held_together in LEFT_OUT.items():
         factors = left_out(probed, held_together, architectures)
         values = {run_id: factor.value for run_id, factor in factors.items()}
         known = [item for item in accepted if item.row.run_id in values]
-        predictions, lost = _predicted(protocol, known, values, workers, progress)
+        predictions, lost = simulations.predict(known, values, protocol)
         outcomes[protocol] = Validation(
             protocol=protocol,
-            predictions=[p for p in predictions if counts(p)],
+            predictions=predictions,
             refused=[*refused, *failed, *lost],
             transferred=frozenset(run_id for run_id, factor in factors.items() if factor.transferred),
             factors=values,
         )
-    return outcomes
+    return CrossValidation(protocols=outcomes, class_factors=class_factors(probed))
 
 
-def _probed(
-    accepted: Sequence[Expressed], workers: int, progress: Progress
-) -> tuple[list[Probed], list[Refused]]:
-    """Every row simulated at every probe; a row that fails at one is left out."""
-    by_probe, failed = [], list[Refused]()
-    for probe in PROBES:
-        factors = {item.row.run_id: probe for item in accepted}
-        predictions, lost = _predicted(f"probing {probe:g}", accepted, factors, workers, progress)
+def probe(accepted: Sequence[Expressed], simulations: Simulations) -> tuple[list[Probed], list[Refused]]:
+    """Every row simulated at every probe; and the rows that fail at one, which are left out."""
+    by_probe, failed = [], dict[str, Refused]()
+    for factor in PROBES:
+        factors = {item.row.run_id: factor for item in accepted}
+        predictions, lost = simulations.predict(accepted, factors, f"rates times {factor:g}")
         by_probe.append({p.row.run_id: p for p in predictions})
-        failed += lost
+        failed |= {refused.row.run_id: refused for refused in lost}
     first, *others = by_probe
     probed = [
         Probed(
@@ -82,17 +65,6 @@ def _probed(
             seconds=(prediction.predicted_s, *(other[run_id].predicted_s for other in others)),
         )
         for run_id, prediction in first.items()
-        if all(run_id in other for other in others)
+        if run_id not in failed
     ]
-    return probed, failed
-
-
-def _predicted(
-    what: str,
-    accepted: Sequence[Expressed],
-    factors: dict[str, float] | None,
-    workers: int,
-    progress: Progress,
-) -> tuple[list[Prediction], list[Refused]]:
-    progress.total(what, len(accepted))
-    return predict(accepted, factors, workers=workers, done=progress.done)
+    return probed, list(failed.values())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from simulator.validation.predict import Prediction, express, predict
+from simulator.validation.predict import Prediction, Simulations, express
 from simulator.validation.rows import shipped_rows
 from simulator.validation.scores import counts, score
 
@@ -22,7 +22,7 @@ def predictions(source: str) -> list[Prediction]:
     """The counted rows of one table of ``workloads/published``."""
     of_source = [row for row in shipped_rows() if f"/{source}.csv:" in row.where]
     accepted, _ = express(row for row in of_source if row.identity.confidence == "high")
-    made, failed = predict(accepted, workers=1)
+    made, failed = Simulations(workers=1).predict(accepted)
     assert not failed
     return made
 
