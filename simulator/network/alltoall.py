@@ -24,20 +24,26 @@ def across(
     """Seconds over several domains, a message to every other rank."""
     own = size_bytes / group.ranks
     remote_ranks = group.ranks - group.ranks_per_domain
-    local = own * (group.ranks_per_domain - 1)
-    inner = curve.seconds(hops=group.ranks_per_domain - 1, wire_bytes=local, own_bytes=own)
-    nic = own * remote_ranks / (rank_nic_rate * network.efficiency)
-    return network.base_s + remote_ranks * network.hop_s + inner + max(0.0, nic - local / curve.bandwidth)
+    inner = (group.ranks_per_domain - 1) / curve.bandwidth + 1.0 / curve.copy_bandwidth  # seconds per byte
+    outer = remote_ranks / (rank_nic_rate * network.efficiency)
+    latency = network.latency(hops=remote_ranks, step_bytes=own, size_bytes=size_bytes)
+    return latency + own * max(inner, outer)
 
 
-def distinct_domains(copies: int, domains: int, limit: int = 0) -> float:
-    """Expected domains that ``copies`` uniformly routed copies of a token fall into, at most ``limit``
-    (0: no limit).
+def distinct(copies: int, places: int, limit: int = 0) -> float:
+    """Expected places that ``copies`` uniformly routed copies fall into, at most ``limit`` (0: no limit).
 
-    D·(1 − (1 − 1/D)^k): each domain is missed by all k copies with probability (1 − 1/D)^k.
+    P·(1 − (1 − 1/P)^k): each place is missed by all k copies with probability (1 − 1/P)^k.
     """
-    allowed = min(domains, limit) if limit else domains
+    allowed = min(places, limit) if limit else places
     return allowed * (1.0 - (1.0 - 1.0 / allowed) ** copies)
+
+
+def deduplicated_inside(size_bytes: float, copies: int, ranks: int, curve: DomainCurve) -> float:
+    """Seconds of a dispatch inside one domain that sends a token once per distinct rank."""
+    row = size_bytes / copies
+    touched = row * distinct(copies, ranks)
+    return curve.seconds(hops=ranks - 1, wire_bytes=touched * (ranks - 1) / ranks, own_bytes=touched / ranks)
 
 
 def node_limited(
@@ -53,15 +59,13 @@ def node_limited(
     """Seconds of a dispatch (or combine) of ``size_bytes`` = tokens · copies · row per rank, node-limited.
 
     A token crosses the NICs once per distinct remote domain, to the rank of the same index there, which
-    forwards each copy to its expert's rank; forwarding and sending overlap.
+    forwards it to each rank of that domain that has one of its experts; both run at the same time.
     """
     row = size_bytes / copies
-    touched = distinct_domains(copies, group.domains, limit)
-    remote = touched * (group.domains - 1) / group.domains
-    local = size_bytes * (group.ranks_per_domain - 1) / group.ranks_per_domain
-    inner = curve.seconds(
-        hops=group.ranks_per_domain - 1, wire_bytes=local, own_bytes=size_bytes / group.ranks
-    )
-    nic = row * remote / (rank_nic_rate * network.efficiency)
-    latency = network.base_s + (group.domains - 1) * network.hop_s
-    return latency + inner + max(0.0, nic - local / curve.bandwidth)
+    remote = distinct(copies, group.domains, limit) * (group.domains - 1) / group.domains
+    forwarded = distinct(copies, min(group.ranks, limit * group.ranks_per_domain or group.ranks))
+    local = row * forwarded * (group.ranks_per_domain - 1) / group.ranks_per_domain
+    inner = local / curve.bandwidth + row / curve.copy_bandwidth
+    outer = row * remote / (rank_nic_rate * network.efficiency)
+    latency = network.latency(hops=group.domains - 1, step_bytes=row, size_bytes=size_bytes)
+    return latency + max(inner, outer)

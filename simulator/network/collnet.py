@@ -16,11 +16,9 @@ def across(
 ) -> float:
     """Seconds of an all-reduce that is reduced inside the domains, then in the network."""
     local = group.ranks_per_domain
-    wire = (
-        size_bytes * (1.0 + 1.0 / local)
-        if curve.algorithm == "nvls"
-        else 2.0 * size_bytes * (local - 1) / local
-    )
-    inner = curve.seconds(hops=0, wire_bytes=wire, own_bytes=size_bytes / group.ranks)
-    nic = size_bytes / (domain_nic_rate * network.efficiency)
-    return network.base_s + 2 * network.hop_s + inner + max(0.0, nic - wire / curve.bandwidth)
+    nvls = curve.algorithm == "nvls"
+    wire = 1.0 + 1.0 / local if nvls else 2.0 * (local - 1) / local  # per byte of the buffer
+    outer = 1.0 / (domain_nic_rate * network.efficiency)
+    latency = network.latency(hops=2, step_bytes=size_bytes, size_bytes=size_bytes)
+    local_sync = curve.base_s + (local if nvls else 2 * (local - 1)) * curve.hop_s
+    return local_sync + latency + size_bytes * max(wire / curve.bandwidth, outer)

@@ -57,7 +57,13 @@ class DomainCurve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkCurve:
-    """What crossing domains adds: ``base_s`` once, ``hop_s`` per hop, and ``efficiency`` of the NIC rate."""
+    """One algorithm and protocol between domains.
+
+    A hop takes hop_s + fill_s·step/(step + fill_bytes) for a step of ``step`` bytes: the wire and the proxy,
+    and the chunk, which is stored and forwarded and grows with the message up to NCCL's buffer. The whole
+    transfer adds base_s + ramp_s·size/(size + ramp_bytes) and runs at ``efficiency`` of the NIC rate.
+    ``max_nics`` caps the NICs of a domain that one collective drives (its channels).
+    """
 
     collective: str
     algorithm: str
@@ -65,6 +71,17 @@ class NetworkCurve:
     base_s: float = 0.0
     hop_s: float
     efficiency: float
+    fill_s: float = 0.0
+    fill_bytes: float = 1.0
+    ramp_s: float = 0.0
+    ramp_bytes: float = 1.0
+    max_nics: float = inf
+
+    def latency(self, *, hops: float, step_bytes: float, size_bytes: float) -> float:
+        """What the transfer takes beyond its bytes at full rate."""
+        filling = self.fill_s * step_bytes / (step_bytes + self.fill_bytes)
+        ramp = self.ramp_s * size_bytes / (size_bytes + self.ramp_bytes)
+        return self.base_s + ramp + hops * (self.hop_s + filling)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,9 +140,13 @@ class FabricProfile:
 
 def fabric_for(cluster: ClusterSpec) -> FabricProfile:
     """The profiles of a cluster: its own ``fabric`` between nodes, else the default of its link kind."""
-    scale_up = load_scale_up(_default_scale_up(cluster))
     scale_out = load_scale_out(cluster.fabric or _default_scale_out(cluster))
-    return FabricProfile(scale_up=scale_up.on_link(cluster.scale_up.link.bandwidth), scale_out=scale_out)
+    return FabricProfile(scale_up=scale_up_for(cluster), scale_out=scale_out)
+
+
+def scale_up_for(cluster: ClusterSpec) -> ScaleUpProfile:
+    """The scale-up profile of a cluster's generation at the rate of its own links."""
+    return load_scale_up(_default_scale_up(cluster)).on_link(cluster.scale_up.link.bandwidth)
 
 
 def load_fabric_profile(name: str, cluster: ClusterSpec) -> FabricProfile:
@@ -177,16 +198,16 @@ def _build(profile_type: type[Any], curve_type: type[_Curve], data: dict[str, An
     return profile_type(curves=tuple(curves), **data)
 
 
+# the profile that stands for links no table was fitted on; their own datasheet rate still counts
+_SCALE_UP = {"volta": "nvlink3-ampere", "ampere": "nvlink3-ampere", "hopper": "nvlink4-hopper"}
+_SCALE_OUT = {"efa": "efa", "slingshot": "slingshot", "roce": "roce", "ethernet": "tcpxo"}
+
+
 def _default_scale_up(cluster: ClusterSpec) -> str:
-    link = cluster.scale_up.link
-    if link.kind != "nvlink":
+    if cluster.scale_up.link.kind != "nvlink":
         return "pcie"
-    generations = {"volta": "nvlink3-ampere", "ampere": "nvlink3-ampere", "hopper": "nvlink4-hopper"}
-    return generations.get(cluster.device.architecture, "nvlink5-blackwell")
+    return _SCALE_UP.get(cluster.device.architecture, "nvlink5-blackwell")
 
 
 def _default_scale_out(cluster: ClusterSpec) -> str:
-    kind = cluster.scale_out.link.kind
-    return {"efa": "efa", "slingshot": "slingshot", "roce": "roce", "ethernet": "ethernet"}.get(
-        kind, "infiniband"
-    )
+    return _SCALE_OUT.get(cluster.scale_out.link.kind, "infiniband")

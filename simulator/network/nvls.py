@@ -22,7 +22,7 @@ def wire_bytes(size_bytes: float, ranks: int) -> float:
 
 def inside(size_bytes: float, ranks: int, curve: DomainCurve) -> float:
     """Seconds of an NVLS all-reduce inside one domain; below three ranks the library has no use for it."""
-    return curve.seconds(hops=0, wire_bytes=wire_bytes(size_bytes, ranks), own_bytes=size_bytes / ranks)
+    return curve.seconds(hops=ranks, wire_bytes=wire_bytes(size_bytes, ranks), own_bytes=size_bytes / ranks)
 
 
 def tree_across(
@@ -32,8 +32,8 @@ def tree_across(
 
     Reduced in each domain's switch, over a double tree between domains, and multicast.
     """
-    wire = wire_bytes(size_bytes, group.ranks_per_domain)
-    inner = curve.seconds(hops=0, wire_bytes=wire, own_bytes=size_bytes / group.ranks)
-    nic = network_bytes(size_bytes, group.domains) / (domain_nic_rate * network.efficiency)
-    excess = max(0.0, nic - wire / curve.bandwidth)
-    return network.base_s + 2 * depth(group.domains) * network.hop_s + inner + excess
+    inner = wire_bytes(1.0, group.ranks_per_domain) / curve.bandwidth  # seconds per byte
+    outer = network_bytes(1.0, group.domains) / (domain_nic_rate * network.efficiency)
+    latency = network.latency(hops=2 * depth(group.domains), step_bytes=size_bytes, size_bytes=size_bytes)
+    local_sync = curve.base_s + group.ranks_per_domain * curve.hop_s
+    return local_sync + latency + size_bytes * max(inner, outer)

@@ -20,5 +20,5 @@ def across(size_bytes: float, group: Group, network: NetworkCurve, nic_rate: flo
     """Seconds of an all-gather or reduce-scatter with one rank in each domain."""
     n = group.ranks
     wire = size_bytes * (n - 1) / n
-    latency = network.base_s + depth(n) * network.hop_s + n * LOCAL_STEP_S
-    return latency + wire / (nic_rate * network.efficiency)
+    latency = network.latency(hops=depth(n), step_bytes=size_bytes / n, size_bytes=size_bytes)
+    return latency + n * LOCAL_STEP_S + wire / (nic_rate * network.efficiency)

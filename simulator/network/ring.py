@@ -46,13 +46,13 @@ def across(
     """Seconds of a ring through several domains.
 
     One lap crosses each domain boundary once, so ``domains/ranks`` of the steps are network hops. Each
-    channel of the ring leaves a domain through its own NIC, so the ring runs at the slower of a rank's
-    links and all the NICs the group has in a domain (``domain_nic_rate``).
+    channel of the ring leaves a domain through its own NIC, so the ring runs at the slower of a rank's links
+    and all the NICs the group has in a domain (``domain_nic_rate``).
     """
     total = steps(collective, group.ranks)
     network_hops = total * group.domains / group.ranks
     wire = wire_bytes(collective, size_bytes, group.ranks)
-    nic = wire / (domain_nic_rate * network.efficiency)
-    inner = curve.seconds(hops=total - network_hops, wire_bytes=wire, own_bytes=size_bytes / group.ranks)
-    excess = max(0.0, nic - wire / curve.bandwidth)
-    return network.base_s + network_hops * network.hop_s + inner + excess
+    slowest = min(curve.bandwidth, domain_nic_rate * network.efficiency)
+    own = size_bytes / group.ranks
+    latency = network.latency(hops=network_hops, step_bytes=own, size_bytes=size_bytes)
+    return latency + (total - network_hops) * curve.hop_s + wire / slowest + own / curve.copy_bandwidth

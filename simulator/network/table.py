@@ -1,0 +1,93 @@
+"""The nccl-tests table a machine would print, from the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+from simulator.network.collectives import COLLECTIVES, CollectiveName, Network
+from simulator.network.placement import Placement
+from simulator.spec.cluster import ClusterSpec
+
+SMALLEST = 1024.0
+LARGEST = 16 * 2.0**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableRow:
+    """One line: size as nccl-tests prints it, seconds out of place, bandwidths in bytes/s, relative error."""
+
+    size_bytes: float
+    seconds: float
+    algorithm_bandwidth: float
+    bus_bandwidth: float
+    algorithm: str
+    protocol: str
+    relative_error: float
+
+
+def bus_factor(kind: str, ranks: int) -> float:
+    """Bus over algorithm bandwidth (nccl-tests, ``doc/PERFORMANCE.md``)."""
+    if kind == "all_reduce":
+        return 2.0 * (ranks - 1) / ranks
+    if kind in ("all_gather", "reduce_scatter", "all_to_all"):
+        return (ranks - 1) / ranks
+    return 1.0
+
+
+def collective_table(
+    kind: CollectiveName,
+    cluster: ClusterSpec,
+    ranks: int,
+    *,
+    ranks_per_node: int = 0,
+    smallest: float = SMALLEST,
+    largest: float = LARGEST,
+) -> list[TableRow]:
+    """Rows for sizes that double from ``smallest`` to ``largest`` over ``ranks`` ranks.
+
+    ``ranks_per_node`` spreads the group, as data-parallel ranks of a tensor-parallel job are: 1 puts one on
+    each node. 0 fills the nodes.
+    """
+    network = Network(cluster, _placement(cluster, ranks, ranks_per_node))
+    rows = []
+    size = smallest
+    while size <= largest:
+        estimate = network.collective(kind, size, "dp")
+        rate = size / estimate.seconds if estimate.seconds else inf
+        rows.append(
+            TableRow(
+                size_bytes=size,
+                seconds=estimate.seconds,
+                algorithm_bandwidth=rate,
+                bus_bandwidth=rate * bus_factor(kind, ranks),
+                algorithm=estimate.algorithm,
+                protocol=estimate.protocol,
+                relative_error=(estimate.random**2 + estimate.site**2) ** 0.5,
+            )
+        )
+        size *= 2
+    return rows
+
+
+def _placement(cluster: ClusterSpec, ranks: int, ranks_per_node: int) -> Placement:
+    if ranks < 2:
+        raise ValueError(f"{ranks} ranks: a collective needs at least 2")
+    if not ranks_per_node:
+        return Placement(cluster, dp=ranks)
+    if cluster.gpus_per_node % ranks_per_node or ranks % ranks_per_node:
+        raise ValueError(
+            f"{ranks_per_node} ranks per node: must divide the {cluster.gpus_per_node} GPUs of a "
+            f"{cluster.name} node and the {ranks} ranks"
+        )
+    # the other GPUs of a node belong to sibling groups, which is what tensor parallelism does
+    return Placement(cluster, tp=cluster.gpus_per_node // ranks_per_node, dp=ranks)
+
+
+def collective_name(text: str) -> CollectiveName:
+    """A collective by nccl-tests' or this package's name: all_reduce, AllReduce, alltoall …"""
+    wanted = text.lower().replace("_", "").replace("-", "").removesuffix("perf")
+    for name in COLLECTIVES:
+        if name.replace("_", "") == wanted:
+            return name
+    raise ValueError(f"unknown collective {text!r}; there are {', '.join(COLLECTIVES)}")
