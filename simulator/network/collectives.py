@@ -71,7 +71,7 @@ class Network:
         return found
 
     def node_limited_all_to_all(
-        self, size_bytes: float, axis: GroupAxis, copies: int, *, limit: int = 0, sms: int = 24
+        self, size_bytes: float, axis: GroupAxis, copies: int, limit: int = 0, *, sms: int = 24
     ) -> TransferEstimate:
         """A DeepEP-like dispatch or combine of ``size_bytes`` = tokens·copies·row per rank over ``axis``.
 
