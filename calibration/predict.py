@@ -21,6 +21,7 @@ from calibration.readers import Table
 from simulator.cost.attention import attention_times
 from simulator.cost.kernels import Kernels
 from simulator.cost.profile import AttentionKernel
+from simulator.spec.cluster import DeviceSpec
 from simulator.spec.errors import SpecError
 
 Array = npt.NDArray[np.float64]
@@ -59,10 +60,10 @@ class Unmapped:
 
 def predict(table: Table, kernels: Kernels) -> Iterator[Predicted | Unmapped]:
     """Every row of a table once, either predicted or with the reason why not."""
-    table, foreign = _own(table, kernels)
-    yield from foreign
-    if len(table):
-        yield from _KINDS[table.kind](table, kernels)
+    yield from _foreign(table, kernels.device)
+    mine = own_rows(table, kernels.device)
+    if len(mine):
+        yield from _KINDS[table.kind](mine, kernels)
 
 
 def streams_of(kernels: Kernels) -> Streams:
@@ -76,23 +77,25 @@ def streams_of(kernels: Kernels) -> Streams:
     return Streams(kinds=kinds, memory_bandwidth=device.memory_bandwidth, l2_bytes=device.l2_bytes)
 
 
-def _own(table: Table, kernels: Kernels) -> tuple[Table, list[Unmapped]]:
-    """The rows of this device, where a column names one."""
+def own_rows(table: Table, device: DeviceSpec) -> Table:
+    """The rows of a device, where a column names one; all of them otherwise."""
     if "gpu" not in table.columns:
-        return table, []
-    device = kernels.device
-    foreign = []
-    mine = np.zeros(len(table), dtype=np.bool_)
-    for gpu in np.unique(table["gpu"]):
-        name = str(gpu).lower().replace("_", "-")
-        rows = table["gpu"] == gpu
-        if name in device.aliases or device.name.startswith(name):
-            mine |= rows
-        else:
-            foreign.append(
-                Unmapped(rows=table.where(rows), reason=f"measured on {gpu}, not on {device.name}")
-            )
-    return table.where(mine), foreign
+        return table
+    mine = [gpu for gpu in np.unique(table["gpu"]) if _is(str(gpu), device)]
+    return table.where(np.isin(table["gpu"], mine))
+
+
+def _foreign(table: Table, device: DeviceSpec) -> Iterator[Unmapped]:
+    if "gpu" in table.columns:
+        for gpu in np.unique(table["gpu"]):
+            if not _is(str(gpu), device):
+                rows = table.where(table["gpu"] == gpu)
+                yield Unmapped(rows=rows, reason=f"measured on {gpu}, not on {device.name}")
+
+
+def _is(gpu: str, device: DeviceSpec) -> bool:
+    name = gpu.lower().replace("_", "-")
+    return name in device.aliases or device.name.startswith(name)
 
 
 def _by_dtype(table: Table, kernels: Kernels, known: set[str]) -> Iterator[tuple[str, Table] | Unmapped]:
