@@ -1,35 +1,66 @@
-"""Data-parallel traffic and the optimizer as tasks, around the schedule of one device.
+"""Data-parallel traffic around the schedule of one device: what meets the kernels of an action, and where.
 
-The step begins where the last optimizer step ended: updated parameters are gathered first (ZeRO-1), each
-bucket before the forward that needs it. Gradients are reduced when the last microbatch's backward has
-completed a bucket, or all of them at the end.
+A *piece* is a run of a chunk's layers with the buckets of parameters or gradients that begin with it. The
+traffic decides which actions are cut into pieces, what a piece waits for, and what follows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 from simulator.engine.block import Placed
-from simulator.engine.costing import OperatorCosts, exposed
+from simulator.engine.costing import OperatorCosts
 from simulator.engine.tasks import COMPUTE, Meeting, Task, Token
 from simulator.graph.operators import Collective
 from simulator.partition.data import Bucket
-from simulator.partition.plan import RunPlan
+from simulator.partition.plan import ChunkShare, RunPlan
+from simulator.schedule.actions import Action
 
 DP = "dp"
 STREAMS = {"dp_cp": DP, "edp": "edp"}  # the groups' communicators run beside each other
 OPTIMIZER = "optimizer"
-WORLD, PAIR = "world", "pair"  # meetings of all devices, and of two of them
 
 
-def parameters_token(stage: int, bucket: Bucket) -> Token:
-    """Signalled when a bucket's updated parameters have been gathered."""
-    return ("parameters", bucket.axis, stage, bucket.first_layer)
+class Piece(NamedTuple):
+    """Layers [start, stop) of a chunk, and the buckets whose first layer is ``start``."""
+
+    start: int
+    stop: int
+    buckets: tuple[Bucket, ...]
 
 
-def hook_token(stage: int, bucket: Bucket) -> Token:
-    """Signalled when the first forward of a bucket's layers begins."""
-    return ("hook", bucket.axis, stage, bucket.first_layer)
+class DataTraffic(Protocol):
+    """How parameters come and gradients go."""
+
+    def begin(self, actions: Sequence[Action]) -> list[Placed]:
+        """Before the first action; ``actions`` are all of the device's, pairs taken apart."""
+        ...
+
+    def pieces(self, action: Action) -> Sequence[Piece] | None:
+        """How an action is cut, in order of layers; ``None`` where no traffic meets it."""
+        ...
+
+    def before(self, action: Action, piece: Piece, waits: tuple[Token, ...]) -> list[Placed]:
+        """What precedes a piece; whatever it places on the compute stream takes over ``waits``."""
+        ...
+
+    def after(self, action: Action, piece: Piece) -> list[Placed]:
+        """What follows a piece."""
+        ...
+
+    def finish(self) -> tuple[list[Placed], tuple[Token, ...]]:
+        """What follows the last action, and the tokens of the reductions that the optimizer waits for."""
+        ...
+
+
+def cut(chunk: ChunkShare) -> tuple[Piece, ...]:
+    """A chunk's layers, cut wherever a bucket of either group begins."""
+    begins = sorted({0, *(bucket.first_layer for bucket in chunk.buckets)})
+    return tuple(
+        Piece(start, stop, tuple(bucket for bucket in chunk.buckets if bucket.first_layer == start))
+        for start, stop in zip(begins, [*begins[1:], len(chunk.layers)], strict=True)
+    )
 
 
 def collective(
@@ -42,81 +73,19 @@ def collective(
     )
 
 
-def gather_parameters(
-    plan: RunPlan, stages: Sequence[int], costs: OperatorCosts, *, overlap: bool
-) -> list[Placed]:
-    """All-gathers of updated parameters, in the order in which forwards need them.
-
-    Overlapped, a bucket's gather is issued when the forward of the bucket before it in the same group begins
-    (Megatron-LM's hooks); otherwise nothing starts before all have come.
-    """
-    placed: list[Placed] = []
-    hooks: dict[str, tuple[Token, ...]] = {}
-    for stage in stages:
-        for bucket in reversed(plan.chunks[stage].buckets):
-            op = plan.data.gather_parameters(bucket, f"stage {stage}")
-            if op is None:
-                continue
-            waits = hooks.get(bucket.axis, ()) if overlap else ()
-            placed.append(collective(op, STREAMS[bucket.axis], waits, parameters_token(stage, bucket), costs))
-            hooks[bucket.axis] = (hook_token(stage, bucket),)
-    if placed and not overlap:
-        ready = tuple(task.signal for _, task in placed)
-        placed.append(Placed(COMPUTE, Task("parameters ready", exposed(DP), 0.0, ready)))
-    return placed
-
-
 def reduce_bucket(
-    plan: RunPlan, stage: int, bucket: Bucket, costs: OperatorCosts
-) -> tuple[list[Placed], Token | None]:
-    """Scales a bucket's gradients and starts their reduction; also the token of its end."""
-    op = plan.data.reduce_gradients(bucket, f"stage {stage}")
+    plan: RunPlan, place: tuple[object, ...], bucket: Bucket, costs: OperatorCosts
+) -> tuple[list[Placed], tuple[Token, ...]]:
+    """Scales a bucket's gradients and starts their reduction; also the token of its end, if there is one.
+
+    ``place`` tells this reduction from all others of the device.
+    """
+    op = plan.data.reduce_gradients(bucket, "gradients")
     if op is None:
-        return [], None
-    place = (bucket.axis, stage, bucket.first_layer)
-    ready, reduced = ("gradients", *place), ("reduced", *place)
+        return [], ()
+    ready, reduced = ("gradients", bucket.axis, *place), ("reduced", bucket.axis, *place)
     scaling = costs.total(plan.data.before_reduction(bucket.parameters))
     return [
         Placed(COMPUTE, Task("scale gradients", OPTIMIZER, scaling, signal=ready)),
         collective(op, STREAMS[bucket.axis], (ready,), reduced, costs),
-    ], reduced
-
-
-def finish_step(
-    plan: RunPlan,
-    stages: Iterable[int],
-    reduced: tuple[Token, ...],
-    costs: OperatorCosts,
-    *,
-    tied_s: float | None,
-    norm_s: float,
-    devices: int,
-) -> list[Placed]:
-    """From the last reduced gradient to updated parameters.
-
-    Args:
-        reduced: tokens of the reductions to wait for.
-        tied_s: time to sum the tied embedding's gradients with the other end of the pipeline, ``None``
-        elsewhere.
-        norm_s: time of the scalar all-reduce of the gradient norm, at which all ``devices`` meet.
-    """
-    held = list(stages)
-    parameters = sum(plan.chunks[stage].parameters for stage in held)
-    placed = [Placed(COMPUTE, Task("gradients ready", exposed(DP), 0.0, reduced))]
-    replicated = sum(layer.replicated_parameters for stage in held for layer in plan.chunks[stage].layers)
-    if plan.tensor.sequence and plan.tensor.size > 1:
-        op = Collective(
-            name="norm_gradients", kind="all_reduce", axis="tp", size_bytes=replicated * plan.data.grad_bytes
-        )
-        placed.append(collective(op, COMPUTE, (), ("norm gradients",), costs))
-    if tied_s is not None:
-        meeting = Meeting((PAIR, "tied embedding"), 2)
-        placed.append(Placed(COMPUTE, Task("tied embedding", exposed("pp"), tied_s, meeting=meeting)))
-    shard = plan.data.shard(parameters, sum(plan.chunks[stage].expert_parameters for stage in held))
-    before = costs.total(plan.data.before_norm(shard))
-    after = costs.total(plan.data.after_norm(shard, parameters))
-    placed.append(Placed(COMPUTE, Task("local gradient norm", OPTIMIZER, before)))
-    everyone = Meeting((WORLD, "norm"), devices)
-    placed.append(Placed(COMPUTE, Task("gradient norm", OPTIMIZER, norm_s, meeting=everyone)))
-    placed.append(Placed(COMPUTE, Task("optimizer step", OPTIMIZER, after)))
-    return placed
+    ], (reduced,)

@@ -6,20 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from simulator.engine.block import Block, Blocks, Placed, expand
+from simulator.engine.bucketed import BucketedTraffic
 from simulator.engine.costing import exposed
-from simulator.engine.data_traffic import (
-    PAIR,
-    collective,
-    finish_step,
-    gather_parameters,
-    hook_token,
-    parameters_token,
-    reduce_bucket,
-)
+from simulator.engine.data_traffic import DataTraffic, collective
+from simulator.engine.finish import PAIR, finish_step
+from simulator.engine.fully_sharded import FullyShardedTraffic
 from simulator.engine.messages import Exchange, Pipeline
 from simulator.engine.tasks import COMPUTE, Meeting, Streams, Task, Token
-from simulator.partition.data import Bucket
-from simulator.partition.plan import ChunkShare, LayerShare, RunPlan
+from simulator.partition.data import FULLY_SHARDED
+from simulator.partition.plan import LayerShare, RunPlan
 from simulator.partition.segment import Segment
 from simulator.schedule.actions import Action, Kind, Order
 
@@ -55,8 +50,8 @@ class DeviceProgram:
     streams: dict[str, list[Task]] = field(default_factory=lambda: {COMPUTE: []})
     issued: dict[int, dict[str, int]] = field(default_factory=dict)
     _chains: dict[tuple[int, Kind], Block] = field(default_factory=dict)
-    _reduced: list[Token] = field(default_factory=list)
-    _completed: list[tuple[int, Bucket]] = field(default_factory=list)
+    _traffic: DataTraffic = field(init=False)
+    _prepared: set[int] = field(default_factory=set)
 
     def build(
         self, order: Order, exchanges: Sequence[Sequence[Exchange]] | None, cuts: Sequence[int] = ()
@@ -69,27 +64,31 @@ class DeviceProgram:
             cuts: indices of actions before which ``issued`` notes how many tasks each stream has.
         """
         actions = list(_flat(order))
-        first = {a.stage: a for a in reversed(actions) if a.kind is Kind.F}
-        last = {a.stage: a for a in actions if a.kind in (Kind.B, Kind.W)}
-        costs = self.blocks.costs
-        forward_order = list(dict.fromkeys(a.stage for a in actions if a.kind is Kind.F))
-        self._place(
-            gather_parameters(self.plan, forward_order, costs, overlap=self.options.overlap_param_gather)
-        )
+        self._traffic = self._data_traffic()
+        self._place(self._traffic.begin(actions))
         sent: tuple[Token, ...] = ()
         for index, action in enumerate(order):
             if index in cuts:
                 self.issued[index] = {stream: len(tasks) for stream, tasks in self.streams.items()}
             waits = (*sent, *self._receive(action, exchanges[index] if exchanges is not None else None))
             for each in _pair(action):
-                edge = each is first.get(each.stage) or each is last.get(each.stage)
-                self._compute(each, waits, edge=edge)
+                self._compute(each, waits)
                 waits = ()
             sent = self._send(action) if exchanges is None else ()
         if exchanges is not None:
             self._exchange(exchanges[-1])
-        self._finish(sorted(set(last)))
+        self._finish(sorted({action.stage for action in actions if action.kind is not Kind.F}))
         return self.streams
+
+    def _data_traffic(self) -> DataTraffic:
+        if self.plan.data.zero == FULLY_SHARDED:
+            return FullyShardedTraffic(self.plan, self.blocks.costs)
+        return BucketedTraffic(
+            self.plan,
+            self.blocks.costs,
+            overlap_gather=self.options.overlap_param_gather,
+            overlap_reduce=self.options.overlap_grad_reduce,
+        )
 
     def _add(self, stream: str, task: Task) -> None:
         self.streams.setdefault(stream, []).append(task)
@@ -143,14 +142,14 @@ class DeviceProgram:
             tokens.append(message.token)
         return () if self.options.overlap_p2p else tuple(tokens)
 
-    def _compute(self, action: Action, waits: tuple[Token, ...], *, edge: bool) -> None:
-        """An action's kernels.
-
-        At the edges of the step it is cut where buckets of parameters or gradients meet it.
-        """
+    def _compute(self, action: Action, waits: tuple[Token, ...]) -> None:
+        """An action's kernels, cut where data-parallel traffic meets them."""
         chunk = self.plan.chunks[action.stage]
         done = self.pipeline.done(action)
-        if not edge and not self.options.every_operator:
+        forward = action.kind is Kind.F
+        first = forward and action.stage not in self._prepared
+        pieces = self._traffic.pieces(action)
+        if pieces is None and not first and not self.options.every_operator:
             key = (action.stage, action.kind)
             block = self._chains.get(key)
             if block is None:
@@ -159,28 +158,21 @@ class DeviceProgram:
             self._compute_task(Task(name, COMPUTE, block.seconds, waits, done, None, block.profile))
             return
         mark = Task("done", COMPUTE, 0.0, (), done)
-        if not edge or not chunk.buckets:
-            self._run(action, chunk.layers, waits, first=edge and action.kind is Kind.F)
+        self._prepared.add(action.stage)
+        if pieces is None:
+            self._run(action, chunk.layers, waits, first=first)
             self._compute_task(mark)
             return
-        forward = action.kind is Kind.F
-        pieces = _pieces(chunk)
-        for start, stop, buckets in pieces if forward else reversed(pieces):
-            for bucket in buckets if forward else ():
-                waits = self._await_parameters(action.stage, bucket, waits)
-            self._run(action, chunk.layers[start:stop], waits, first=forward)
+        ordered = pieces if forward else pieces[::-1]
+        for piece in ordered:
+            placed = self._traffic.before(action, piece, waits)
+            waits = () if any(stream == COMPUTE for stream, _ in placed) else waits
+            self._place(placed)
+            self._run(action, chunk.layers[piece.start : piece.stop], waits, first=first)
             waits = ()
-            if (stop == len(chunk.layers)) if forward else (start == 0):
+            if piece is ordered[-1]:
                 self._compute_task(mark)
-            for bucket in () if forward else buckets:
-                self._complete(action.stage, bucket)
-
-    def _await_parameters(self, stage: int, bucket: Bucket, waits: tuple[Token, ...]) -> tuple[Token, ...]:
-        """The forward pre-hook: waits for this bucket's parameters and lets the next gather start."""
-        if self.options.overlap_param_gather and self.plan.data.gather_parameters(bucket, "") is not None:
-            waits = (*waits, parameters_token(stage, bucket))
-        self._compute_task(Task("hook", COMPUTE, 0.0, waits, hook_token(stage, bucket)))
-        return ()
+            self._place(self._traffic.after(action, piece))
 
     def _run(
         self, action: Action, layers: Sequence[LayerShare], waits: tuple[Token, ...], *, first: bool
@@ -197,44 +189,23 @@ class DeviceProgram:
         self._compute_task(Task(name, COMPUTE, 0.0, waits))
         for segment in segments:
             label = (self.device, len(self.streams[COMPUTE]))
-            self._place(expand(segment, self.blocks.costs, label, rendezvous=True))
-
-    def _complete(self, stage: int, bucket: Bucket) -> None:
-        """A bucket's gradients are complete: reduce them now, or keep them for the end of the step."""
-        self._completed.append((stage, bucket))
-        if self.options.overlap_grad_reduce:
-            self._reduce()
-
-    def _reduce(self) -> None:
-        for stage, bucket in self._completed:
-            placed, token = reduce_bucket(self.plan, stage, bucket, self.blocks.costs)
-            self._place(placed)
-            self._reduced.extend(() if token is None else (token,))
-        self._completed.clear()
+            self._place(expand(self.blocks.quickest(segment), self.blocks.costs, label, rendezvous=True))
 
     def _finish(self, stages: Sequence[int]) -> None:
-        self._reduce()
+        placed, reduced = self._traffic.finish()
+        self._place(placed)
         at_an_end = stages and (stages[0] == 0 or stages[-1] == self.pipeline.last)
         self._place(
             finish_step(
                 self.plan,
                 stages,
-                tuple(self._reduced),
+                reduced,
                 self.blocks.costs,
                 tied_s=self.options.tied_s if at_an_end else None,
                 norm_s=self.options.norm_s,
                 devices=self.pipeline.devices,
             )
         )
-
-
-def _pieces(chunk: ChunkShare) -> list[tuple[int, int, list[Bucket]]]:
-    """A chunk's layers [start, stop), cut wherever a bucket of either group begins, with those buckets."""
-    begins = sorted({0, *(bucket.first_layer for bucket in chunk.buckets)})
-    return [
-        (start, stop, [bucket for bucket in chunk.buckets if bucket.first_layer == start])
-        for start, stop in zip(begins, [*begins[1:], len(chunk.layers)], strict=True)
-    ]
 
 
 def _pair(action: Action) -> tuple[Action, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from simulator.engine.data_traffic import PAIR, WORLD
+from simulator.engine.finish import PAIR, WORLD
 from simulator.engine.tasks import Meeting, Streams, Task
 
 

@@ -3,16 +3,18 @@
 Follows Megatron-LM's distributed data parallel: the first chunk of pipeline stage 0 is cut into buckets,
 every other chunk is one bucket. ZeRO-1 (the distributed optimizer) reduce-scatters gradients and all-gathers
 parameters; without it gradients are all-reduced and every replica steps the whole optimizer (Rajbhandari
-2020). Routed experts have fewer replicas than the rest (``edp`` of Megatron's parallel folding), hence buckets and
-collectives of their own.
+2020). Routed experts have fewer replicas than the rest (``edp`` of Megatron's parallel folding), hence
+buckets and collectives of their own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from simulator.graph.operators import DTYPE_BYTES, Axis, Collective, CollectiveKind, MemoryBound, Operator
 
+FULLY_SHARDED = 3  # the ZeRO stage that shards parameters too
 PARAMETER_BYTES = 2.0
 NARROW_PARAMETER_BYTES = 1.0  # fp8, where weights have no copy in 16 bits
 # Adam in mixed precision, bytes per parameter: reads main gradient, master weight and two moments (16),
@@ -37,6 +39,20 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sharding:
+    """When fully sharded parameters are whole, and when their gradients are reduced.
+
+    ``keep``: gathered parameters stay until the unit's forward is done (``forward``: gathered again for
+    backward), until its backward is done (``backward``), or for the whole step (``step``). ``reduce``: after
+    every ``microbatch``, or once a ``step``. ``prefetch``: how many units gathers run ahead of compute.
+    """
+
+    keep: Literal["forward", "backward", "step"] = "forward"
+    reduce: Literal["microbatch", "step"] = "microbatch"
+    prefetch: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataParallel:
     """The groups over which gradients are reduced, and what they shard.
 
@@ -51,6 +67,7 @@ class DataParallel:
     loss_scaling: bool  # fp16: gradients are unscaled and checked for infinities
     average_in_collective: bool = True
     expert_replicas: int = 0
+    sharding: Sharding = Sharding()
 
     @property
     def grad_bytes(self) -> float:
@@ -71,8 +88,13 @@ class DataParallel:
     def buckets(
         self, layer_parameters: tuple[float, ...], *, cut: bool, axis: Axis = "dp_cp"
     ) -> tuple[Bucket, ...]:
-        """Buckets of a chunk in the order in which backward fills them (last layer first)."""
+        """Buckets of a chunk in the order in which backward fills them (last layer first).
+
+        Fully sharded, every layer is one: the unit of gathers.
+        """
         limit = max(self.bucket_elements, 1e6 * self.copies(axis)) if cut else float("inf")
+        if self.zero == FULLY_SHARDED:
+            limit = 1.0
         buckets: list[Bucket] = []
         held, stop = 0.0, len(layer_parameters)
         for index in reversed(range(len(layer_parameters))):

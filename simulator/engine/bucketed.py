@@ -1,0 +1,99 @@
+"""Bucketed data parallelism: DDP and Megatron-LM's distributed optimizer (ZeRO-1), ZeRO-2.
+
+The step begins where the last optimizer step ended: updated parameters are gathered first, each bucket before
+the forward that needs it. Gradients are reduced when the last microbatch's backward has completed a bucket
+(ZeRO-2: every microbatch's), or all of them at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from simulator.engine.block import Placed
+from simulator.engine.costing import OperatorCosts, exposed
+from simulator.engine.data_traffic import DP, STREAMS, Piece, collective, cut, reduce_bucket
+from simulator.engine.tasks import COMPUTE, Task, Token
+from simulator.partition.data import Bucket
+from simulator.partition.plan import RunPlan
+from simulator.schedule.actions import Action, Kind
+
+
+class BucketedTraffic:
+    """Implements :class:`simulator.engine.data_traffic.DataTraffic` for replicated parameters."""
+
+    def __init__(
+        self, plan: RunPlan, costs: OperatorCosts, *, overlap_gather: bool, overlap_reduce: bool
+    ) -> None:
+        self._plan = plan
+        self._costs = costs
+        self._overlap_gather = overlap_gather
+        self._overlap_reduce = overlap_reduce
+        self._edges: set[int] = set()
+        self._completed: list[tuple[Action, Bucket]] = []
+        self._reduced: list[Token] = []
+
+    def begin(self, actions: Sequence[Action]) -> list[Placed]:
+        """All-gathers of updated parameters, in the order in which forwards need them.
+
+        Overlapped, a bucket's gather is issued when the forward of the bucket before it in the same group
+        begins (Megatron-LM's hooks); otherwise nothing starts before all have come.
+        """
+        first = {a.stage: a for a in reversed(actions) if a.kind is Kind.F}
+        last = {a.stage: a for a in actions if a.kind in (Kind.B, Kind.W)}
+        self._edges = {id(action) for action in (*first.values(), *last.values())}
+        placed: list[Placed] = []
+        hooks: dict[str, tuple[Token, ...]] = {}
+        for stage in dict.fromkeys(a.stage for a in actions if a.kind is Kind.F):
+            for bucket in reversed(self._plan.chunks[stage].buckets):
+                op = self._plan.data.gather_parameters(bucket, f"stage {stage}")
+                if op is None:
+                    continue
+                waits = hooks.get(bucket.axis, ()) if self._overlap_gather else ()
+                signal = _token("parameters", stage, bucket)
+                placed.append(collective(op, STREAMS[bucket.axis], waits, signal, self._costs))
+                hooks[bucket.axis] = (_token("hook", stage, bucket),)
+        if placed and not self._overlap_gather:
+            ready = tuple(task.signal for _, task in placed)
+            placed.append(Placed(COMPUTE, Task("parameters ready", exposed(DP), 0.0, ready)))
+        return placed
+
+    def pieces(self, action: Action) -> Sequence[Piece] | None:
+        """The step's first forward and last backward of every stage are cut; with ZeRO-2 every backward."""
+        every_gradient = self._plan.data.zero == 2 and action.kind in (Kind.B, Kind.W)
+        return cut(self._plan.chunks[action.stage]) if every_gradient or id(action) in self._edges else None
+
+    def before(self, action: Action, piece: Piece, waits: tuple[Token, ...]) -> list[Placed]:
+        """The forward pre-hooks: each waits for its bucket's parameters and lets the next gather start."""
+        placed = []
+        for bucket in piece.buckets if action.kind is Kind.F else ():
+            if self._overlap_gather and self._plan.data.gather_parameters(bucket, "") is not None:
+                waits = (*waits, _token("parameters", action.stage, bucket))
+            hook = _token("hook", action.stage, bucket)
+            placed.append(Placed(COMPUTE, Task("hook", COMPUTE, 0.0, waits, hook)))
+            waits = ()
+        return placed
+
+    def after(self, action: Action, piece: Piece) -> list[Placed]:
+        """Gradients of these buckets are complete: reduce them now, or keep them for the end of the step."""
+        if action.kind is not Kind.F:
+            self._completed.extend((action, bucket) for bucket in piece.buckets)
+        return self._reduce() if self._overlap_reduce else []
+
+    def finish(self) -> tuple[list[Placed], tuple[Token, ...]]:
+        """Reduces what has been kept."""
+        placed = self._reduce()
+        return placed, tuple(self._reduced)
+
+    def _reduce(self) -> list[Placed]:
+        placed: list[Placed] = []
+        for action, bucket in self._completed:
+            place = (action.stage, action.microbatch, bucket.first_layer)
+            tasks, tokens = reduce_bucket(self._plan, place, bucket, self._costs)
+            placed += tasks
+            self._reduced += tokens
+        self._completed.clear()
+        return placed
+
+
+def _token(what: str, stage: int, bucket: Bucket) -> Token:
+    return (what, bucket.axis, stage, bucket.first_layer)

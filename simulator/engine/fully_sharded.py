@@ -1,0 +1,127 @@
+"""Fully sharded data parallelism: ZeRO-3, FSDP1 and FSDP2 (Zhao 2023, section 3).
+
+Parameters live in shards; each unit (a layer) is gathered before its forward, freed after it, gathered again
+before its backward. Gathers run ahead of compute by ``prefetch`` units. Gradients are reduce-scattered after
+each unit's backward. Gathers and reductions share one communicator, so they queue in the order in which they
+are issued. The head stays gathered between its forward and its backward, which follow each other; an
+embedding's backward needs no parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from simulator.engine.block import Placed
+from simulator.engine.costing import OperatorCosts
+from simulator.engine.data_traffic import STREAMS, Piece, collective, cut, reduce_bucket
+from simulator.engine.tasks import COMPUTE, Task, Token
+from simulator.partition.data import Bucket
+from simulator.partition.plan import RunPlan
+from simulator.schedule.actions import Action, Kind
+
+GRADIENTS = (Kind.B, Kind.I)
+ENDS = ("embedding", "head")
+
+
+class _Use(NamedTuple):
+    """A unit's parameters as one action needs them."""
+
+    action: Action
+    bucket: Bucket
+
+    @property
+    def token(self) -> Token:
+        """Signalled when they have been gathered."""
+        a, bucket = self.action, self.bucket
+        return ("unit", bucket.axis, int(a.kind), a.stage, a.microbatch, a.direction, bucket.first_layer)
+
+
+class FullyShardedTraffic:
+    """Implements :class:`simulator.engine.data_traffic.DataTraffic` for sharded parameters."""
+
+    def __init__(self, plan: RunPlan, costs: OperatorCosts) -> None:
+        self._plan = plan
+        self._costs = costs
+        self._policy = plan.data.sharding
+        self._uses: dict[Token, int] = {}
+        self._queue: list[_Use] = []
+        self._last: dict[int, Action] = {}
+        self._reduced: dict[tuple[int, int, str], tuple[Token, ...]] = {}
+
+    def begin(self, actions: Sequence[Action]) -> list[Placed]:
+        """The first gathers; every later one is issued when the unit ``prefetch`` before it begins."""
+        self._last = {a.stage: a for a in actions if a.kind in (Kind.B, Kind.W)}
+        self._queue = list(self._needed(actions))
+        self._uses = {use.token: index for index, use in enumerate(self._queue)}
+        return [self._gather(use, ()) for use in self._queue[: self._policy.prefetch + 1]]
+
+    def _needed(self, actions: Sequence[Action]) -> Iterator[_Use]:
+        """Every use of a unit's parameters for which they must be gathered, in order."""
+        kept: set[tuple[int, int, str]] = set()
+        for action in actions:
+            chunk = self._plan.chunks[action.stage]
+            forward = action.kind is Kind.F
+            if not forward and action.kind not in GRADIENTS:
+                continue
+            for piece in cut(chunk) if forward else reversed(cut(chunk)):
+                for bucket in piece.buckets:
+                    unit = (action.stage, bucket.first_layer, bucket.axis)
+                    if self._plan.data.gather_parameters(bucket, "") is None or unit in kept:
+                        continue
+                    if self._policy.keep == "step":
+                        kept.add(unit)
+                    stays = self._policy.keep == "backward" or chunk.layers[piece.start].kind in ENDS
+                    if forward or not stays:
+                        yield _Use(action, bucket)
+
+    def _gather(self, use: _Use, waits: tuple[Token, ...]) -> Placed:
+        op = self._plan.data.gather_parameters(use.bucket, "unit")
+        assert op is not None, "units without replicas are never queued"
+        return collective(op, STREAMS[use.bucket.axis], waits, use.token, self._costs)
+
+    def pieces(self, action: Action) -> Sequence[Piece] | None:
+        """Every action is cut into its units, but those that neither need nor make anything shared."""
+        chunk = self._plan.chunks[action.stage]
+        if self._policy.keep == "step" and not self._meets_traffic(action):
+            return None
+        return cut(chunk)
+
+    def _meets_traffic(self, action: Action) -> bool:
+        if action.kind is not Kind.F:
+            return self._policy.reduce == "microbatch" or action is self._last.get(action.stage)
+        return any(_Use(action, b).token in self._uses for b in self._plan.chunks[action.stage].buckets)
+
+    def before(self, action: Action, piece: Piece, waits: tuple[Token, ...]) -> list[Placed]:
+        """Waits for the unit's parameters, and issues the gather of a later unit."""
+        placed: list[Placed] = []
+        for bucket in piece.buckets:
+            token = _Use(action, bucket).token
+            index = self._uses.get(token)
+            if index is None:
+                continue
+            hook = ("begin", token)
+            placed.append(Placed(COMPUTE, Task("unit", COMPUTE, 0.0, (*waits, token), hook)))
+            waits = ()
+            ahead = index + self._policy.prefetch + 1
+            if ahead < len(self._queue):
+                placed.append(self._gather(self._queue[ahead], (hook,)))
+        return placed
+
+    def after(self, action: Action, piece: Piece) -> list[Placed]:
+        """Reduce-scatters the unit's gradients, of every microbatch or of the last one."""
+        if action.kind not in (Kind.B, Kind.W):
+            return []
+        if self._policy.reduce == "step" and action is not self._last[action.stage]:
+            return []
+        placed: list[Placed] = []
+        for bucket in piece.buckets:
+            place = (action.stage, action.microbatch, action.direction, bucket.first_layer)
+            tasks, tokens = reduce_bucket(self._plan, place, bucket, self._costs)
+            placed += tasks
+            self._reduced[action.stage, bucket.first_layer, bucket.axis] = tokens
+        return placed
+
+    def finish(self) -> tuple[list[Placed], tuple[Token, ...]]:
+        """Nothing is left to reduce; the optimizer waits for each unit's last reduction."""
+        return [], tuple(token for tokens in self._reduced.values() for token in tokens)
