@@ -10,9 +10,7 @@ from simulator.engine.costing import OperatorCosts
 from simulator.engine.replay import replay
 from simulator.engine.tasks import COMPUTE, Meeting, Profile, Task, Token
 from simulator.graph.operators import Collective
-from simulator.partition.segment import Segment
-
-HOST = "host"
+from simulator.partition.segment import HOST, Segment
 
 
 class Block(NamedTuple):
@@ -67,14 +65,20 @@ def expand(segment: Segment, costs: OperatorCosts, label: Token, *, rendezvous: 
 
     ``begin`` lets communication start no earlier than the segment; ``join`` waits for all streams, and for
     the host where launching the kernels takes longer than running them. ``rendezvous`` makes collectives
-    meetings of their group (for simulations of every rank), keyed by axis and label.
+    meetings of their group (for simulations of every rank), keyed by axis and label. A step on the host's
+    stream is a synchronisation: what follows it is launched after it.
     """
     begin, join = (label, "begin"), (label, "join")
     placed = [Placed(COMPUTE, Task("begin", HOST, 0.0, signal=begin))]
     last: dict[str, Token] = {}
     launches = 0
+    launched_after: Token = begin
     for index, step in enumerate(segment.steps):
         cost = costs.cost(step.op)
+        if step.stream == HOST:
+            placed.append(_launch(launches, costs, launched_after, (label, index, "launched")))
+            launches, launched_after = 0, (label, index)
+            cost = cost._replace(category=HOST, seconds=cost.seconds + costs.launch_s)
         launches += cost.kernels
         waits: tuple[Token, ...] = tuple((label, position) for position in step.waits)
         if step.stream != COMPUTE and not waits:
@@ -88,6 +92,11 @@ def expand(segment: Segment, costs: OperatorCosts, label: Token, *, rendezvous: 
         )
         last[step.stream] = token
     tokens = tuple(token for stream, token in last.items() if stream != COMPUTE)
-    placed.append(Placed(HOST, Task("launch", HOST, launches * costs.launch_s, (begin,), (label, HOST))))
+    placed.append(_launch(launches, costs, launched_after, (label, HOST)))
     placed.append(Placed(COMPUTE, Task("join", HOST, 0.0, (*tokens, (label, HOST)), join)))
     return placed
+
+
+def _launch(kernels: int, costs: OperatorCosts, after: Token, signal: Token) -> Placed:
+    """The host launches kernels, one after the other."""
+    return Placed(HOST, Task("launch", HOST, kernels * costs.launch_s, (after,), signal))

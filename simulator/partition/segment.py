@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from simulator.graph.operators import Collective, Operator, SendRecv
+from simulator.graph.operators import Awaited, Collective, Copy, Operator, SendRecv
 
 COMPUTE = "compute"
+HOST = "host"  # of the stream that launches kernels
+ELSEWHERE = "elsewhere"  # what another rank of a group does meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class SegmentBuilder:
     steps: list[Step] = field(default_factory=list)
     last_compute: int | None = None
     pending: tuple[int, ...] = ()  # communication that the next compute step on the data path needs
+    elsewhere: tuple[int, ...] = ()  # another rank's work that the next communication needs
 
     def compute(self, op: Operator, *, waits: tuple[int, ...] = (), weight_gradient: bool = False) -> int:
         """Appends a kernel on the data path."""
@@ -59,12 +62,26 @@ class SegmentBuilder:
     def communicate(self, op: Collective | SendRecv) -> int:
         """Starts communication once the data path has produced its input; returns its position."""
         after = self.pending if self.last_compute is None else (*self.pending, self.last_compute)
-        self.steps.append(Step(op, op.axis, after))
+        self.steps.append(Step(op, op.axis, (*after, *self.elsewhere)))
+        self.elsewhere = ()
         return len(self.steps) - 1
 
     def exposed(self, op: Collective | SendRecv) -> None:
         """Communication whose result the next kernel needs."""
         self.pending = (self.communicate(op),)
+
+    def synchronise(self, op: Copy) -> None:
+        """Makes the host wait for a copy before it launches what follows."""
+        after = self.pending if self.last_compute is None else (*self.pending, self.last_compute)
+        self.steps.append(Step(op, HOST, after))
+        self.pending = (len(self.steps) - 1,)
+
+    def await_elsewhere(
+        self, op: Awaited, arrived: tuple[int, ...], *, weight_gradient: bool = False
+    ) -> None:
+        """Work of the most loaded rank, begun once ``arrived``; the next communication waits for it."""
+        self.steps.append(Step(op, ELSEWHERE, arrived, weight_gradient))
+        self.elsewhere = (len(self.steps) - 1,)
 
     def build(self) -> Segment:
         """The finished segment."""

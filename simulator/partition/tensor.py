@@ -52,17 +52,20 @@ def shard(node: Node, tp: TensorParallel) -> Node:
         input_gradient=tuple(_shard_op(op, node.region, tp) for op in node.input_gradient),
         weight_gradient=tuple(_shard_op(op, node.region, tp) for op in node.weight_gradient),
         parameters=node.parameters / divided,
-        saves=tuple(_shard_tensor(tensor, tp) for tensor in node.saves),
+        saves=tuple(shard_tensor(tensor, tp) for tensor in node.saves),
     )
 
 
-def _shard_tensor(tensor: Tensor, tp: TensorParallel) -> Tensor:
+def shard_tensor(tensor: Tensor, tp: TensorParallel) -> Tensor:
+    """One rank's share of a kept activation."""
     return replace(tensor, bytes=tensor.bytes / tp.share(tensor.region))
 
 
 def _shard_op(op: KernelOp, region: Region, tp: TensorParallel) -> KernelOp:
     t = tp.size
     if isinstance(op, Gemm):
+        if region is Region.SEQUENCE:
+            return _shard_tokens(op, tp.share(region))
         return _shard_gemm(op, region, t)
     if isinstance(op, Attention):
         return replace(op, heads=op.heads // t, kv_heads=max(1, op.kv_heads // t))
@@ -70,6 +73,11 @@ def _shard_op(op: KernelOp, region: Region, tp: TensorParallel) -> KernelOp:
         share = tp.share(region)
         return replace(op, read_bytes=op.read_bytes / share, write_bytes=op.write_bytes / share)
     raise TypeError(f"tensor parallelism does not know {type(op).__name__} {op.name!r}")
+
+
+def _shard_tokens(op: Gemm, parts: int) -> Gemm:
+    """A product with whole weights, of which every rank does its own tokens."""
+    return replace(op, k=op.k // parts) if op.role == "wgrad" else replace(op, m=op.m // parts)
 
 
 def _shard_gemm(op: Gemm, region: Region, t: int) -> Gemm:
