@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from simulator.cost.catalog import kernels_for
 from simulator.cost.kernels import Kernels
+from simulator.engine.contention import COMMUNICATION_PROCESSORS
 from simulator.engine.costing import OperatorCosts
 from simulator.engine.step import StepOptions, StepReplay, run_step
 from simulator.engine.world import Layout
@@ -37,7 +38,8 @@ def simulate(run: RunSpec, *, timeline: bool = False) -> Result:
     kernels = kernels_for(run.cluster)
     network = Network(run.cluster, _placement(run))
     launch_s = run.cluster.host.kernel_launch_s if run.runtime.cuda_graphs == "none" else 0.0
-    costs = OperatorCosts(kernels, network, launch_s)
+    share = COMMUNICATION_PROCESSORS / run.cluster.device.sm_count
+    costs = OperatorCosts(kernels, network, launch_s, share)
     p = run.parallelism
     layout = Layout(tp=p.tp, dp=run.dp * p.cp, devices=p.pp)
     step = run_step(plan, schedule, layout, p.vp, costs, _step_options(run, schedule, whole=timeline))

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from simulator.engine.attribution import breakdown
+from simulator.engine.contention import slowed
 from simulator.engine.costing import OperatorCosts
 from simulator.engine.replay import replay
 from simulator.engine.tasks import COMPUTE, Meeting, Profile, Task, Token
-from simulator.graph.operators import Collective
-from simulator.partition.segment import HOST, Segment
+from simulator.graph.operators import Collective, Gemm, GroupedGemm
+from simulator.partition.segment import HOST, Segment, Step
 
 
 class Block(NamedTuple):
@@ -33,13 +34,32 @@ class Blocks:
     def __init__(self, costs: OperatorCosts) -> None:
         self.costs = costs
         self._known: dict[int, tuple[Segment, Block]] = {}
+        self._quickest: dict[int, tuple[Segment, Segment]] = {}
 
     def block(self, segment: Segment) -> Block:
         """The length of a segment run from idle to idle, and where the time went."""
         known = self._known.get(id(segment))
         if known is None:  # keyed by identity, which is fast; keeping the segment keeps the identity unique
-            known = self._known[id(segment)] = (segment, self._replay(segment))
+            known = self._known[id(segment)] = (segment, self._replay(self.quickest(segment)))
         return known[1]
+
+    def quickest(self, segment: Segment) -> Segment:
+        """The segment with those of its ways taken that shorten it."""
+        if not segment.ways:
+            return segment
+        known = self._quickest.get(id(segment))
+        if known is None:
+            known = self._quickest[id(segment)] = (segment, self._choose(segment))
+        return known[1]
+
+    def _choose(self, segment: Segment) -> Segment:
+        quicker = []
+        for way in segment.ways:
+            plain, other = segment.versions(way)
+            if self._replay(other).seconds < self._replay(plain).seconds:
+                quicker.append(way)
+        plain, chosen = segment.taking(()), segment.taking(quicker)
+        return chosen if self._replay(chosen).seconds < self._replay(plain).seconds else plain
 
     def chain(self, segments: Iterable[Segment]) -> Block:
         """Segments one after the other as one block."""
@@ -79,6 +99,7 @@ def expand(segment: Segment, costs: OperatorCosts, label: Token, *, rendezvous: 
             placed.append(_launch(launches, costs, launched_after, (label, index, "launched")))
             launches, launched_after = 0, (label, index)
             cost = cost._replace(category=HOST, seconds=cost.seconds + costs.launch_s)
+        seconds = _contended(cost.seconds, step, segment, costs)
         launches += cost.kernels
         waits: tuple[Token, ...] = tuple((label, position) for position in step.waits)
         if step.stream != COMPUTE and not waits:
@@ -87,9 +108,7 @@ def expand(segment: Segment, costs: OperatorCosts, label: Token, *, rendezvous: 
         meeting = None
         if rendezvous and isinstance(step.op, Collective):
             meeting = Meeting((step.op.axis, token), 0)
-        placed.append(
-            Placed(step.stream, Task(step.op.name, cost.category, cost.seconds, waits, token, meeting))
-        )
+        placed.append(Placed(step.stream, Task(step.op.name, cost.category, seconds, waits, token, meeting)))
         last[step.stream] = token
     tokens = tuple(token for stream, token in last.items() if stream != COMPUTE)
     placed.append(_launch(launches, costs, launched_after, (label, HOST)))
@@ -100,3 +119,11 @@ def expand(segment: Segment, costs: OperatorCosts, label: Token, *, rendezvous: 
 def _launch(kernels: int, costs: OperatorCosts, after: Token, signal: Token) -> Placed:
     """The host launches kernels, one after the other."""
     return Placed(HOST, Task("launch", HOST, kernels * costs.launch_s, (after,), signal))
+
+
+def _contended(seconds: float, step: Step, segment: Segment, costs: OperatorCosts) -> float:
+    """A product's length without the processors that communication beside it holds."""
+    if not step.beside or not isinstance(step.op, Gemm | GroupedGemm):
+        return seconds
+    beside = sum(costs.cost(segment.steps[other].op).seconds for other in step.beside)
+    return slowed(seconds, beside, costs.communication_share)

@@ -46,13 +46,24 @@ def exposed(axis: str) -> str:
 
 
 class OperatorCosts:
-    """Times operators on one cluster and layout."""
+    """Times operators on one cluster and layout.
 
-    def __init__(self, kernels: KernelModel, network: NetworkModel, launch_s: float = 0.0) -> None:
+    ``launch_s`` is the host's time per kernel; ``communication_share`` the share of the processors that a
+    collective takes from a product beside it.
+    """
+
+    def __init__(
+        self,
+        kernels: KernelModel,
+        network: NetworkModel,
+        launch_s: float = 0.0,
+        communication_share: float = 0.0,
+    ) -> None:
         self._kernels = kernels
         self._network = network
         self._known: dict[Operator, Cost] = {}
         self.launch_s = launch_s
+        self.communication_share = communication_share
 
     def cost(self, op: Operator) -> Cost:
         """The cost of one operator running alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from simulator.graph.operators import Awaited, Collective, Copy, Operator, SendRecv
@@ -16,25 +17,89 @@ class Step:
     """One operator on one stream. It starts after the steps before it on its stream and after ``waits``.
 
     ``waits`` are positions within the same segment. ``weight_gradient`` marks work that a zero-bubble
-    schedule may postpone.
+    schedule may postpone. ``beside`` are positions of communication that runs next to a kernel and takes some
+    of its processors.
     """
 
     op: Operator
     stream: str
     waits: tuple[int, ...] = ()
     weight_gradient: bool = False
+    beside: tuple[int, ...] = ()
+
+    def moved(self, position: Callable[[int], int]) -> Step:
+        """The step with the positions it refers to renumbered."""
+        return replace(
+            self,
+            waits=tuple(position(wait) for wait in self.waits),
+            beside=tuple(position(other) for other in self.beside),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Steps that may stand in place of a segment's steps [start, stop), doing the same.
+
+    Their positions count from ``start``. Both versions begin with what the data path has ready, and both are
+    done when their last step is.
+    """
+
+    start: int
+    stop: int
+    steps: tuple[Step, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Steps in issue order. A segment starts with all streams idle and ends when all are idle again."""
+    """Steps in issue order. A segment starts with all streams idle and ends when all are idle again.
+
+    ``ways`` are other ways to do parts of it, first to last, apart from each other: who runs it takes the
+    quickest.
+    """
 
     steps: tuple[Step, ...]
+    ways: tuple[Way, ...] = ()
 
     @property
     def flops(self) -> float:
         """FLOPs of one rank."""
         return sum(step.op.flops for step in self.steps)
+
+    def versions(self, way: Way) -> tuple[Segment, Segment]:
+        """The replaced part and its replacement, each as a segment of its own."""
+        return _alone(self.steps[way.start : way.stop], way.start), _alone(way.steps, way.start)
+
+    def taking(self, chosen: Collection[Way]) -> Segment:
+        """The segment with some of its ways taken, and no choice left."""
+        steps = self.steps
+        for way in sorted(chosen, key=lambda way: way.start, reverse=True):  # earlier positions stay valid
+            steps = _replaced(steps, way)
+        return Segment(steps)
+
+
+def _alone(steps: Sequence[Step], start: int) -> Segment:
+    """Steps that begin at position ``start``, without what they wait for before it."""
+    return Segment(
+        tuple(
+            replace(
+                step,
+                waits=tuple(w - start for w in step.waits if w >= start),
+                beside=tuple(b - start for b in step.beside if b >= start),
+            )
+            for step in steps
+        )
+    )
+
+
+def _replaced(steps: tuple[Step, ...], way: Way) -> tuple[Step, ...]:
+    last, longer = way.start + len(way.steps) - 1, len(way.steps) - (way.stop - way.start)
+
+    def position(old: int) -> int:
+        if old < way.start:
+            return old
+        return last if old < way.stop else old + longer
+
+    return (*steps[: way.start], *way.steps, *(step.moved(position) for step in steps[way.stop :]))
 
 
 @dataclass(slots=True)
@@ -42,27 +107,43 @@ class SegmentBuilder:
     """Collects steps; keeps track of what the next compute step must wait for."""
 
     steps: list[Step] = field(default_factory=list)
+    ways: list[Way] = field(default_factory=list)
     last_compute: int | None = None
     pending: tuple[int, ...] = ()  # communication that the next compute step on the data path needs
     elsewhere: tuple[int, ...] = ()  # another rank's work that the next communication needs
 
-    def compute(self, op: Operator, *, waits: tuple[int, ...] = (), weight_gradient: bool = False) -> int:
+    def compute(
+        self,
+        op: Operator,
+        *,
+        waits: tuple[int, ...] = (),
+        weight_gradient: bool = False,
+        beside: tuple[int, ...] = (),
+    ) -> int:
         """Appends a kernel on the data path."""
-        self.steps.append(Step(op, COMPUTE, (*self.pending, *waits), weight_gradient))
+        self.steps.append(Step(op, COMPUTE, (*self.pending, *waits), weight_gradient, beside))
         self.pending = ()
         self.last_compute = len(self.steps) - 1
         return self.last_compute
 
-    def beside(self, op: Operator, *, waits: tuple[int, ...] = ()) -> int:
+    def beside(self, op: Operator, *, waits: tuple[int, ...] = (), beside: tuple[int, ...] = ()) -> int:
         """Appends a kernel that does not wait for pending communication (it runs beside it)."""
-        self.steps.append(Step(op, COMPUTE, waits, True))
+        self.steps.append(Step(op, COMPUTE, waits, True, beside))
         self.last_compute = len(self.steps) - 1
         return self.last_compute
 
+    @property
+    def ready(self) -> tuple[int, ...]:
+        """What the data path has to have done before its next step."""
+        return self.pending if self.last_compute is None else (*self.pending, self.last_compute)
+
+    def otherwise(self, start: int, steps: Sequence[Step]) -> None:
+        """Another way to do the steps appended since ``start``."""
+        self.ways.append(Way(start, len(self.steps), tuple(steps)))
+
     def communicate(self, op: Collective | SendRecv) -> int:
         """Starts communication once the data path has produced its input; returns its position."""
-        after = self.pending if self.last_compute is None else (*self.pending, self.last_compute)
-        self.steps.append(Step(op, op.axis, (*after, *self.elsewhere)))
+        self.steps.append(Step(op, op.axis, (*self.ready, *self.elsewhere)))
         self.elsewhere = ()
         return len(self.steps) - 1
 
@@ -72,8 +153,7 @@ class SegmentBuilder:
 
     def synchronise(self, op: Copy) -> None:
         """Makes the host wait for a copy before it launches what follows."""
-        after = self.pending if self.last_compute is None else (*self.pending, self.last_compute)
-        self.steps.append(Step(op, HOST, after))
+        self.steps.append(Step(op, HOST, self.ready))
         self.pending = (len(self.steps) - 1,)
 
     def await_elsewhere(
@@ -85,7 +165,7 @@ class SegmentBuilder:
 
     def build(self) -> Segment:
         """The finished segment."""
-        return Segment(tuple(self.steps))
+        return Segment(tuple(self.steps), tuple(self.ways))
 
 
 def split_gradients(backward: Segment) -> tuple[Segment, Segment]:
@@ -104,11 +184,26 @@ def split_gradients(backward: Segment) -> tuple[Segment, Segment]:
 
 def _select(segment: Segment, kept: list[int]) -> Segment:
     position = {old: new for new, old in enumerate(kept)}
+
+    def among(positions: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(position[old] for old in positions if old in position)
+
+    def chosen(step: Step) -> Step:
+        return replace(step, waits=among(step.waits), beside=among(step.beside))
+
     return Segment(
-        tuple(
-            replace(
-                segment.steps[i], waits=tuple(position[w] for w in segment.steps[i].waits if w in position)
-            )
-            for i in kept
-        )
+        tuple(chosen(segment.steps[i]) for i in kept),
+        tuple(_kept_way(way, position) for way in segment.ways if way.start in position),
     )
+
+
+def _kept_way(way: Way, position: dict[int, int]) -> Way:
+    """A way within kept steps; what it waits for before its start may be gone."""
+    start = position[way.start]
+
+    def among(positions: tuple[int, ...]) -> tuple[int, ...]:
+        before = (position[old] for old in positions if old < way.start and old in position)
+        return (*before, *(old - way.start + start for old in positions if old >= way.start))
+
+    steps = (replace(step, waits=among(step.waits), beside=among(step.beside)) for step in way.steps)
+    return Way(start, position[way.stop - 1] + 1, tuple(steps))

@@ -22,14 +22,16 @@ from simulator.graph.operators import (
 )
 from simulator.partition.quantization import forward_input, gathered_gradient, output_gradient, saved_input
 from simulator.partition.segment import SegmentBuilder
+from simulator.partition.tp_overlap import pipelined_reduction, ring_exchange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorParallel:
-    """The size of the TP group, whether the residual stream is split over it, and what hides its collectives."""
+    """The size of the TP group, whether it splits the residual stream too, and what hides its collectives."""
 
     size: int
     sequence: bool
+    overlap: bool = False  # products in chunks beside their own collectives, where that is quicker
     overlap_dgrad: bool = True  # the reduction of an input gradient runs beside the weight gradient
 
     def share(self, region: Region) -> int:
@@ -97,36 +99,49 @@ def _collective(kind: CollectiveKind, size: float, name: str) -> Collective:
 
 
 def forward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
-    """Appends a sharded node's forward work, collectives included; all of them are exposed."""
+    """Appends a sharded node's forward work, collectives included; all of them are exposed.
+
+    With ``tp.overlap`` a product may run in chunks beside its own collective instead.
+    """
     name = node.forward.name
     gathered = _gathers(node, tp, Region.COLUMN)
     operand = forward_input(node, tp.size if gathered else 1)
     _run(operand.before, out)
-    if gathered:
+    if gathered and not operand.after:
+        gather = _collective("all_gather", node.boundary_bytes * operand.share, name)
+        _gathered_product(gather, node.forward, tp, out)
+    elif gathered:
         out.exposed(_collective("all_gather", node.boundary_bytes * operand.share, name))
-    _run(operand.after, out)
-    out.compute(node.forward)
-    if tp.size == 1:
-        return
-    if node.region in (Region.ROW, Region.EMBEDDING):
-        kind: CollectiveKind = "reduce_scatter" if tp.sequence else "all_reduce"
-        out.exposed(_collective(kind, node.boundary_bytes, name))
-    for size in node.reductions:
-        out.exposed(_collective("all_reduce", size, name))
+        _run((*operand.after, node.forward), out)
+    elif tp.size > 1 and node.region in (Region.ROW, Region.EMBEDDING):
+        _run(operand.after, out)
+        _reduced_product(node, tp, out)
+    else:
+        _run((*operand.after, node.forward), out)
+    if tp.size > 1:
+        for size in node.reductions:
+            out.exposed(_collective("all_reduce", size, name))
 
 
 def backward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
     """Appends a sharded node's gradients.
 
     Column-parallel: the gather of the saved input hides behind the input gradient, the reduction of the input
-    gradient behind the weight gradient. Row-parallel: the gather of the output gradient is exposed.
+    gradient behind the weight gradient. Row-parallel: the gather of the output gradient is exposed, or
+    overlapped with the input gradient in chunks (``tp.overlap``).
     """
     name = node.forward.name
     gathered = _gathers(node, tp, Region.ROW) or _gathers(node, tp, Region.EMBEDDING)
     gradient = output_gradient(node, tp.size if gathered else 1)
     _run(gradient.before, out)
+    inputs = node.input_gradient
     if gathered:
-        out.exposed(_collective("all_gather", node.boundary_bytes * gradient.share, f"{name}.grad"))
+        gather = _collective("all_gather", node.boundary_bytes * gradient.share, f"{name}.grad")
+        if inputs and not gradient.after:
+            _gathered_product(gather, inputs[0], tp, out)
+            inputs = inputs[1:]
+        else:
+            out.exposed(gather)
     regathered = _gathers(node, tp, Region.COLUMN)
     operand = saved_input(node, tp.size if regathered else 1)
     kept: tuple[int, ...] = ()
@@ -134,8 +149,8 @@ def backward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
         size = node.boundary_bytes * operand.share
         kept = (out.communicate(_collective("all_gather", size, f"{name}.input")),)
     _run(gradient.after, out)
-    for op in node.input_gradient:
-        out.compute(op)
+    for op in inputs:
+        out.compute(op, beside=kept)
     reduced: tuple[int, ...] = ()
     if tp.size > 1 and node.region is Region.COLUMN:
         kind: CollectiveKind = "reduce_scatter" if tp.sequence else "all_reduce"
@@ -145,10 +160,34 @@ def backward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
     late = (*operand.after, *gathered_gradient(node, tp.size if gathered else 1))
     for weight_op in (*late, *node.weight_gradient):
         if node.input_gradient:
-            out.beside(weight_op, waits=kept)
+            out.beside(weight_op, waits=kept, beside=reduced if tp.overlap_dgrad else ())
         else:
             out.compute(weight_op, weight_gradient=True)
     out.pending = (*out.pending, *reduced)
+
+
+def _gathered_product(gather: Collective, op: KernelOp, tp: TensorParallel, out: SegmentBuilder) -> None:
+    """A gather and the product that needs its result."""
+    start, ready = len(out.steps), out.ready
+    out.exposed(gather)
+    out.compute(op)
+    if tp.overlap and isinstance(op, Gemm):
+        chunked = ring_exchange(gather, op, tp.size, start, ready)
+        if chunked is not None:
+            out.otherwise(start, chunked)
+
+
+def _reduced_product(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
+    """A product whose partial results the group sums."""
+    start, ready = len(out.steps), out.ready
+    out.compute(node.forward)
+    kind: CollectiveKind = "reduce_scatter" if tp.sequence else "all_reduce"
+    reduction = _collective(kind, node.boundary_bytes, node.forward.name)
+    out.exposed(reduction)
+    if tp.overlap and isinstance(node.forward, Gemm):
+        chunked = pipelined_reduction(node.forward, reduction, start, ready)
+        if chunked is not None:
+            out.otherwise(start, chunked)
 
 
 def _gathers(node: Node, tp: TensorParallel, region: Region) -> bool:

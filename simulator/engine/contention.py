@@ -1,0 +1,23 @@
+"""Compute beside communication: collectives are kernels too, and take processors from what runs beside them.
+
+While a collective runs, a matrix product has the device's processors less those the collective holds, and its
+rate falls in proportion.
+"""
+
+from __future__ import annotations
+
+COMMUNICATION_PROCESSORS = 16
+"""Streaming multiprocessors that a collective inside a node holds.
+
+Transformer Engine's user buffers default to 16 (``num_sm``), and NCCL's NVLink SHARP kernels launch 16 to 24
+thread blocks on Hopper, each filling one multiprocessor. Copy-engine transfers hold none.
+"""
+
+
+def slowed(seconds: float, beside_s: float, share: float) -> float:
+    """Length of a product beside ``beside_s`` of communication that holds ``share`` of the processors.
+
+    While both run the product works at rate 1 − share: either it ends first, or it has done
+    (1 − share)·beside_s of its work when the communication ends.
+    """
+    return min(seconds / (1.0 - share), seconds + share * beside_s)
