@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
-from simulator.network import alltoall, collnet, nvls, pat, ring, tree
+from simulator.network import alltoall, collnet, nvls, pat, ring, torus, tree
 from simulator.network.fabric import DomainCurve, FabricProfile, NetworkCurve
 from simulator.network.placement import Group
 from simulator.network.tiers import added_latency, neighbour_share, pairwise_share
@@ -71,6 +71,8 @@ def node_limited_all_to_all(
     curves = [replace(c, bandwidth=min(c.bandwidth, per_link)) for c in profile.scale_up.of("all_to_all")]
     if group.inside_domain:
         for curve in curves:
+            if size_bytes > curve.limit_bytes * group.ranks:
+                continue
             yield alltoall.deduplicated_inside(size_bytes, routing.copies, group.ranks, curve), curve
         return
     share = pairwise_share(cluster.scale_out, group) * routing_share(cluster, profile)
@@ -98,7 +100,9 @@ def _inside(
     for curve in profile.scale_up.of(CURVES_OF.get(kind, kind)):
         if size_bytes > curve.limit_bytes * group.ranks:
             continue
-        if curve.algorithm == "nvls":
+        if curve.algorithm == "torus":
+            yield torus.inside(kind, size_bytes, group.ranks, cluster.scale_up.domain_size, curve), curve
+        elif curve.algorithm == "nvls":
             if _switch_reduces(cluster, group.ranks):
                 yield nvls.inside(size_bytes, group.ranks, curve), curve
         elif curve.algorithm == "pairwise":
@@ -154,10 +158,10 @@ def _pairs(
             return
         wanted = "ring"
     curves = {c.protocol: c for c in inside if c.algorithm == wanted}
-    if not curves:  # a generation without NVLS
+    if not curves:  # a generation without NVLS, or a torus
         if algorithm == "nvls-tree":
             return
-        curves = {c.protocol: c for c in inside if c.algorithm == "ring"}
+        curves = {c.protocol: c for c in inside if c.algorithm in ("ring", "torus")}
     last = list(curves.values())[-1]
     for network in profile.scale_out.of(collective):
         if network.algorithm == algorithm:

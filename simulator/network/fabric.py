@@ -204,6 +204,8 @@ _SCALE_OUT = {"efa": "efa", "slingshot": "slingshot", "roce": "roce", "ethernet"
 
 
 def _default_scale_up(cluster: ClusterSpec) -> str:
+    if cluster.scale_up.topology == "torus":
+        return "ici"
     if cluster.scale_up.link.kind != "nvlink":
         return "pcie"
     return _SCALE_UP.get(cluster.device.architecture, "nvlink5-blackwell")
