@@ -240,7 +240,7 @@ def grouped_linear(
     forward = GroupedGemm(
         name=name, groups=model.num_experts, rows=rows, n=outputs, k=inputs, dtype=opts.dtype
     )
-    gradient = replace(forward, name=f"{name}.dgrad", role="dgrad")
+    gradient = replace(forward, name=f"{name}.dgrad", role="dgrad", n=inputs, k=outputs)
     weight = _weight_gradient(forward, opts)
     if model.linear_bias:
         weight += (bias_gradient(name, rows * outputs * ACTIVATION_BYTES),)

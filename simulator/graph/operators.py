@@ -52,7 +52,8 @@ class Gemm:
 class GroupedGemm:
     """One GEMM per expert: ``rows`` tokens in all over ``groups`` experts, each [rows_g, k] × [k, n].
 
-    ``n`` and ``k`` are the layer's outputs and inputs in every role. ``kernels``: launches the software needs.
+    A weight gradient's ``n`` and ``k`` are those of its forward product. ``kernels``: launches the software
+    needs.
     """
 
     name: str
@@ -154,8 +155,8 @@ class Collective:
     all_reduce and broadcast: the buffer; all_gather: the gathered output; reduce_scatter: the whole input;
     all_to_all: what one rank sends, its own share included.
 
-    ``copies`` > 0 makes an all-to-all node-limited (DeepEP): that many copies of each row go to as many ranks,
-    but cross the network once per node, of which a row reaches at most ``node_limit`` (0: any number).
+    ``copies`` > 0 makes an all-to-all node-limited (DeepEP): that many copies of each row go to as many
+    ranks, but cross the network once per node, of which a row reaches at most ``node_limit`` (0: any number).
     """
 
     name: str

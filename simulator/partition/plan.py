@@ -7,12 +7,20 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from simulator.graph.layer import LayerGraph
+from simulator.graph.decoder import (
+    LayerKind,
+    decoder_layer,
+    layer_kinds,
+    prediction_head,
+    prediction_layer,
+)
+from simulator.graph.layer import LayerGraph, Node, Region
 from simulator.graph.operators import DTYPE_BYTES, Collective
 from simulator.graph.precision import Recipe, find_recipe
 from simulator.graph.quantized import quantize_layer
-from simulator.graph.transformer import GraphOptions, dense_layer, embedding, head
+from simulator.graph.transformer import GraphOptions, embedding, head
 from simulator.partition.data import PARAMETER_BYTES, Bucket, DataParallel
+from simulator.partition.expert import EXPERT_REGIONS, ExpertParallel, expert_parallel, share_node
 from simulator.partition.quantization import (
     cached_weight_bytes,
     quantized_weights,
@@ -26,6 +34,7 @@ from simulator.spec.model import ModelSpec
 from simulator.spec.run import NARROW_PRECISIONS, Recompute, RunSpec
 
 NOTHING = Segment(())
+GATHERED = frozenset({Region.COLUMN, Region.ROW, Region.EMBEDDING})
 VOCABULARY_MULTIPLE = 128  # Megatron-LM pads the vocabulary to a multiple of 128·tp
 
 
@@ -125,6 +134,7 @@ def plan_run(run: RunSpec) -> RunPlan:
     )
     data = DataParallel(
         replicas=run.dp * p.cp,
+        expert_replicas=run.gpus // (p.pp * p.ep * (p.etp or p.tp)) if run.model.is_moe else 0,
         zero=p.zero,
         grad_dtype=t.grad_dtype,
         bucket_elements=run.runtime.ddp_bucket_elements,
@@ -132,11 +142,12 @@ def plan_run(run: RunSpec) -> RunPlan:
         loss_scaling=t.precision == "fp16",
         average_in_collective=run.runtime.average_in_collective,
     )
-    stages = split_stages(run.model.num_hidden_layers, p.pp, p.vp, p.stage_split)
+    mtp = run.model.num_nextn_predict_layers
+    stages = split_stages(run.model.num_hidden_layers, p.pp, p.vp, p.stage_split, mtp_layers=mtp)
     chunks = tuple(_share_chunk(index, chunk, run, opts, tp, data) for index, chunk in enumerate(stages))
     boundary = opts.tokens * run.model.hidden_size * 2.0
     scattered = tp.sequence or run.runtime.scatter_gather
-    tied = run.model.tie_word_embeddings and p.pp > 1
+    tied = (run.model.tie_word_embeddings or mtp) and p.pp > 1
     return RunPlan(
         chunks=chunks,
         data=data,
@@ -172,16 +183,20 @@ def _share_chunk(
     layers: list[LayerShare] = []
     if chunk.embedding:
         layers.append(_share_end(embedding, run.model, opts, tp))
+    kinds = layer_kinds(run.model)
     for position, number in enumerate(chunk.layers):
         full = _is_recomputed(run.training.recompute, position)
-        narrow = _narrow(run, number)
-        layers.append(_share_decoder_layer(run.model, opts, tp, run.training.recompute, full, narrow))
+        split = Split(tp, expert_parallel(run, number))
+        options = (split, run.training.recompute, full, _narrow(run, number))
+        layers.append(_share_decoder_layer(run.model, opts, kinds[number], *options))
+    layers += _prediction_layers(chunk, run, opts, tp)
     if chunk.loss:
         last = _share_end(head, run.model, opts, tp)
         if run.model.tie_word_embeddings and chunk.embedding:
             alone = last.replicated_parameters
             last = replace(last, parameters=alone, weight_bytes=alone * PARAMETER_BYTES)
         layers.append(last)
+        layers += [_share_end(prediction_head, run.model, opts, tp)] * run.model.num_nextn_predict_layers
     buckets = (
         *data.buckets(tuple(x.parameters - x.expert_parameters for x in layers), cut=index == 0),
         *data.buckets(tuple(x.expert_parameters for x in layers), cut=index == 0, axis="edp"),
@@ -189,6 +204,26 @@ def _share_chunk(
     if run.training.fp8_param_gather and run.training.precision == "fp8":
         buckets = tuple(replace(b, narrow_parameters=_narrow_parameters(b, layers)) for b in buckets)
     return ChunkShare(index=index, layers=tuple(layers), buckets=buckets)
+
+
+def _prediction_layers(
+    chunk: Chunk, run: RunSpec, opts: GraphOptions, tp: TensorParallel
+) -> list[LayerShare]:
+    """A chunk's multi-token-prediction layers. Apart from the embedding they hold a copy of its weights."""
+    if not chunk.mtp:
+        return []
+    last = run.model.num_hidden_layers - 1
+    full = run.training.recompute.granularity == "full"
+    split = Split(tp, expert_parallel(run, last))
+    layer = _share_decoder_layer(
+        run.model, opts, None, split, run.training.recompute, full, _narrow(run, last)
+    )
+    layers = [layer] * chunk.mtp
+    if not chunk.embedding:
+        copy = opts.vocab_size * run.model.hidden_size / tp.size
+        weights = layer.weight_bytes + copy * PARAMETER_BYTES
+        layers[0] = replace(layer, parameters=layer.parameters + copy, weight_bytes=weights)
+    return layers
 
 
 def _narrow_parameters(bucket: Bucket, layers: Sequence[LayerShare]) -> float:
@@ -205,6 +240,19 @@ def _is_recomputed(recompute: Recompute, position: int) -> bool:
     if recompute.granularity != "full":
         return False
     return recompute.method == "uniform" or position < recompute.num_layers
+
+
+class Split(NamedTuple):
+    """How one layer is divided inside a pipeline stage."""
+
+    tensor: TensorParallel
+    experts: ExpertParallel
+
+    def share(self, node: Node) -> Node:
+        """One rank's share of a node."""
+        if node.region in EXPERT_REGIONS:
+            return share_node(node, self.tensor, self.experts)
+        return shard(node, self.tensor)
 
 
 class Narrow(NamedTuple):
@@ -232,29 +280,31 @@ def _share_end(
     opts: GraphOptions,
     tp: TensorParallel,
 ) -> LayerShare:
-    return _share_layer(build(model, opts), tp)
+    return _share_layer(build(model, opts), Split(tp, ExpertParallel()))
 
 
 @lru_cache(maxsize=4096)
 def _share_decoder_layer(
     model: ModelSpec,
     opts: GraphOptions,
-    tp: TensorParallel,
+    kind: LayerKind | None,
+    split: Split,
     recompute: Recompute,
     full: bool,
     narrow: Narrow | None,
 ) -> LayerShare:
+    """A rank's share of a layer; ``kind`` ``None`` is a multi-token-prediction layer."""
     modules = frozenset(recompute.modules if recompute.granularity == "selective" else ())
-    layer = dense_layer(model, opts)
+    layer = prediction_layer(model, opts) if kind is None else decoder_layer(model, opts, kind)
     if narrow is not None:
         layer = quantize_layer(layer, narrow.recipe, fuse_norm=narrow.fuse_norm)
-    share = _share_layer(layer, tp, full=full, modules=modules)
-    return share if narrow is None else _with_weights(share, layer, tp, narrow)
+    share = _share_layer(layer, split, full=full, modules=modules)
+    return share if narrow is None else _with_weights(share, layer, split, narrow)
 
 
-def _with_weights(share: LayerShare, layer: LayerGraph, tp: TensorParallel, narrow: Narrow) -> LayerShare:
+def _with_weights(share: LayerShare, layer: LayerGraph, split: Split, narrow: Narrow) -> LayerShare:
     """The quantised copies of a layer's weights: their bytes, and how they come about once a step."""
-    nodes = [shard(node, tp) for node in layer.nodes]
+    nodes = [split.share(node) for node in layer.nodes]
     quantized = sum(quantized_weights(node) for node in nodes)
     wide = share.parameters - (quantized if narrow.only_copy else 0.0)
     ops = (op for node in nodes for op in weight_preparation(node, only_copy=narrow.only_copy))
@@ -267,9 +317,10 @@ def _with_weights(share: LayerShare, layer: LayerGraph, tp: TensorParallel, narr
 
 
 def _share_layer(
-    layer: LayerGraph, tp: TensorParallel, *, full: bool = False, modules: frozenset[str] = frozenset()
+    layer: LayerGraph, split: Split, *, full: bool = False, modules: frozenset[str] = frozenset()
 ) -> LayerShare:
-    nodes = tuple(shard(node, tp) for node in layer.nodes)
+    tp = split.tensor
+    nodes = tuple(split.share(node) for node in layer.nodes)
     none: frozenset[str] = frozenset()
     everything = saved_bytes(layer, nodes, tp, full=False, modules=none)
     saved = saved_bytes(layer, nodes, tp, full=full, modules=modules)
@@ -287,5 +338,13 @@ def _share_layer(
         replicated_parameters=sum(node.replicated_parameters for node in nodes),
         saved_bytes=saved,
         working_bytes=everything - saved,
-        gathered_bytes=max(node.boundary_bytes for node in nodes) if tp.sequence and tp.size > 1 else 0.0,
+        gathered_bytes=_gathered_bytes(nodes, tp),
+        expert_parameters=sum(node.parameters for node in nodes if node.region in EXPERT_REGIONS),
     )
+
+
+def _gathered_bytes(nodes: tuple[Node, ...], tp: TensorParallel) -> float:
+    """The largest activation gathered over the TP group."""
+    if not tp.sequence or tp.size == 1:
+        return 0.0
+    return max((node.boundary_bytes for node in nodes if node.region in GATHERED), default=0.0)

@@ -9,18 +9,21 @@ from __future__ import annotations
 from itertools import groupby
 
 from simulator.graph.layer import LayerGraph, Node
+from simulator.partition.expert import run_backward, run_forward
 from simulator.partition.segment import Segment, SegmentBuilder
-from simulator.partition.tensor import TensorParallel, backward_steps, forward_steps
+from simulator.partition.tensor import TensorParallel
 
-SELECTIVE_MODULES = ("core_attn", "mlp", "mlp.activation", "layernorm")
-"""What ``training.recompute.modules`` may name."""
+OUTPUT_DISCARDING = frozenset({"layernorm", "mla_up_proj", "moe_act"})
+"""Modules whose output is dropped even where the next operator needs it: it is made again just before that
+(Megatron-LM's ``CheckpointWithoutOutput``). The other modules keep their output, if someone after them does.
+"""
 
 
 def forward_segment(nodes: tuple[Node, ...], tp: TensorParallel) -> Segment:
     """A rank's forward pass through sharded nodes."""
     out = SegmentBuilder()
     for node in nodes:
-        forward_steps(node, tp, out)
+        run_forward(node, tp, out)
     return out.build()
 
 
@@ -31,16 +34,16 @@ def backward_segment(
     out = SegmentBuilder()
     if full:
         for node in nodes:
-            forward_steps(node, tp, out)
+            run_forward(node, tp, out)
     for again, group in groupby(
         reversed(nodes), key=lambda node: not full and _selected(node.module, modules)
     ):
         run = list(group)
         if again:
             for node in reversed(run):
-                forward_steps(node, tp, out)
+                run_forward(node, tp, out)
         for node in run:
-            backward_steps(node, tp, out)
+            run_backward(node, tp, out)
     return out.build()
 
 
@@ -50,17 +53,22 @@ def saved_bytes(
     """Bytes a rank keeps of one layer between its forward and its backward pass.
 
     A recomputed module keeps what it starts from and drops what it makes, unless a node outside keeps that
-    too.
+    too and the module does not discard its output.
     """
+    discarding = modules & OUTPUT_DISCARDING
     if full:
         return layer.input_bytes / (tp.size if tp.sequence else 1)
     kept: dict[str, float] = {}
     for node in nodes:
         again = _selected(node.module, modules)
-        kept.update((t.name, t.bytes) for t in node.saves if not (again and _selected(t.origin, modules)))
+        kept.update(
+            (t.name, t.bytes)
+            for t in node.saves
+            if not (again and _selected(t.origin, modules)) and not _selected(t.origin, discarding)
+        )
     return sum(kept.values())
 
 
 def _selected(module: str, modules: frozenset[str]) -> bool:
-    """Whether a module, or the one it is part of, is recomputed."""
-    return module in modules or module.split(".", maxsplit=1)[0] in modules
+    """Whether a module, or one it is part of, is recomputed."""
+    return module in modules or not modules.isdisjoint(module.split("."))

@@ -65,6 +65,10 @@ class ModelSpec:
     """Routed experts of a layer; 0: dense."""
     num_experts_per_tok: CountOrZero = 0
     """Experts a token goes to."""
+    n_group: CountOrZero = 0
+    """Groups of experts that a token's choice is first narrowed to; 0: none (DeepSeek: nodes)."""
+    topk_group: CountOrZero = 0
+    """Of them, how many a token's experts may lie in."""
     moe_intermediate_size: CountOrZero = 0
     """Width of one routed expert; 0: intermediate_size."""
     n_shared_experts: CountOrZero = 0

@@ -108,6 +108,22 @@ class Recompute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertLoad:
+    """How evenly a router spreads tokens. Benchmarks often force balance; real routing is uneven."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+
+    imbalance: Annotated[float, Number(1.0)] = 1.0
+    """Rows on the fullest rank of an EP group over the mean."""
+    variation: Real = 0.0
+    """Standard deviation over mean of the experts' popularity, drawn for each layer (gamma); 0: not drawn."""
+    capacity_factor: Real = 0.0
+    """Rows an expert takes at most, in shares of the mean; the rest is dropped; 0: dropless."""
+    pad_to_capacity: Flag = False
+    """Every expert gets exactly its capacity, padded where it has fewer rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
     """The batch, the numbers and the optimizer."""
 
@@ -135,6 +151,8 @@ class Training:
     """Optimizer; Adam keeps two moments and an fp32 copy of the weights."""
     recompute: Recompute = field(default_factory=Recompute)
     """Activation checkpointing."""
+    moe: ExpertLoad = field(default_factory=ExpertLoad)
+    """How evenly tokens go to the experts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +179,16 @@ class Runtime:
     """Parameter gathers beside the next step's first forward pass."""
     overlap_p2p: FlagOrAuto = None
     """Messages between stages beside compute; null: for interleaved schedules, as Megatron does."""
+    moe_dispatcher: Annotated[str, Choice(("alltoall", "allgather", "deepep", "hybridep"))] = "alltoall"
+    """How rows reach their experts: each by itself, all tokens everywhere, or once per node (DeepEP, HybridEP)."""
+    moe_grouped_gemm: Annotated[str, Choice(("multi-stream", "fused"))] = "multi-stream"
+    """Products of the local experts: a launch each on several streams, or one for all."""
+    moe_permute_fusion: Flag = True
+    """Rows are gathered and summed by one kernel each."""
+    moe_router_fusion: Flag = False
+    """Scores, choice of experts and auxiliary loss by one kernel each."""
+    moe_shared_expert_overlap: Flag = False
+    """Shared experts beside the dispatch and the combine."""
     scatter_gather: Flag = False
     """Messages between stages in 1/tp pieces without SP (Narayanan 2021, section 4.1)."""
     cuda_graphs: Annotated[str, Choice(("none", "layer", "full"))] = "none"

@@ -12,20 +12,16 @@ from simulator.spec.rules.violation import Violation
 from simulator.spec.run import RunSpec
 
 SCHEDULES = ("gpipe", "1f1b", "interleaved-1f1b")
-MODULES = ("core_attn",)
+MODULES = ("core_attn", "mlp", "moe", "moe_act", "layernorm", "mla_up_proj", "shared_experts")
 
 
 def architecture(run: RunSpec) -> Iterator[Violation]:
     """Kinds of layers."""
     m = run.model
-    if m.is_moe:
-        yield _no("model.num_experts", m.num_experts, "mixture of experts", "a dense model")
-    if m.attention_type == "mla":
-        yield _no("model.attention_type", "mla", "multi-head latent attention", "mha or gqa")
+    if m.attention_type == "mla" and run.runtime.attention != "flash":
+        yield _no("runtime.attention", run.runtime.attention, "unfused latent attention", "flash")
     if m.hybrid_layer_pattern:
         yield _no("model.hybrid_layer_pattern", m.hybrid_layer_pattern, "Mamba layers", "leave it out")
-    if m.num_nextn_predict_layers:
-        yield _no("model.num_nextn_predict_layers", m.num_nextn_predict_layers, "multi-token prediction", "0")
 
 
 def parallelism(run: RunSpec) -> Iterator[Violation]:
@@ -33,8 +29,6 @@ def parallelism(run: RunSpec) -> Iterator[Violation]:
     p = run.parallelism
     if p.cp > 1:
         yield _no("parallelism.cp", p.cp, "context parallelism", "1")
-    if p.ep > 1:
-        yield _no("parallelism.ep", p.ep, "expert parallelism", "1")
     if p.zero > 1:
         yield _no("parallelism.zero", p.zero, "ZeRO stages 2 and 3", "1")
     if run.schedule not in SCHEDULES:
@@ -52,8 +46,6 @@ def numbers(run: RunSpec) -> Iterator[Violation]:
 def runtime(run: RunSpec) -> Iterator[Violation]:
     """Switches of the training software."""
     r = run.runtime
-    if r.tp_overlap:
-        yield _no("runtime.tp_overlap", True, "TP communication overlapped with its GEMM", "false")
     if r.cuda_graphs != "none":
         yield _no("runtime.cuda_graphs", r.cuda_graphs, "CUDA graphs", "none")
 
