@@ -84,8 +84,8 @@ def balanced(
     overflow, step, _ = problem.score(best)
     if overflow > 0:
         raise ValueError(
-            f"no split of {len(layer_costs)} layers over pp·vp = {pp * vp} stages found fits the memory; "
-            f"the best exceeds it by {overflow / 2**30:.1f} GiB on one device; use more stages, recompute or tp"
+            f"no split of {len(layer_costs)} layers over pp·vp = {pp * vp} stages found fits; "
+            f"the best exceeds it by {overflow / 2**30:.1f} GiB of memory; use more stages, recompute or tp"
         )
     return BalancedSplit(
         chunks=split_stages(len(layer_costs), pp, vp, best.tolist(), mtp_layers=mtp_layers),

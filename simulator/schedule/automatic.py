@@ -1,11 +1,11 @@
 """A schedule made for measured times: greedy search under a memory limit, after Qi et al. 2024, section 3.
 
 Every device takes, whenever it is free, the best action whose input is there: an input gradient, or a
-forward if memory allows; weight gradients fill what would be idle, and run when their activations must
-go. A few policies are tried (how far devices may run ahead, which action goes first, how much of a gap a
-weight gradient needs), with one stage per device and with two in a V, and compared with every registered
-synchronous schedule that fits the same memory. The shortest step wins, so the result is never worse than
-the best of those.
+forward if memory allows; weight gradients fill what would be idle, and run when their activations must go.
+Many policies are tried, with one stage per device and with two in a V: how far devices may run ahead, which
+action goes first (also: the one that a lean repeating pattern has first), how much of a gap a weight gradient
+needs. They are compared with the patterns themselves and with every registered synchronous schedule that
+fits the same memory. The shortest step wins, so the result is never worse than the best of those.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from simulator.schedule.evaluate import Timeline, Times, evaluate
 from simulator.schedule.legality import unpaired
 from simulator.schedule.notation import F, I, W
 from simulator.schedule.registry import SCHEDULES
+from simulator.schedule.v_blocks import PERIOD, Starts, blocks, repeat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """The best schedule of a search."""
 
-    name: str  # "greedy" or a registered schedule's
+    name: str  # "greedy", "pattern" or a registered schedule's
     v: int
     placement: list[list[int]]
     orders: list[Order]
@@ -41,11 +42,13 @@ class _Policy:
     ahead: float  # stage s may have ahead·(p·v−s)/v microbatches between forward and input gradient
     forward_first: bool  # after an input gradient, a forward that is ready goes before another input gradient
     gap: float  # a weight gradient fills a gap of at least this share of itself
+    block: tuple[Starts, ...] = ()  # go by this pattern's order of forwards and input gradients instead
 
 
+_GAPS = (0.0, 0.5, 1.0)
 _POLICIES = [
     _Policy(ahead=ahead, forward_first=forward_first, gap=gap)
-    for ahead, forward_first, gap in product((1.0, 1.5, 2.0, inf), (True, False), (0.0, 0.5, 1.0))
+    for ahead, forward_first, gap in product((1.0, 1.5, 2.0, inf), (True, False), _GAPS)
 ]
 
 
@@ -58,6 +61,7 @@ def search(
     kept_for_weight: float = 1.0,
     chunks: Sequence[int] = (1, 2),
     copies: int = 1,
+    interlocking: bool = False,
 ) -> Found:
     """The shortest synchronous step found.
 
@@ -67,21 +71,27 @@ def search(
         kept_for_weight: share of a microbatch's activations that stay between its input and weight gradient.
         chunks: chunks per device that may be used.
         copies: 2 admits schedules that hold two copies of the model's stages (DualPipe).
+        interlocking: steps may interlock (the optimizer step is validated later), so that the longest own
+            span of a device counts instead of the makespan.
 
     Raises:
         ValueError: no schedule fits; says how much memory the leanest one needs.
     """
     limits = [float(memory)] * p if isinstance(memory, int | float) else [float(limit) for limit in memory]
     best: Found | None = None
-    leanest = inf
+    leanest = shortest = inf
     for name, v, placement, orders in _candidates(p, m, times, limits, kept_for_weight, chunks, copies):
         peaks = [_peak(order, kept_for_weight) / v for order in orders]
         leanest = min(leanest, max(peaks))
         if any(peak > limit + 1e-9 for peak, limit in zip(peaks, limits, strict=True)):
             continue
         timeline = evaluate(orders, times, v)
-        if best is None or timeline.makespan < best.timeline.makespan * (1 - 1e-12):
-            best = Found(name=name, v=v, placement=placement, orders=orders, timeline=timeline)
+        step = timeline.work + (timeline.span_bubble if interlocking else timeline.bubble)
+        if best is None or step < shortest * (1 - 1e-12):
+            best, shortest = (
+                Found(name=name, v=v, placement=placement, orders=orders, timeline=timeline),
+                step,
+            )
     if best is None:
         raise ValueError(
             f"no schedule of {m} microbatches on {p} devices fits {min(limits):g} microbatches' activations; "
@@ -93,7 +103,7 @@ def search(
 def _candidates(
     p: int, m: int, times: Times, limits: list[float], kept: float, chunks: Sequence[int], copies: int
 ) -> Iterator[tuple[str, int, list[list[int]], list[Order]]]:
-    """(name, v, placement, orders) of the registered schedules, then of the greedy policies."""
+    """(name, v, placement, orders) of the registered schedules, the patterns and the greedy policies."""
     for schedule in SCHEDULES.values():
         wanted = schedule.synchronous and not schedule.forward_only and schedule.directions <= copies
         for v in sorted({*chunks, schedule.natural_v} if schedule.directions == 2 else set(chunks)):
@@ -102,7 +112,15 @@ def _candidates(
     for v, placement in ((1, looped(p, 1)), (2, v_shape(p, 2))):
         if v not in chunks or min(limits) < 1:
             continue
-        for policy in _POLICIES:
+        patterns = blocks(p) if v == 2 else ()
+        for block in patterns:
+            yield "pattern", v, placement, repeat(block, m)
+        by_pattern = [
+            _Policy(ahead=inf, forward_first=True, gap=gap, block=block)
+            for block in patterns
+            for gap in _GAPS
+        ]
+        for policy in _POLICIES + by_pattern:
             yield "greedy", v, placement, _Greedy(m, times, limits, kept, placement, policy).run()
 
 
@@ -161,22 +179,43 @@ class _Greedy:
 
     def pick(self, device: int, now: float) -> Action | None:
         """What to run now, or None to wait for the next input."""
-        may_run = [s for s in self.placement[device] if self.forwards[s] - self.backwards[s] < self.ahead[s]]
-        fitting = [s for s in may_run if not self.full(device, s)]
-        forward, forward_at = _next_input(fitting, self.activations, self.forwards, now)
-        backward, backward_at = _next_input(self.placement[device], self.gradients, self.backwards, now)
-        forward_wins = self.policy.forward_first and not self.after_forward[device]
-        if forward_at <= now and (backward_at > now or forward_wins):
-            return F(forward, self.forwards[forward])
-        if backward_at <= now:
-            return I(backward, self.backwards[backward])
+        ready: list[tuple[float, Action]] = []
+        memory_waits, next_arrival = False, inf
+        for chunk, stage in enumerate(self.placement[device]):
+            k, arrival = self.next_input(stage, self.activations, self.forwards)
+            if self.forwards[stage] - self.backwards[stage] < self.ahead[stage] and arrival < inf:
+                if self.full(device, stage):
+                    memory_waits |= arrival <= now
+                elif arrival <= now:
+                    ready.append((self.rank(device, chunk, k, Kind.F), F(stage, k)))
+                else:
+                    next_arrival = min(next_arrival, arrival)
+            k, arrival = self.next_input(stage, self.gradients, self.backwards)
+            if arrival <= now:
+                ready.append((self.rank(device, chunk, k, Kind.I), I(stage, k)))
+            else:
+                next_arrival = min(next_arrival, arrival)
+        if ready:
+            return min(ready)[1]
         if not self.owed[device]:
             return None
-        memory_waits = _next_input(may_run, self.activations, self.forwards, now)[1] <= now
-        gap = min(forward_at, backward_at) - now
-        if memory_waits or gap >= self.policy.gap * self.duration[Kind.W]:
-            return self.owed[device][0]
-        return None
+        fills = next_arrival - now >= self.policy.gap * self.duration[Kind.W]
+        return self.owed[device][0] if memory_waits or fills else None
+
+    def next_input(
+        self, stage: int, arrivals: dict[int, list[float]], taken: dict[int, int]
+    ) -> tuple[int, float]:
+        """The stage's next microbatch, and when its input is there (∞: not known yet)."""
+        k = taken[stage]
+        return k, arrivals[stage][k] if k < len(arrivals[stage]) else inf
+
+    def rank(self, device: int, chunk: int, microbatch: int, kind: Kind) -> float:
+        """The lowest of the ready actions goes first: by pattern, or by kind and then the later chunk."""
+        if self.policy.block:
+            starts = self.policy.block[device]
+            return starts[chunk if kind == Kind.F else 3 - chunk] + PERIOD * microbatch
+        forward_wins = self.policy.forward_first and not self.after_forward[device]
+        return ((kind == Kind.F) != forward_wins) * len(self.placement[device]) - chunk
 
     def full(self, device: int, stage: int) -> bool:
         """Whether memory lacks room. A place is kept for each later chunk, so that none gets stuck."""
@@ -209,16 +248,3 @@ class _Greedy:
             arrival = end + (self.p2p if reader != device else 0.0)
             inputs[target].append(arrival)
             heapq.heappush(self.wake, (arrival, reader))
-
-
-def _next_input(
-    stages: Sequence[int], arrivals: dict[int, list[float]], taken: dict[int, int], now: float
-) -> tuple[int, float]:
-    """The last stage whose next input is there, else the one it reaches first, and when; (−1, ∞): none."""
-    best, best_at = -1, inf
-    for stage in stages:
-        if taken[stage] < len(arrivals[stage]):
-            at = arrivals[stage][taken[stage]]
-            if at <= max(best_at, now):
-                best, best_at = stage, at
-    return best, best_at

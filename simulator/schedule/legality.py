@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import NoReturn
 
 from simulator.schedule.actions import Action, Kind, Order
 from simulator.schedule.notation import format_action
@@ -67,11 +69,15 @@ def compile_orders(orders: Sequence[Order]) -> Program:
     Raises:
         IllegalOrdersError: an action is missing or there twice, or a stage is spread over devices.
     """
-    flat = [a for order in orders for a in unpaired(order)]
-    stages = 1 + max((a.stage for a in flat), default=0)
-    microbatches = 1 + max((a.microbatch for a in flat), default=0)
-    directions = 1 + max((a.direction for a in flat), default=0)
+    flat = [action for order in orders for action in order]
+    flat += [action.partner for action in flat if action.partner is not None]
+    kinds, stages_run, microbatches_run, directions_run, _ = zip(*flat, strict=True) if flat else ((),) * 5
+    stages = 1 + max(stages_run, default=0)
+    microbatches = 1 + max(microbatches_run, default=0)
+    directions = 1 + max(directions_run, default=0)
     plane = stages * microbatches  # slots of one output kind
+    if directions * plane > len(flat):  # before a stray number asks for a huge table
+        _name_missing_forward(flat, stages, microbatches, directions)
     home = [-1] * (3 * directions * plane)
     last = stages - 1
 
@@ -108,10 +114,23 @@ def compile_orders(orders: Sequence[Order]) -> Program:
         home=home,
         stages=stages,
         microbatches=microbatches,
-        forward_only=all(a.kind == Kind.F for a in flat),
+        forward_only=set(kinds) <= {Kind.F},
     )
     _check_complete(program)
     return program
+
+
+def _name_missing_forward(
+    flat: Sequence[Action], stages: int, microbatches: int, directions: int
+) -> NoReturn:
+    """Fewer actions than (stage, microbatch) pairs: some pair has none."""
+    there = {(a.direction, a.stage, a.microbatch) for a in flat if a.kind == Kind.F}
+    everything = product(range(directions), range(stages), range(microbatches))
+    _, stage, microbatch = next(pair for pair in everything if pair not in there)
+    raise IllegalOrdersError(
+        f"the forward of microbatch {microbatch} on stage {stage} is missing, "
+        f"of {stages} stages and {microbatches} microbatches"
+    )
 
 
 def _check_complete(program: Program) -> None:

@@ -10,27 +10,30 @@ import re
 
 from simulator.schedule.actions import Action, Kind
 
+# tuple.__new__ skips NamedTuple's argument handling: long schedules make hundreds of thousands of actions
+_new = tuple.__new__
+_F, _B, _I, _W = Kind.F, Kind.B, Kind.I, Kind.W
 _TEXT = re.compile(r"(r?)(\d+)([FBIW])(\d+)")
 
 
 def F(stage: int, microbatch: int, direction: int = 0) -> Action:  # noqa: N802
     """Forward."""
-    return Action(Kind.F, stage, microbatch, direction)
+    return _new(Action, (_F, stage, microbatch, direction, None))
 
 
 def B(stage: int, microbatch: int, direction: int = 0) -> Action:  # noqa: N802
     """Full backward: the gradient for the previous stage leaves at its end."""
-    return Action(Kind.B, stage, microbatch, direction)
+    return _new(Action, (_B, stage, microbatch, direction, None))
 
 
 def I(stage: int, microbatch: int, direction: int = 0) -> Action:  # noqa: E743, N802
     """Input gradient only; the zero-bubble papers call it B."""
-    return Action(Kind.I, stage, microbatch, direction)
+    return _new(Action, (_I, stage, microbatch, direction, None))
 
 
 def W(stage: int, microbatch: int, direction: int = 0) -> Action:  # noqa: N802
     """Weight gradient only."""
-    return Action(Kind.W, stage, microbatch, direction)
+    return _new(Action, (_W, stage, microbatch, direction, None))
 
 
 def pair(forward: Action, backward: Action) -> Action:

@@ -46,7 +46,7 @@ def test_it_fits_and_is_never_worse_than_a_registered_schedule_that_fits(
 
 def test_more_memory_never_makes_a_longer_step() -> None:
     times = Times(F=1.0, B=1.2, W=0.7, p2p=0.1)
-    steps = [search(6, 18, times, memory).timeline.makespan for memory in (1, 2, 3, 6, 9, 12)]
+    steps = [search(4, 12, times, memory).timeline.makespan for memory in (1, 2, 3, 4, 6, 8)]
     assert steps == sorted(steps, reverse=True)
     assert steps[-1] < steps[0]
 
@@ -54,6 +54,34 @@ def test_more_memory_never_makes_a_longer_step() -> None:
 def test_times_that_no_fixed_order_suits_gain_from_the_search() -> None:
     found = search(4, 12, Times(F=1.0, B=1.5, W=0.5, p2p=0.2), 8)
     assert found.name == "greedy"
+
+
+@pytest.mark.parametrize(
+    ("p", "memory", "bubble"), [(4, 2, 5.5), (4, 3, 2.5), (4, 4, 1.5), (8, 4, 13.5), (8, 8, 3.5)]
+)
+def test_equal_times_reach_v_min_v_half_and_zb_v(p: int, memory: int, bubble: float) -> None:
+    """Bubbles of the authors' schedules, in F, with m = 2p (Qi et al. 2024b)."""
+    found = search(p, 2 * p, Times(F=1, B=1, W=1), memory)
+    assert found.timeline.bubble <= bubble + 1e-9
+
+
+# Qi et al. 2024: profiled times and theoretical bubble rates of ZB-1p and ZB-2p
+PUBLISHED = [  # p, m, F, B, W, p2p, heads·sequence/hidden, ZB-1p, ZB-2p
+    (8, 24, 18.522, 18.086, 9.337, 0.601, 24 * 1024 / 2304, 0.1585, 0.0433),
+    (8, 32, 18.513, 18.086, 9.331, 0.626, 24 * 1024 / 2304, 0.1242, 0.0039),
+    (8, 24, 29.718, 29.444, 19.927, 0.527, 32 * 1024 / 4096, 0.1323, 0.0029),
+]
+
+
+@pytest.mark.parametrize(("p", "m", "F", "B", "W", "p2p", "attention", "zb_1p", "zb_2p"), PUBLISHED)
+def test_bubble_rates_reach_those_of_qi_et_al(
+    p: int, m: int, F: float, B: float, W: float, p2p: float, attention: float, zb_1p: float, zb_2p: float
+) -> None:
+    times = Times(F=F, B=B, W=W, p2p=p2p)
+    kept = 32 / (34 + 5 * attention)  # their M_W / M_B, section 4.1
+    for memory, published in ((p, zb_1p), (2 * p, zb_2p)):
+        found = search(p, m, times, memory, kept_for_weight=kept, chunks=(1,), interlocking=True).timeline
+        assert found.span_bubble / (found.work + found.span_bubble) <= published + 0.003
 
 
 def test_the_leanest_need_is_named_when_nothing_fits() -> None:

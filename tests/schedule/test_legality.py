@@ -78,6 +78,7 @@ def test_batched_messages_deadlock_where_megatron_needs_single_ones() -> None:
     ("devices", "message"),
     [
         (("0F0 0B0 0F0", "1F0 1B0"), "0F0 is there a second time"),
+        (("0F0 0F999999999999", "1F0 1B0"), "forward of microbatch 1 on stage 0 is missing, of 2 stages"),
         (("0F0 0B0", "1F0 1I0"), "weight gradient of microbatch 0 on stage 1 is missing"),
         (("0F0 0F1 0B0", "1F0 1B0 1F1 1B1"), "input gradient of microbatch 1 on stage 0 is missing"),
         (("0F0 1B0", "1F0 0B0"), "stage 0 is spread over devices 0 and 1"),
