@@ -83,7 +83,7 @@ def gemm_seconds(
     if not c.tiled:
         return max(2.0 * batch * m * n * k / (c.efficiency * peak), traffic / bandwidth) + c.fixed_s
     split_cost = c.split_traffic * _PARTIAL_BYTES * batch * m * n / bandwidth
-    most = max(1.0, min(_MAX_SPLIT, k // _MIN_SPLIT_K))
+    most = max(1.0, min(_MAX_SPLIT, k / _MIN_SPLIT_K))
     compute = math.inf
     for rows, columns in TILES:
         per_k = 2.0 * rows * columns * sm_count / (c.tile_rate(rows, columns) * peak)
@@ -166,7 +166,7 @@ def _compute_times(products: Products, rates: Rates, c: GemmCoefficients) -> Arr
     peak, memory_bandwidth, sm_count = rates
     best = np.full(m.shape, np.inf)
     split_cost = c.split_traffic * _PARTIAL_BYTES / (c.bandwidth * memory_bandwidth) * batch * m * n
-    most = np.clip(np.floor(k / _MIN_SPLIT_K), 1.0, _MAX_SPLIT)
+    most = np.clip(k / _MIN_SPLIT_K, 1.0, _MAX_SPLIT)
     for rows, columns in TILES:
         per_k = 2.0 * rows * columns * sm_count / (c.tile_rate(rows, columns) * peak)
         tiles = batch * np.ceil(m / rows) * np.ceil(n / columns)
