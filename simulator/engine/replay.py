@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import simpy
 
+from simulator.engine.links import SharedLinks
 from simulator.engine.tasks import Meeting, Record, Streams, Task, Token
 
 
@@ -89,19 +90,21 @@ def paused_collector() -> Iterator[None]:
             gc.enable()
 
 
-def replay(ranks: Mapping[int, Streams]) -> Replay:
+def replay(ranks: Mapping[int, Streams], capacities: Mapping[Hashable, float] | None = None) -> Replay:
     """Runs all streams of all ranks to their end.
 
+    ``capacities``, bytes/s, of the links that flows name; without them no transfer slows another down.
     Ties in time are broken by the order of ``ranks`` and of their streams, so equal input gives equal output.
     Raises :class:`DeadlockError` naming a few of the things waited for in vain.
     """
     env = simpy.Environment()
     board = _Board(env)
+    links = SharedLinks(env, capacities) if capacities else None
     result = Replay()
     for rank, streams in ranks.items():
         for stream, tasks in streams.items():
             records = result.records[rank, stream] = []
-            env.process(_run_stream(env, board, rank, stream, tasks, records))
+            env.process(_run_stream(env, board, links, rank, stream, tasks, records))
     env.run()
     unfinished = sum(
         len(result.records[r, s]) < len(t) for r, streams in ranks.items() for s, t in streams.items()
@@ -114,6 +117,7 @@ def replay(ranks: Mapping[int, Streams]) -> Replay:
 def _run_stream(
     env: simpy.Environment,
     board: _Board,
+    links: SharedLinks | None,
     rank: int,
     stream: str,
     tasks: list[Task] | Any,
@@ -132,7 +136,10 @@ def _run_stream(
         if task.meeting is not None:
             cause = yield board.arrive(task.meeting, cause)
         previous = Record(rank, stream, task, env.now, cause)
-        if task.seconds:
+        if task.flow is not None and links is not None and task.seconds:
+            yield links.start(task.flow, task.seconds)
+            previous.end = env.now
+        elif task.seconds:
             yield env.timeout(task.seconds)
         records.append(previous)
         if task.signal is not None:

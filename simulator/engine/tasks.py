@@ -19,10 +19,18 @@ class Meeting(NamedTuple):
     members: int
 
 
+class Flow(NamedTuple):
+    """The links a transfer crosses, and the rate at which it crosses them when it is alone, bytes/s."""
+
+    links: tuple[Hashable, ...]
+    rate: float
+
+
 class Task(NamedTuple):
     """Work of known length.
 
-    It starts after the task before it on its stream, its ``waits`` and its ``meeting``.
+    It starts after the task before it on its stream, its ``waits`` and its ``meeting``. With a ``flow`` it
+    takes longer while others use its links.
     """
 
     name: str
@@ -32,6 +40,7 @@ class Task(NamedTuple):
     signal: Token | None = None
     meeting: Meeting | None = None
     profile: Profile | None = None
+    flow: Flow | None = None
 
 
 Streams: TypeAlias = Mapping[str, Sequence[Task]]
@@ -48,5 +57,5 @@ class Record:
         self.stream = stream
         self.task = task
         self.start = start
-        self.end = start + task.seconds
+        self.end = start + task.seconds  # of a transfer that is slowed down: set when it has ended
         self.cause = cause

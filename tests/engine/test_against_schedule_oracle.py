@@ -1,4 +1,4 @@
-"""Every schedule: the engine, which runs layers and streams, agrees with the schedule room's longest paths."""
+"""Every schedule: the engine, which runs layers and streams, agrees with the longest paths of the order."""
 
 from __future__ import annotations
 

@@ -1,0 +1,102 @@
+"""Links shared by whatever crosses them at the same time: a fluid model.
+
+A transfer that meets no rival takes exactly the time it was given. Where transfers meet on a link they get
+max-min fair rates, recomputed whenever one starts or ends among those that are joined through common links.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import simpy
+
+from simulator.engine.tasks import Flow
+from simulator.network.sharing import fair_rates
+
+
+class _Transfer:
+    """A transfer under way. ``left`` is in seconds at its own rate; ``speed`` 1 is that rate."""
+
+    __slots__ = ("done", "flow", "left", "since", "speed", "timer")
+
+    def __init__(self, flow: Flow, seconds: float, now: float, done: simpy.Event) -> None:
+        self.flow = flow
+        self.left = seconds
+        self.speed = 1.0
+        self.since = now
+        self.done = done
+        self.timer = 0  # counts reschedulings: an older timer that fires is ignored
+
+
+class SharedLinks:
+    """All links of a replay. ``capacities`` in bytes/s."""
+
+    def __init__(self, env: simpy.Environment, capacities: Mapping[Hashable, float]) -> None:
+        self._env = env
+        self._capacities = capacities
+        self._on: dict[Hashable, list[_Transfer]] = {}
+
+    def start(self, flow: Flow, seconds: float) -> simpy.Event:
+        """Begins a transfer of ``seconds`` alone; the event fires at its end."""
+        transfer = _Transfer(flow, seconds, self._env.now, self._env.event())
+        crowded = False
+        for link in flow.links:
+            users = self._on.setdefault(link, [])
+            crowded = crowded or bool(users)
+            users.append(transfer)
+        if crowded:
+            self._share(transfer)
+        else:
+            self._schedule(transfer)
+        return transfer.done
+
+    def _schedule(self, transfer: _Transfer) -> None:
+        """(Re)starts the timer of a transfer's end."""
+        transfer.timer += 1
+        version = transfer.timer
+        timeout = self._env.timeout(transfer.left / transfer.speed)
+        timeout.callbacks.append(lambda _: self._end(transfer, version))  # type: ignore[union-attr]
+
+    def _end(self, transfer: _Transfer, version: int) -> None:
+        if version != transfer.timer:
+            return
+        rivals = [t for t in self._joined(transfer) if t is not transfer]
+        for link in transfer.flow.links:
+            self._on[link].remove(transfer)
+        transfer.done.succeed()
+        seen: set[int] = set()
+        for rival in rivals:
+            if id(rival) not in seen:
+                seen.update(id(t) for t in self._share(rival))
+
+    def _joined(self, transfer: _Transfer) -> list[_Transfer]:
+        """All transfers that share a link with this one, directly or through others."""
+        found = {id(transfer): transfer}
+        queue = [transfer]
+        for current in queue:
+            for link in current.flow.links:
+                for other in self._on[link]:
+                    if id(other) not in found:
+                        found[id(other)] = other
+                        queue.append(other)
+        return queue
+
+    def _share(self, transfer: _Transfer) -> list[_Transfer]:
+        """Gives a group of joined transfers their fair rates from now on."""
+        group = self._joined(transfer)
+        now = self._env.now
+        for member in group:
+            member.left = max(0.0, member.left - (now - member.since) * member.speed)
+            member.since = now
+        numbered = dict(enumerate(group))
+        rates = fair_rates(
+            {i: t.flow.links for i, t in numbered.items()},
+            self._capacities,
+            ceilings={i: t.flow.rate for i, t in numbered.items()},
+        )
+        for i, member in numbered.items():
+            speed = rates[i] / member.flow.rate
+            if speed != member.speed or member.timer == 0:
+                member.speed = speed
+                self._schedule(member)
+        return group
