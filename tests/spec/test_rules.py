@@ -83,7 +83,7 @@ def test_a_legal_run_breaks_no_rule(run: RunSpec) -> None:
         ({"tp": 3}, {"world_size", "tensor_parallel", "sequence_parallel"}),
         ({"dp": 64}, {"world_size"}),
         ({"vp": 5}, {"stage_split"}),
-        ({"ep": 2}, {"expert_parallel", "not_modelled"}),
+        ({"ep": 2}, {"expert_parallel"}),
         ({"pp": 1}, {"virtual_stages"}),
     ],
 )
