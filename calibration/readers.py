@@ -125,9 +125,7 @@ def _rows(path: Path) -> tuple[list[list[str]], list[int]]:
         raise _wrong(path, 0, "no such file") from error
     except (EOFError, zlib.error, gzip.BadGzipFile, csv.Error, UnicodeDecodeError) as error:
         line = lines[-1] + 1 if lines else 1
-        raise ValueError(
-            f"{path}, line {line}: unreadable ({error}); the file is damaged or cut off."
-        ) from error
+        raise _wrong(path, line, f"unreadable ({error}): the file is damaged or cut off") from error
     return rows, lines
 
 

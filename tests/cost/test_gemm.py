@@ -56,12 +56,14 @@ def one(c: GemmCoefficients, m: float, n: float, k: float, batch: float = 1.0, e
 
 
 @given(c=coefficients(), m=sizes, n=sizes, k=sizes, batch=batches)
+@settings(deadline=None)
 def test_scalar_and_vector_forms_agree(c: GemmCoefficients, m: int, n: int, k: int, batch: int) -> None:
     vector = gemm_times(Products.of(m=[m], n=n, k=k, batch=batch), RATES, c)
     assert vector[0] == pytest.approx(one(c, m, n, k, batch), rel=1e-12)
 
 
 @given(c=coefficients(), m=sizes, n=sizes, k=sizes, batch=batches)
+@settings(deadline=None)
 def test_never_above_peak_or_bandwidth(c: GemmCoefficients, m: int, n: int, k: int, batch: int) -> None:
     seconds = one(c, m, n, k, batch)
     assert np.isfinite(seconds)
@@ -71,7 +73,7 @@ def test_never_above_peak_or_bandwidth(c: GemmCoefficients, m: int, n: int, k: i
 
 @pytest.mark.parametrize("fit", FITTED)
 @given(m=sizes, n=sizes, k=sizes, axis=st.integers(0, 2), more=st.floats(1.0, 3.0))
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_fitted_times_grow_with_every_dimension_within_the_stated_error(
     fit: Fitted[GemmCoefficients], m: int, n: int, k: int, axis: int, more: float
 ) -> None:

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.cost.catalog import flat_profile, kernels_for
@@ -24,6 +24,7 @@ H100 = load_device("h100-sxm5-80gb")
 
 
 @given(kind=st.sampled_from(KINDS), size=st.floats(0.0, 1e11), kernels=st.integers(1, 10))
+@settings(deadline=None)
 def test_memory_bound_kernels_stay_below_bandwidth(kind: str, size: float, kernels: int) -> None:
     model = Kernels(H100, load_kernel_profile(H100.name))
     op = MemoryBound(name="op", kind=kind, read_bytes=size, write_bytes=size / 2, kernels=kernels)
