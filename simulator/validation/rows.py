@@ -64,7 +64,7 @@ def parse_rows(text: str, file: str) -> list[PublishedRun]:
 def write_rows(rows: Iterable[PublishedRun], path: Path) -> None:
     """The rows in the project's columns; columns that no row fills are left out."""
     filled = [{name: text for name, text in _texts(row) if text} for row in rows]
-    names = [name for name in column_types() if any(name in cells for cells in filled)]
+    names = [name for name in _columns() if any(name in cells for cells in filled)]
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, names, lineterminator="\n")
         writer.writeheader()
@@ -72,16 +72,20 @@ def write_rows(rows: Iterable[PublishedRun], path: Path) -> None:
 
 
 @cache
-def column_types() -> dict[str, object]:
-    """Every column of the project's form with the type of its cells."""
-    return {name: kind for part in PARTS.values() for name, kind in get_type_hints(part).items()}
+def _columns() -> dict[str, tuple[str, object, bool]]:
+    """Every column of the project's form: its part, the type of its cells, and whether it must be filled."""
+    return {
+        field.name: (name, get_type_hints(part)[field.name], field.default is MISSING)
+        for name, part in PARTS.items()
+        for field in fields(part)
+    }
 
 
 def _form(header: tuple[str, ...], file: str) -> Callable[[Cells], Cells]:
     """How a table's cells become the project's: as they are, or translated."""
     if not header:
         raise SpecError(Problem(file=file, rule="must be a CSV table with a header line; the file is empty"))
-    own, foreign = column_types(), FOREIGN_COLUMNS
+    own, foreign = _columns(), FOREIGN_COLUMNS
     unknown_own = [name for name in header if name not in own]
     unknown_foreign = [name for name in header if name not in foreign]
     known, unknown, prepare = (
@@ -89,7 +93,8 @@ def _form(header: tuple[str, ...], file: str) -> Callable[[Cells], Cells]:
         if len(unknown_own) <= len(unknown_foreign)
         else (foreign, unknown_foreign, translate)
     )
-    required = _required() if prepare is _unchanged else ("run_id", "hardware", "gpus", "model", "seq_len")
+    named = str if prepare is _unchanged else file_column
+    required = [named(name) for name, (_, _, must) in own.items() if must and named(name) in known]
     problems = [
         Problem(
             file=file, line=1, key_path=name, rule="is not a known column", suggestion=nearest(name, known)
@@ -110,10 +115,6 @@ def _unchanged(cells: Cells) -> Cells:
     return cells
 
 
-def _required() -> tuple[str, ...]:
-    return tuple(field.name for part in PARTS.values() for field in fields(part) if field.default is MISSING)
-
-
 def _cells(cells: dict[str | Any, Any], file: str, line: int) -> dict[str, str]:
     """The stripped cells of one line. Raises SpecError where it is longer or shorter than the header."""
     if None in cells or None in cells.values():
@@ -124,32 +125,22 @@ def _cells(cells: dict[str | Any, Any], file: str, line: int) -> dict[str, str]:
 
 def _row(cells: Cells, file: str, line: int, column: Callable[[str], str]) -> PublishedRun:
     """One row; ``column`` gives the file's own name of a column, for messages. Raises SpecError."""
-    problems: list[Problem] = []
-    parts: dict[str, tuple[type, dict[str, object]]] = {}
-    for part_name, part in PARTS.items():
-        hints, values = get_type_hints(part), dict[str, object]()
-        for field in fields(part):
-            text = cells.get(field.name, "")
-            try:
-                if text:
-                    values[field.name] = _value(text, hints[field.name])
-                elif field.default is MISSING:
-                    raise ValueError("must be given")
-            except ValueError as error:
-                problems.append(
-                    Problem(
-                        file=file,
-                        line=line,
-                        key_path=column(field.name),
-                        value=text or ABSENT,
-                        rule=str(error),
-                    )
-                )
-        parts[part_name] = (part, values)
+    problems = list[Problem]()
+    parts: dict[str, dict[str, object]] = {part: {} for part in PARTS}
+    for name, (part, kind, required) in _columns().items():
+        text = cells.get(name, "")
+        try:
+            if text:
+                parts[part][name] = _value(text, kind)
+            elif required:
+                raise ValueError("must be given")
+        except ValueError as error:
+            value, rule = text or ABSENT, str(error)
+            problems.append(Problem(file=file, line=line, key_path=column(name), value=value, rule=rule))
     problems += _impossible(cells, file, line)
     if problems:
         raise SpecError(*problems)
-    made = {name: part(**values) for name, (part, values) in parts.items()}
+    made = {name: part(**parts[name]) for name, part in PARTS.items()}
     return PublishedRun(**made, where=f"{file}:{line}")
 
 
