@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import NoReturn
 
 from simulator.schedule.actions import Action, Kind, Order
@@ -125,8 +124,13 @@ def _name_missing_forward(
 ) -> NoReturn:
     """Fewer actions than (stage, microbatch) pairs: some pair has none."""
     there = {(a.direction, a.stage, a.microbatch) for a in flat if a.kind == Kind.F}
-    everything = product(range(directions), range(stages), range(microbatches))
-    _, stage, microbatch = next(pair for pair in everything if pair not in there)
+    stage, microbatch = next(
+        (s, k)
+        for d in range(directions)
+        for s in range(stages)
+        for k in range(microbatches)
+        if (d, s, k) not in there
+    )
     raise IllegalOrdersError(
         f"the forward of microbatch {microbatch} on stage {stage} is missing, "
         f"of {stages} stages and {microbatches} microbatches"

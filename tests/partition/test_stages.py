@@ -75,6 +75,7 @@ def test_megatron_layouts(
     assert sum(chunk.mtp for chunk in chunks) == mtp
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=12))
 def test_a_layout_written_out_or_with_repeats_means_the_same(counts: list[int]) -> None:
     long = "E" + "|".join("t" * n for n in counts) + "L"
@@ -124,7 +125,7 @@ def every_split(num_layers: int, stages: int) -> list[tuple[int, ...]]:
 costs = st.lists(st.floats(0.1, 3.0), min_size=1, max_size=7)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(costs=costs, pp=st.integers(1, 4), embedding=st.floats(0, 2), loss=st.floats(0, 3))
 def test_balanced_equals_the_best_of_all_splits(
     costs: list[float], pp: int, embedding: float, loss: float

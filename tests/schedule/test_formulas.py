@@ -19,11 +19,6 @@ chunks = st.integers(1, 4)
 time = st.floats(0.1, 10.0)
 
 
-@st.composite
-def at_least(draw: st.DrawFn, times_p: int, p: int) -> int:
-    return draw(st.integers(max(1, times_p * p), max(1, times_p * p) + 12))
-
-
 def run(
     name: str, p: int, m: int, v: int, F: float, B: float, W: float, pair: float | None = None
 ) -> Assessment:
@@ -95,6 +90,14 @@ def test_zb_v(p: int, extra: int, W: float, more_F: float, more_B: float) -> Non
     assert same(found.timeline.span_bubble, (p - 1) * (B - W), found.step_time)
     assert same(found.bubble, (p - 1) * max(B / 2, B - W), found.step_time)
     assert max(found.peak_activations) <= 2 * p
+
+
+@given(p=st.integers(3, 16), extra=st.integers(0, 20), F=time)
+def test_v_min(p: int, extra: int, F: float) -> None:
+    m = 2 * p + extra
+    found = run("v-min", p, m, 2, F, F, F)
+    assert same(found.bubble, (2 * p - (1.5 if p % 3 == 0 else 2.5)) * F, found.step_time)
+    assert max(found.peak_activations) <= 2 * (p / 3 + 1.5)
 
 
 @given(half=st.integers(1, 4), extra=st.integers(0, 6), F=time, share=st.floats(0.05, 1.0))
