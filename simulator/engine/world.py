@@ -17,16 +17,26 @@ from simulator.engine.tasks import Meeting, Streams, Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Sizes of the groups that a pipeline device stands for; ``dp`` counts DP × CP."""
+    """Sizes of the groups that a pipeline device stands for; ``dp`` counts DP × CP.
+
+    ``ep`` and ``etp`` divide the same ranks once more, for routed experts.
+    """
 
     tp: int
     dp: int
     devices: int
+    ep: int = 1
+    etp: int = 1
 
     @property
     def world(self) -> int:
         """All ranks."""
         return self.tp * self.dp * self.devices
+
+    @property
+    def edp(self) -> int:
+        """Copies of a routed expert."""
+        return self.tp * self.dp // (self.ep * self.etp)
 
 
 def rank_classes(programs: Sequence[Streams]) -> dict[int, Streams]:
@@ -58,11 +68,20 @@ class _Scope:
 
     def __init__(self, layout: Layout, device: int, dp: int, tp: int) -> None:
         self._replica = (dp, tp)
+        place = dp * layout.tp + tp  # within the device; expert axes count it as etp, ep, edp
+        etp, ep, edp = (
+            place % layout.etp,
+            place // layout.etp % layout.ep,
+            place // (layout.etp * layout.ep),
+        )
         self._groups: Mapping[str, tuple[object, int]] = {
             WORLD: ((), layout.world),
             PAIR: (self._replica, 2),
             "tp": ((device, dp), layout.tp),
             "dp_cp": ((device, tp), layout.dp),
+            "etp": ((device, "etp", ep, edp), layout.etp),
+            "ep": ((device, "ep", etp, edp), layout.ep),
+            "edp": ((device, "edp", etp, ep), layout.edp),
         }
 
     def task(self, task: Task) -> Task:
