@@ -41,7 +41,8 @@ def simulate(run: RunSpec, *, timeline: bool = False) -> Result:
     share = COMMUNICATION_PROCESSORS / run.cluster.device.sm_count
     costs = OperatorCosts(kernels, network, launch_s, share)
     p = run.parallelism
-    layout = Layout(tp=p.tp, dp=run.dp * p.cp, devices=p.pp)
+    etp = (p.etp or p.tp) if run.model.is_moe else 1
+    layout = Layout(tp=p.tp, dp=run.dp * p.cp, devices=p.pp, ep=p.ep, etp=etp)
     step = run_step(plan, schedule, layout, p.vp, costs, _step_options(run, schedule, whole=timeline))
     memory = memory_report(plan, schedule.placement(p.pp, p.vp), step.orders, run.cluster.device.memory_bytes)
     return _result(run, plan, step, memory, kernels, costs, timeline=timeline)
