@@ -16,6 +16,8 @@ DPI = 150
 
 def plot_collective(rows: Sequence[TableRow], path: Path, *, title: str) -> None:
     """Draw time and bus bandwidth against size into ``path`` (.png, .svg or .pdf)."""
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"cannot draw into {path.name!r}: the name must end in .png, .svg or .pdf")
     from matplotlib.figure import Figure  # noqa: PLC0415 (only this command pays for matplotlib)
 
     figure = Figure(figsize=(8.0, 6.0), layout="constrained")

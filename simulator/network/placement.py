@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, product
 from math import prod
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from simulator.spec.cluster import ClusterSpec
 
+Ranks: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
 GroupAxis = Literal["tp", "cp", "ep", "etp", "dp", "dp_cp", "edp", "pp", "world"]
 DENSE = ("tp", "cp", "dp", "pp")
 EXPERT = ("etp", "ep", "edp", "pp")
@@ -148,12 +149,13 @@ class Placement:
         if pp == 1:
             return Hop(inside_domain=True, crossing_fraction=0.0, tier=-1)
         stride = self._dense["pp"].stride
-        source = np.fromiter(islice(self._bases("pp"), self._domain * SAMPLED_GROUPS), dtype=np.int64)
+        samples = SAMPLED_GROUPS * (1 if self._is_even(self._dense) else self._domain)
+        source = np.fromiter(islice(self._bases("pp"), samples), dtype=np.int64)
         target = source + (stage + 1) % pp * stride
         source = source + stage * stride
         crossing = source // self._domain != target // self._domain
-        nodes = (source // self._node, target // self._node)
-        tier = max((self._tier(a, b) for a, b in zip(*nodes, strict=True)), default=-1)
+        nodes = set(zip((source // self._node).tolist(), (target // self._node).tolist(), strict=True))
+        tier = max((self._tier(a, b) for a, b in nodes), default=-1)
         return Hop(
             inside_domain=not bool(crossing.any()),
             crossing_fraction=float(crossing.mean()),
@@ -190,10 +192,12 @@ class Placement:
     def _shape(self, axis: GroupAxis) -> Group:
         dims, _ = self._split(axis)
         offsets = _offsets(dims)
-        candidates = (offsets + base for base in islice(self._bases(axis), SAMPLED_GROUPS))
+        grid = self._dense if axis in DENSE or axis in ("dp_cp", "world") else self._expert
+        samples = 1 if self._is_even(grid) else SAMPLED_GROUPS
+        candidates = (offsets + base for base in islice(self._bases(axis), samples))
         ranks = max(candidates, key=lambda r: (_units(r, self._domain), _units(r, self._node)))
         per_node = _most(ranks, self._node)
-        nodes = np.unique(ranks // self._node)
+        nodes = (ranks // self._node)[_first_of_runs(ranks // self._node)]
         out = self.cluster.scale_out
         switches = tuple(_most(nodes, t.nodes) if t.nodes else len(nodes) for t in out.tiers)
         domains = _units(ranks, self._domain)
@@ -207,6 +211,18 @@ class Placement:
             nic_bandwidth=out.nics_per_node / self._node * out.link.bandwidth,
             tier=self._tier(int(nodes[0]), int(nodes[-1])) if domains > 1 else -1,
             nodes_per_switch=switches,
+        )
+
+    def _is_even(self, grid: dict[str, _Dimension]) -> bool:
+        """Whether every group of an axis lies on domains and nodes in the same way.
+
+        True where digit boundaries and unit boundaries of the mixed-radix rank number nest.
+        """
+        return all(
+            d.stride % unit == 0 or (unit % d.stride == 0 and 0 in (unit % reach, reach % unit))
+            for unit in (self._domain, self._node)
+            for d in grid.values()
+            for reach in (d.stride * d.size,)
         )
 
     def _tier(self, node_a: int, node_b: int) -> int:
@@ -241,7 +257,7 @@ def _strides(axes: Iterable[str], sizes: dict[str, int]) -> dict[str, _Dimension
     }
 
 
-def _offsets(dims: list[_Dimension]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _offsets(dims: list[_Dimension]) -> Ranks:
     """Offsets of a group's ranks from its first one, ascending."""
     offsets = np.zeros(1, dtype=np.int64)
     for d in dims:
@@ -249,9 +265,17 @@ def _offsets(dims: list[_Dimension]) -> np.ndarray[tuple[int], np.dtype[np.int64
     return np.sort(offsets)
 
 
-def _units(ranks: np.ndarray[tuple[int], np.dtype[np.int64]], size: int) -> int:
-    return int(np.unique(ranks // size).size)
+def _first_of_runs(ascending: Ranks) -> Ranks:
+    """Where each run of equal values begins."""
+    return np.concatenate(([0], np.flatnonzero(np.diff(ascending)) + 1))
 
 
-def _most(ranks: np.ndarray[tuple[int], np.dtype[np.int64]], size: int) -> int:
-    return int(np.unique(ranks // size, return_counts=True)[1].max())
+def _units(ranks: Ranks, size: int) -> int:
+    """How many units of ``size`` ascending ranks touch."""
+    return int(_first_of_runs(ranks // size).size)
+
+
+def _most(ranks: Ranks, size: int) -> int:
+    """Most of the ascending ranks in one unit."""
+    begins = _first_of_runs(ranks // size)
+    return int(np.diff(np.append(begins, ranks.size)).max())

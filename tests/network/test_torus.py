@@ -41,13 +41,12 @@ def test_an_all_reduce_in_one_dimension_has_its_links_only(make_cluster: Any) ->
     cluster = pod(make_cluster, 4096)
     network = Network(cluster, Placement(cluster, dp=16))
     third = 0.9 * 300e9 / 3
-    assert network.collective("all_reduce", 10e9, "dp").seconds == pytest.approx(
-        2 * 10e9 * 15 / 16 / third, rel=0.01
-    )
+    seconds = network.collective("all_reduce", 10e9, "dp").seconds
+    assert seconds == pytest.approx(2 * 10e9 * 15 / 16 / third, rel=0.01)
 
 
 def test_an_all_to_all_is_bound_by_the_bisection(make_cluster: Any) -> None:
-    # half of the bytes of half of the chips cross the cut: n/2·S/2 over 2·(n/side) links of a sixth of the rate
+    # half of the bytes of half of the chips cross the cut: n/2·S/2 over 2·(n/side) links, a sixth each
     cluster = pod(make_cluster, 4096)
     network = Network(cluster, Placement(cluster, dp=4096))
     cut = 2 * (4096 / 16) * 0.9 * 300e9 / 6

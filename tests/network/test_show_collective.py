@@ -1,0 +1,71 @@
+"""``stepcast show collective``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from simulator.cli.app import main
+from simulator.network.table import collective_name, collective_table
+from simulator.spec.load import load_cluster
+
+
+def shown(*words: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["show", "collective", *words])
+    assert stopped.value.code == 0
+
+
+def test_the_table_lines_up_with_nccl_tests(capsys: pytest.CaptureFixture[str]) -> None:
+    shown("all_reduce", "--hardware", "dgx-h100-ndr", "--ranks", "64", "-b", "64K", "-e", "256K")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if not line.startswith("#")] == ["65536", "131072", "262144"]
+    size, microseconds, algorithm_bandwidth, bus_bandwidth = map(float, lines[-1].split()[:4])
+    assert algorithm_bandwidth == pytest.approx(size / microseconds / 1e3, rel=0.02)
+    assert bus_bandwidth == pytest.approx(algorithm_bandwidth * 2 * 63 / 64, rel=0.02)
+
+
+def test_json_has_the_rows_in_si_units(capsys: pytest.CaptureFixture[str]) -> None:
+    shown("alltoall", "--hardware", "h200", "--ranks", "8", "-b", "1M", "-e", "1M", "--json", "-")
+    facts = json.loads(capsys.readouterr().out)
+    (row,) = facts["rows"]
+    assert (facts["collective"], facts["ranks"], row["size_bytes"]) == ("all_to_all", 8, 2**20)
+    assert 5e-6 < row["seconds"] < 50e-6
+    assert row["algorithm"] == "pairwise"
+
+
+def test_a_plot_is_drawn(tmp_path: Path) -> None:
+    shown("all_gather", "--hardware", "h100", "--plot", str(tmp_path / "p.png"), "-e", "1M")
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("all_sorts", "--hardware", "h100"), "all_reduce, all_gather"),
+        (("all_reduce", "--hardware", "h100", "--ranks", "1"), "at least 2"),
+        (("all_reduce", "--hardware", "h100", "-b", "2X"), "-b '2X'"),
+        (("all_reduce", "--hardware", "h100", "--ranks-per-node", "3"), "3 ranks per node"),
+        (("all_reduce", "--hardware", "h100", "--plot", "p.txt"), ".png, .svg or .pdf"),
+    ],
+)
+def test_mistakes_get_one_message(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["show", "collective", *words])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_one_rank_per_node_leaves_each_its_own_nic() -> None:
+    rows = collective_table("all_gather", load_cluster("dgx-h100-ndr"), 16, ranks_per_node=1)
+    assert 0.8 * 50e9 < rows[-1].bus_bandwidth <= 50e9
+
+
+def test_names_of_nccl_tests_are_understood() -> None:
+    assert collective_name("all_reduce_perf") == "all_reduce"
+    assert collective_name("alltoall") == "all_to_all"
+    assert collective_name("ReduceScatter") == "reduce_scatter"
