@@ -55,7 +55,7 @@ class SharedLinks:
         transfer.timer += 1
         version = transfer.timer
         timeout = self._env.timeout(transfer.left / transfer.speed)
-        timeout.callbacks.append(lambda _: self._end(transfer, version))  # type: ignore[union-attr]
+        timeout.callbacks.append(lambda _: self._end(transfer, version))
 
     def _end(self, transfer: _Transfer, version: int) -> None:
         if version != transfer.timer:

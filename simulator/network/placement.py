@@ -102,6 +102,10 @@ class Placement:
         expert_names = {"tp": "etp", "dp": "edp"}
         expert = [expert_names.get(axis, axis) for axis in order if axis != "cp"]
         self._expert = _strides(expert, self.sizes)
+        folded = ep > 1 or etp != tp  # otherwise experts are laid out as the dense layers are
+        if not folded:
+            self._expert["pp"] = self._dense["pp"]
+        self._same_data = not folded
         if self._dense["pp"] != self._expert["pp"]:
             raise ValueError(
                 f"rank_order {rank_order!r} puts dense and expert pipeline stages on different ranks; "
@@ -174,7 +178,8 @@ class Placement:
         """The dimensions a group runs over and those that number the groups."""
         if axis == "world":
             return [_Dimension(self.world_size, 1)], []
-        axes = ("dp", "cp") if axis == "dp_cp" else (axis,)
+        both = axis == "dp_cp" or (axis == "edp" and self._same_data)
+        axes = ("dp", "cp") if both else (axis,)
         grid = self._dense if axes[0] in self._dense else self._expert
         if axes[0] not in grid:
             raise ValueError(f"no axis {axis!r}; there are tp, cp, ep, etp, dp, dp_cp, edp, pp and world")

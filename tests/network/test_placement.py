@@ -131,3 +131,10 @@ def test_experts_that_do_not_fold_are_refused(make_cluster: Any) -> None:
 def test_pipeline_inside_data_parallel_needs_equal_grids(make_cluster: Any) -> None:
     with pytest.raises(ValueError, match="pipeline stages"):
         Placement(make_cluster(), tp=2, cp=2, dp=4, pp=2, ep=2, etp=1, rank_order="tp-cp-ep-pp-dp")
+
+
+def test_experts_of_one_rank_are_laid_out_as_the_dense_layers(make_cluster: Any) -> None:
+    """Llama 3's order [TP, CP, PP, DP] with context parallelism and no expert parallelism is a legal layout."""
+    placement = Placement(make_cluster(), tp=8, cp=16, dp=8, pp=16, rank_order="tp-cp-ep-pp-dp")
+    edp, dp_cp = placement.group("edp"), placement.group("dp_cp")
+    assert (edp.ranks, edp.nodes, edp.domains) == (dp_cp.ranks, dp_cp.nodes, dp_cp.domains) == (128, 128, 128)
