@@ -9,6 +9,7 @@ from simulator.cost.catalog import kernels_for
 from simulator.cost.kernels import Kernels
 from simulator.engine.contention import COMMUNICATION_PROCESSORS
 from simulator.engine.costing import OperatorCosts
+from simulator.engine.host import SOFTWARE, HostCosts
 from simulator.engine.step import StepOptions, StepReplay, run_step
 from simulator.engine.world import Layout
 from simulator.explain.uncertainty import ErrorTerm, interval, relative_error
@@ -37,9 +38,8 @@ def simulate(run: RunSpec, *, timeline: bool = False) -> Result:
     schedule = SCHEDULES[run.schedule]
     kernels = kernels_for(run.cluster)
     network = Network(run.cluster, _placement(run))
-    launch_s = run.cluster.host.kernel_launch_s if run.runtime.cuda_graphs == "none" else 0.0
     share = COMMUNICATION_PROCESSORS / run.cluster.device.sm_count
-    costs = OperatorCosts(kernels, network, launch_s, share)
+    costs = OperatorCosts(kernels, network, _host_costs(run), share)
     p = run.parallelism
     etp = (p.etp or p.tp) if run.model.is_moe else 1
     layout = Layout(tp=p.tp, dp=run.dp * p.cp, devices=p.pp, ep=p.ep, etp=etp)
@@ -59,6 +59,14 @@ def _placement(run: RunSpec) -> Placement:
         pp=p.pp,
         etp=p.etp,
         rank_order=run.runtime.rank_order,
+    )
+
+
+def _host_costs(run: RunSpec) -> HostCosts:
+    return HostCosts(
+        kernel_s=run.cluster.host.kernel_launch_s,
+        software=SOFTWARE[run.runtime.software],
+        graphs=run.runtime.cuda_graphs,
     )
 
 

@@ -91,34 +91,34 @@ def expand(segment: Segment, costs: OperatorCosts, label: Token, *, rendezvous: 
     begin, join = (label, "begin"), (label, "join")
     placed = [Placed(COMPUTE, Task("begin", HOST, 0.0, signal=begin))]
     last: dict[str, Token] = {}
-    launches = 0
-    launched_after: Token = begin
+    issued_s = 0.0
+    issued_after: Token = begin
     for index, step in enumerate(segment.steps):
-        cost = costs.cost(step.op)
+        cost, token = costs.cost(step.op), (label, index)
         if step.stream == HOST:
-            placed.append(_launch(launches, costs, launched_after, (label, index, "launched")))
-            launches, launched_after = 0, (label, index)
-            cost = cost._replace(category=HOST, seconds=cost.seconds + costs.launch_s)
-        seconds = _contended(cost.seconds, step, segment, costs)
-        launches += cost.kernels
+            placed.append(_launch(issued_s, costs, issued_after, begin, (label, index, "launched")))
+            issued_s, issued_after = 0.0, token
+            cost = cost._replace(category=HOST, seconds=cost.seconds + costs.host.kernel_s)
+        issued_s += cost.issue_s
         waits: tuple[Token, ...] = tuple((label, position) for position in step.waits)
         if step.stream != COMPUTE and not waits:
             waits = (begin,)
-        token = (label, index)
         meeting = None
         if rendezvous and isinstance(step.op, Collective):
             meeting = Meeting((step.op.axis, token), 0)
+        seconds = _contended(cost.seconds, step, segment, costs)
         placed.append(Placed(step.stream, Task(step.op.name, cost.category, seconds, waits, token, meeting)))
         last[step.stream] = token
     tokens = tuple(token for stream, token in last.items() if stream != COMPUTE)
-    placed.append(_launch(launches, costs, launched_after, (label, HOST)))
+    placed.append(_launch(issued_s, costs, issued_after, begin, (label, HOST)))
     placed.append(Placed(COMPUTE, Task("join", HOST, 0.0, (*tokens, (label, HOST)), join)))
     return placed
 
 
-def _launch(kernels: int, costs: OperatorCosts, after: Token, signal: Token) -> Placed:
-    """The host launches kernels, one after the other."""
-    return Placed(HOST, Task("launch", HOST, kernels * costs.launch_s, (after,), signal))
+def _launch(issued_s: float, costs: OperatorCosts, after: Token, begin: Token, signal: Token) -> Placed:
+    """The host issues operators one after the other, or the graph that holds them."""
+    seconds = costs.host.launch(issued_s, capturable=after == begin)
+    return Placed(HOST, Task("launch", HOST, seconds, (after,), signal))
 
 
 def _contended(seconds: float, step: Step, segment: Segment, costs: OperatorCosts) -> float:

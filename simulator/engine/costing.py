@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from simulator.cost.estimate import KernelModel
+from simulator.engine.host import HostCosts
 from simulator.graph.operators import Awaited, Axis, Collective, CollectiveKind, Operator, SendRecv
 from simulator.network.estimate import TransferEstimate
 
+FREE_HOST = HostCosts()
 _COUNTED_AS = {"dp_cp": "dp", "edp": "dp", "etp": "ep"}
 
 
@@ -37,7 +39,7 @@ class Cost(NamedTuple):
     category: str
     random: float
     site: float
-    kernels: int  # launches by the host
+    issue_s: float  # the host's time to issue it
 
 
 def exposed(axis: str) -> str:
@@ -48,7 +50,7 @@ def exposed(axis: str) -> str:
 class OperatorCosts:
     """Times operators on one cluster and layout.
 
-    ``launch_s`` is the host's time per kernel; ``communication_share`` the share of the processors that a
+    ``host`` times the issuing of kernels; ``communication_share`` is the share of the processors that a
     collective takes from a product beside it.
     """
 
@@ -56,13 +58,13 @@ class OperatorCosts:
         self,
         kernels: KernelModel,
         network: NetworkModel,
-        launch_s: float = 0.0,
+        host: HostCosts = FREE_HOST,
         communication_share: float = 0.0,
     ) -> None:
         self._kernels = kernels
         self._network = network
         self._known: dict[Operator, Cost] = {}
-        self.launch_s = launch_s
+        self.host = host
         self.communication_share = communication_share
 
     def cost(self, op: Operator) -> Cost:
@@ -83,17 +85,16 @@ class OperatorCosts:
     def _compute(self, op: Operator) -> Cost:
         if isinstance(op, Awaited):
             work = self.cost(op.work)
-            return Cost(work.seconds, exposed(op.axis), work.random, work.site, 0)
+            return Cost(work.seconds, exposed(op.axis), work.random, work.site, 0.0)
+        issue_s = self.host.issue(op, getattr(op, "kernels", 1))
         if isinstance(op, Collective):
             transfer = self._collective(op)
-            return Cost(transfer.seconds, exposed(op.axis), transfer.random, transfer.site, 1)
+            return Cost(transfer.seconds, exposed(op.axis), transfer.random, transfer.site, issue_s)
         if isinstance(op, SendRecv):
             transfer = self._network.send_recv(op.size_bytes, op.axis)
-            return Cost(transfer.seconds, exposed(op.axis), transfer.random, transfer.site, 1)
+            return Cost(transfer.seconds, exposed(op.axis), transfer.random, transfer.site, issue_s)
         kernel = self._kernels.estimate(op)
-        return Cost(
-            kernel.seconds, kernel.kernel_class, kernel.random, kernel.site, getattr(op, "kernels", 1)
-        )
+        return Cost(kernel.seconds, kernel.kernel_class, kernel.random, kernel.site, issue_s)
 
     def _collective(self, op: Collective) -> TransferEstimate:
         if op.copies:

@@ -101,6 +101,13 @@ class Attention:
     dtype: str = "bf16"
 
     @property
+    def kernels(self) -> int:
+        """Backward also sums O·dO over features first and casts dQ last (FlashAttention-2's preprocess and
+        convert).
+        """
+        return 1 if self.direction == "forward" else 3
+
+    @property
     def score_pairs(self) -> float:
         """Query–key pairs computed per head and sequence (half the square when causal; banded when windowed)."""
         if self.window and self.causal:

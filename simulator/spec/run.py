@@ -193,6 +193,8 @@ class Runtime:
     """Messages between stages in 1/tp pieces without SP (Narayanan 2021, section 4.1)."""
     cuda_graphs: Annotated[str, Choice(("none", "layer", "full"))] = "none"
     """What is captured: nothing, each layer, or the whole step."""
+    software: Annotated[str, Choice(("megatron", "eager", "compiled"))] = "megatron"
+    """Host time per operator: Transformer Engine's modules, eager or compiled PyTorch."""
     rank_order: RankOrder = "tp-cp-ep-dp-pp"
     """Axes from the fastest-varying rank to the slowest."""
     ddp_bucket_elements: Annotated[float, Number(1.0)] = 40e6

@@ -43,13 +43,6 @@ def numbers(run: RunSpec) -> Iterator[Violation]:
         yield _no("training.recompute.modules", modules, "recomputing these modules", "[core_attn]")
 
 
-def runtime(run: RunSpec) -> Iterator[Violation]:
-    """Switches of the training software."""
-    r = run.runtime
-    if r.cuda_graphs != "none":
-        yield _no("runtime.cuda_graphs", r.cuda_graphs, "CUDA graphs", "none")
-
-
 def _no(key_path: str, value: object, what: str, remedy: str) -> Violation:
     return Violation(key_path, value, f"{what} is not modelled yet", remedy)
 
@@ -58,5 +51,4 @@ NOT_MODELLED: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
     architecture,
     parallelism,
     numbers,
-    runtime,
 )
