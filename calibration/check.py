@@ -55,10 +55,11 @@ class Check:
     def to_dict(self) -> dict[str, Any]:
         """``classes``, ``overall`` and ``unmapped``; errors are fractions, predicted / measured - 1."""
         every = Points(
-            kernel_class="", dtype="",
+            kernel_class="",
+            dtype="",
             predicted=np.concatenate([p.predicted for p in self.points] or [np.zeros(0)]),
             measured=np.concatenate([p.measured for p in self.points] or [np.zeros(0)]),
-        )  # fmt: skip
+        )
         return {
             "hardware": self.hardware,
             "profile": self.profile,

@@ -29,7 +29,8 @@ def _plot(points: Points, hardware: str, folder: Path) -> Path:
     axes.scatter(measured, predicted / measured, s=4, alpha=0.4, linewidths=0)
     axes.set(xscale="log", xlabel="measured time (µs)", ylabel="predicted / measured", ylim=(0.4, 1.8))
     axes.set_title(
-        f"{hardware}: {points.kernel_class} {points.dtype}\nmedian |error| {100 * errors['median_abs_error']:.1f} %, "
+        f"{hardware}: {points.kernel_class} {points.dtype}\n"
+        f"median |error| {100 * errors['median_abs_error']:.1f} %, "
         f"90 % {100 * errors['p90_abs_error']:.1f} %, n = {errors['n']}",
         fontsize=10,
     )

@@ -70,8 +70,13 @@ def streams_of(kernels: Kernels) -> Streams:
     """The memory-bound kernels of a profile, for composed measurements."""
     fitted = kernels.profile.memory_bound
     kinds = {kind: fit.coefficients for kind, fit in fitted.items()}
-    for kind, stand_in in (("quantize", "default"), ("amax", "quantize"), ("quantize_block", "quantize"),
-                           ("permute", "default"), ("activation", "default")):  # fmt: skip
+    for kind, stand_in in (
+        ("quantize", "default"),
+        ("amax", "quantize"),
+        ("quantize_block", "quantize"),
+        ("permute", "default"),
+        ("activation", "default"),
+    ):
         kinds.setdefault(kind, kinds[stand_in])
     device = kernels.device
     return Streams(kinds=kinds, memory_bandwidth=device.memory_bandwidth, l2_bytes=device.l2_bytes)

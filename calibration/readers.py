@@ -1,4 +1,4 @@
-"""Reading measurement tables: CSV, plain or gzipped, one kind of kernel per file, recognised by its header."""
+"""Reading measurement tables: CSV, plain or gzipped, one kind of kernel per file, told by its header."""
 
 from __future__ import annotations
 
@@ -17,41 +17,37 @@ from simulator.spec.errors import Problem, SpecError
 
 Column = npt.NDArray[Any]
 
-_TEXT, _NUMBER, _SIZE, _TIME = "text", "number", "size", "time"
+_TEXT, _NUMBER, _SIZE = "text", "number", "size"
 
-# kind of table -> its columns and what they hold; other columns are kept as text
-KINDS: dict[str, dict[str, str]] = {
-    "gemm": {"dtype": _TEXT, "m": _SIZE, "n": _SIZE, "k": _SIZE, "time_us": _TIME},
-    "gemm_training": {
-        "gpu": _TEXT, "dtype": _TEXT, "b": _SIZE, "m": _SIZE, "n": _SIZE, "k": _SIZE, "layout": _TEXT,
-        "accumulate": _TEXT, "out_dtype": _TEXT, "time_us": _TIME,
-    },
-    "grouped_gemm_training": {
-        "gpu": _TEXT, "dtype": _TEXT, "num_groups": _SIZE, "m_per_group": _SIZE, "n": _SIZE, "k": _SIZE,
-        "stage": _TEXT, "out_dtype": _TEXT, "time_us": _TIME,
-    },
-    "attention": {
-        "dtype": _TEXT, "kv_dtype": _TEXT, "batch": _SIZE, "seq": _SIZE, "heads": _SIZE, "kv_heads": _SIZE,
-        "head_dim": _SIZE, "causal": _NUMBER, "window": _NUMBER, "direction": _TEXT, "time_us": _TIME,
-    },
-    "attention_training": {
-        "gpu": _TEXT, "dtype": _TEXT, "batch": _SIZE, "seq": _SIZE, "heads": _SIZE, "kv_heads": _SIZE,
-        "qk_head_dim": _SIZE, "v_head_dim": _SIZE, "direction": _TEXT, "causal": _NUMBER, "time_us": _TIME,
-    },
-    "moe": {
-        "dtype": _TEXT, "num_tokens": _SIZE, "hidden_size": _SIZE, "inter_size": _SIZE, "topk": _SIZE,
-        "num_experts": _SIZE, "moe_tp_size": _SIZE, "moe_ep_size": _SIZE, "distribution": _TEXT, "kernel": _TEXT,
-        "time_us": _TIME,
-    },
-    "quantize": {"op": _TEXT, "quant_dtype": _TEXT, "m": _SIZE, "k": _SIZE, "time_us": _TIME},
-    "memory_bound": {
-        "kind": _TEXT, "read_bytes": _NUMBER, "write_bytes": _NUMBER, "kernels": _SIZE, "time_us": _TIME,
-    },
-    "copy": {"kind": _TEXT, "size_bytes": _SIZE, "time_us": _TIME},
-    "collective": {
-        "collective": _TEXT, "dtype": _TEXT, "size_bytes": _SIZE, "nranks": _SIZE, "nodes": _SIZE, "time_us": _TIME,
-    },
-}  # fmt: skip
+
+def _columns(*, text: str = "", sizes: str = "", numbers: str = "") -> dict[str, str]:
+    """Columns by what they hold: words, numbers more than zero, numbers of zero and more."""
+    held = ((text, _TEXT), (sizes, _SIZE), (numbers, _NUMBER), ("time_us", _SIZE))
+    return {name: what for names, what in held for name in names.split()}
+
+
+# kind of table -> the columns it must have; others are kept as text
+KINDS = {
+    "gemm": _columns(text="dtype", sizes="m n k"),
+    "gemm_training": _columns(text="gpu dtype layout accumulate out_dtype", sizes="b m n k"),
+    "grouped_gemm_training": _columns(text="gpu dtype stage out_dtype", sizes="num_groups m_per_group n k"),
+    "attention": _columns(
+        text="dtype kv_dtype direction", sizes="batch seq heads kv_heads head_dim", numbers="causal window"
+    ),
+    "attention_training": _columns(
+        text="gpu dtype direction",
+        sizes="batch seq heads kv_heads qk_head_dim v_head_dim",
+        numbers="causal",
+    ),
+    "moe": _columns(
+        text="dtype distribution kernel",
+        sizes="num_tokens hidden_size inter_size topk num_experts moe_tp_size moe_ep_size",
+    ),
+    "quantize": _columns(text="op quant_dtype", sizes="m k"),
+    "memory_bound": _columns(text="kind", sizes="kernels", numbers="read_bytes write_bytes"),
+    "copy": _columns(text="kind", sizes="size_bytes"),
+    "collective": _columns(text="collective dtype", sizes="size_bytes nranks nodes"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

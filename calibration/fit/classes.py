@@ -43,15 +43,37 @@ class TooFewError(SpecError):
 
 
 GEMM_START = GemmCoefficients(
-    efficiency=0.8, half_tile=0.9, quarter_tile=0.9, eighth_tile=0.7, prologue_k=100.0, wave=0.3, bandwidth=0.8,
-    ramp_s=1e-6, overlap=3.0, split_traffic=0.5, split_s=2e-6, throttle=0.15, throttle_s=5e-3, fixed_s=2.5e-6,
-)  # fmt: skip
+    efficiency=0.8,
+    half_tile=0.9,
+    quarter_tile=0.9,
+    eighth_tile=0.7,
+    prologue_k=100.0,
+    wave=0.3,
+    bandwidth=0.8,
+    ramp_s=1e-6,
+    overlap=3.0,
+    split_traffic=0.5,
+    split_s=2e-6,
+    throttle=0.15,
+    throttle_s=5e-3,
+    fixed_s=2.5e-6,
+)
 GEMM_BOUNDS = {
-    "efficiency": (0.2, 1.0), "half_tile": (0.3, 1.0), "quarter_tile": (0.2, 1.0), "eighth_tile": (0.1, 1.0),
-    "prologue_k": (0.0, 2000.0), "wave": (0.0, 1.0), "bandwidth": (0.3, 1.0), "ramp_s": (0.0, 2e-5),
-    "overlap": (1.0, 8.0), "split_traffic": (0.0, 8.0), "split_s": (0.0, 2e-5), "throttle": (0.0, 0.5),
-    "throttle_s": (1e-4, 1e-1), "fixed_s": (0.0, 2e-5),
-}  # fmt: skip
+    "efficiency": (0.2, 1.0),
+    "half_tile": (0.3, 1.0),
+    "quarter_tile": (0.2, 1.0),
+    "eighth_tile": (0.1, 1.0),
+    "prologue_k": (0.0, 2000.0),
+    "wave": (0.0, 1.0),
+    "bandwidth": (0.3, 1.0),
+    "ramp_s": (0.0, 2e-5),
+    "overlap": (1.0, 8.0),
+    "split_traffic": (0.0, 8.0),
+    "split_s": (0.0, 2e-5),
+    "throttle": (0.0, 0.5),
+    "throttle_s": (1e-4, 1e-1),
+    "fixed_s": (0.0, 2e-5),
+}
 GROUPED_BOUNDS = {
     name: GEMM_BOUNDS[name]
     for name in (
@@ -66,14 +88,29 @@ GROUPED_BOUNDS = {
     )
 }
 ATTENTION_START = AttentionCoefficients(
-    efficiency=0.9, half_dim=40.0, prologue_keys=50.0, tail=0.5, lone=0.5, bandwidth=0.8, kv_bandwidth=0.4,
-    throttle=0.1, throttle_s=5e-3, fixed_s=1e-5,
-)  # fmt: skip
+    efficiency=0.9,
+    half_dim=40.0,
+    prologue_keys=50.0,
+    tail=0.5,
+    lone=0.5,
+    bandwidth=0.8,
+    kv_bandwidth=0.4,
+    throttle=0.1,
+    throttle_s=5e-3,
+    fixed_s=1e-5,
+)
 ATTENTION_BOUNDS = {
-    "efficiency": (0.1, 1.0), "half_dim": (0.0, 400.0), "prologue_keys": (0.0, 3000.0), "tail": (0.0, 1.0),
-    "lone": (0.0, 2.0), "bandwidth": (0.05, 1.0), "kv_bandwidth": (0.05, 1.0), "throttle": (0.0, 0.5),
-    "throttle_s": (1e-4, 1e-1), "fixed_s": (0.0, 1e-4),
-}  # fmt: skip
+    "efficiency": (0.1, 1.0),
+    "half_dim": (0.0, 400.0),
+    "prologue_keys": (0.0, 3000.0),
+    "tail": (0.0, 1.0),
+    "lone": (0.0, 2.0),
+    "bandwidth": (0.05, 1.0),
+    "kv_bandwidth": (0.05, 1.0),
+    "throttle": (0.0, 0.5),
+    "throttle_s": (1e-4, 1e-1),
+    "fixed_s": (0.0, 1e-4),
+}
 STREAM_BOUNDS = {"bandwidth": (0.05, 1.0), "fixed_s": (0.0, 1e-4)}
 WARM_BOUNDS = {**STREAM_BOUNDS, "warm": (1.0, 4.0)}
 

@@ -89,9 +89,13 @@ def fit_site_attention(
 ) -> Fitted[AttentionCoefficients]:
     """One direction of attention on a site."""
     bounds = {
-        "efficiency": _EFFICIENCY, "mixed_dims": (0.4, 1.0), "prologue_keys": (0.0, 3000.0), "tail": (0.0, 1.0),
-        "lone": (0.0, 4.0), "fixed_s": (0.0, 2e-4),
-    }  # fmt: skip
+        "efficiency": _EFFICIENCY,
+        "mixed_dims": (0.4, 1.0),
+        "prologue_keys": (0.0, 3000.0),
+        "tail": (0.0, 1.0),
+        "lone": (0.0, 4.0),
+        "fixed_s": (0.0, 2e-4),
+    }
 
     def predict(rows: Table, c: AttentionCoefficients) -> Array:
         return attention_times(attention_cores(rows), rates, c)

@@ -1,25 +1,26 @@
-"""A profile from a user's own measurements: an overlay that replaces the classes they cover over a shipped profile."""
+"""A profile from a user's own measurements: an overlay that replaces the classes they cover over a shipped
+profile."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from calibration.compose import QUANTISED_BYTES, Streams
-from calibration.fit.classes import LEAST_ROWS, TooFewError, fit_attention, fit_gemm, fit_moe, fit_stream
+from calibration.compose import QUANTISED_BYTES
+from calibration.fit.classes import TooFewError, fit_attention, fit_gemm, fit_moe, fit_stream
 from calibration.fit.site import OWN_SITE, fit_site_attention, fit_site_gemm, fit_site_grouped
 from calibration.fit.write import attention_document, fitted_document
 from calibration.predict import streams_of
 from calibration.readers import Table
 from simulator.cost.kernels import Kernels
 from simulator.cost.profile import FORMAT_VERSION, AttentionKernel, Fitted
-from simulator.spec.errors import SpecError
 
-C = TypeVar("C")
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +36,9 @@ def fit_site_profile(
 ) -> SiteProfile:
     """Fit every class of kernels that the tables cover over the profile of ``kernels``.
 
-    ``source`` keeps the rows of one source. Inference tables (``gemm``, ``attention``, ``moe``) give all coefficients
-    of a class; training tables, which are short, only the efficiency and its companions.
+    ``source`` keeps the rows of one source. Inference tables (``gemm``, ``attention``, ``moe``) give
+    all coefficients of a class; training tables, which are short, only the efficiency and its
+    companions.
     """
     refused: list[str] = []
     sections: dict[str, dict[str, Any]] = {}
@@ -158,18 +160,17 @@ def _moe(table: Table, kernels: Kernels) -> Iterable[Attempt]:
 
 
 def _quantize(table: Table, kernels: Kernels) -> Iterable[Attempt]:
-    elements = table["m"] * table["k"]
     for op, kind, size in (
         ("scale_matrix", "quantize", 2.0 + QUANTISED_BYTES["fp8"]),
         ("computescale", "amax", 2.0),
     ):
-        chosen = table["op"] == op
+        rows = table.where(table["op"] == op)
+        traffic = size * rows["m"] * rows["k"]
 
         def attempt(
-            rows: Table = table.where(chosen), traffic: Any = size * elements[chosen], kind: str = kind
+            rows: Table = rows, traffic: Array = traffic, kind: str = kind
         ) -> Iterable[tuple[str, str, dict[str, Any]]]:
-            ones = np.ones(len(rows))
-            l2_bytes = kernels.device.l2_bytes
+            ones, l2_bytes = np.ones(len(rows)), kernels.device.l2_bytes
             fit = fit_stream(rows, traffic, ones, kernels.rates("bf16"), OWN_SITE, l2_bytes=l2_bytes)
             yield "memory_bound", kind, fitted_document(fit)
 

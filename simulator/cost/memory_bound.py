@@ -11,10 +11,11 @@ from pydantic import ConfigDict
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryCoefficients:
     """``bandwidth`` is the fraction of memory bandwidth that a large kernel reaches, ``fixed_s`` the
-    time of an empty one. Together they are Hockney's line: half the rate is reached at ``fixed_s``·bandwidth bytes.
+    time of an empty one. Together they are Hockney's line: half the rate is reached at
+    ``fixed_s``·bandwidth bytes.
 
-    ``warm`` is how many times faster traffic is that the L2 cache holds, as when a benchmark repeats a kernel on
-    one small tensor. It serves to read such measurements; predictions never use it.
+    ``warm`` is how many times faster traffic is that the L2 cache holds, as when a benchmark repeats a
+    kernel on one small tensor. It serves to read such measurements; predictions never use it.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")

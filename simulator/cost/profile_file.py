@@ -22,7 +22,8 @@ def load_kernel_profile(name_or_path: str | Path) -> KernelProfile:
     """The profile of this name in ``hardware_profiles/kernels``, or the one in this YAML file.
 
     A file that names a ``base`` replaces some of its classes (a site overlay), or carries it to another
-    device (``widen_site`` is then added in quadrature to every site error that is not replaced). Raises SpecError for a name or file that does not exist, an older format, or an unknown or wrong field.
+    device (``widen_site`` is then added in quadrature to every site error that is not replaced). Raises
+    SpecError for a name or file that does not exist, an older format, or an unknown or wrong field.
     """
     return _load(str(name_or_path))
 

@@ -20,10 +20,13 @@ from simulator.cost.rates import Rates
 
 RATES = Rates(peak=989.4e12, memory_bandwidth=3.352e12, sm_count=132)
 STREAMS = Streams(
-    kinds={"quantize": MemoryCoefficients(bandwidth=0.9, fixed_s=1e-6), "amax": MemoryCoefficients(bandwidth=0.5, fixed_s=5e-6)},
+    kinds={
+        "quantize": MemoryCoefficients(bandwidth=0.9, fixed_s=1e-6),
+        "amax": MemoryCoefficients(bandwidth=0.5, fixed_s=5e-6),
+    },
     memory_bandwidth=RATES.memory_bandwidth,
     l2_bytes=50e6,
-)  # fmt: skip
+)
 STEPS = (512, 1024, 1536, 2048, 4096, 7168, 8192, 16384)
 
 
@@ -95,12 +98,31 @@ def test_attention_coefficients_come_back() -> None:
         for d in (64, 128, 256)
     ]
     b, s, h, d = np.array(grid, dtype=float).T
-    table = made("attention", {
-        "dtype": ["bf16"] * len(grid), "kv_dtype": ["bf16"] * len(grid), "batch": b, "seq": s, "heads": h, "kv_heads": h / 4,
-        "head_dim": d, "causal": np.ones(len(grid)), "window": np.zeros(len(grid)), "direction": ["fwd"] * len(grid),
-    })  # fmt: skip
-    truth = AttentionCoefficients(efficiency=0.85, half_dim=50.0, prologue_keys=60.0, tail=0.5, lone=0.5, bandwidth=0.8,
-                                  kv_bandwidth=0.5, fixed_s=1e-5)  # fmt: skip
+    table = made(
+        "attention",
+        {
+            "dtype": ["bf16"] * len(grid),
+            "kv_dtype": ["bf16"] * len(grid),
+            "batch": b,
+            "seq": s,
+            "heads": h,
+            "kv_heads": h / 4,
+            "head_dim": d,
+            "causal": np.ones(len(grid)),
+            "window": np.zeros(len(grid)),
+            "direction": ["fwd"] * len(grid),
+        },
+    )
+    truth = AttentionCoefficients(
+        efficiency=0.85,
+        half_dim=50.0,
+        prologue_keys=60.0,
+        tail=0.5,
+        lone=0.5,
+        bandwidth=0.8,
+        kv_bandwidth=0.5,
+        fixed_s=1e-5,
+    )
     noisy = timed(table, attention_times(attention_cores(table), RATES, truth), 0.02)
     found = fit_attention(noisy, RATES, site=0.1)
     again = attention_times(attention_cores(table), RATES, found.coefficients)
@@ -112,9 +134,15 @@ def test_attention_coefficients_come_back() -> None:
 def test_stream_coefficients_come_back(bandwidth: float, fixed_us: float) -> None:
     truth = MemoryCoefficients(bandwidth=bandwidth, fixed_s=fixed_us * 1e-6)
     traffic = np.geomspace(1e4, 1e10, 120)
-    table = made("memory_bound", {
-        "kind": ["norm"] * 120, "read_bytes": traffic / 2, "write_bytes": traffic / 2, "kernels": np.ones(120),
-    })  # fmt: skip
+    table = made(
+        "memory_bound",
+        {
+            "kind": ["norm"] * 120,
+            "read_bytes": traffic / 2,
+            "write_bytes": traffic / 2,
+            "kernels": np.ones(120),
+        },
+    )
     noisy = timed(table, stream_times(traffic, 1.0, RATES.memory_bandwidth, truth), 0.03)
     found = fit_stream(noisy, traffic, np.ones(120), RATES, site=0.1).coefficients
     assert found.bandwidth == pytest.approx(bandwidth, rel=0.05)
@@ -125,10 +153,20 @@ def test_a_site_moves_the_efficiency_and_finds_the_cost_of_accumulating() -> Non
     shapes = [(m, n, k) for m in (2048, 4096, 8192) for n in (1024, 4096, 8192) for k in (1024, 4096, 8192)]
     m, n, k = np.array(shapes * 2, dtype=float).T
     rows = len(m)
-    table = made("gemm_training", {
-        "gpu": ["mine"] * rows, "dtype": ["bf16"] * rows, "b": np.ones(rows), "m": m, "n": n, "k": k, "layout": ["TN"] * rows,
-        "accumulate": ["False"] * (rows // 2) + ["True"] * (rows // 2), "out_dtype": ["bf16"] * (rows // 2) + ["fp32"] * (rows // 2),
-    })  # fmt: skip
+    table = made(
+        "gemm_training",
+        {
+            "gpu": ["mine"] * rows,
+            "dtype": ["bf16"] * rows,
+            "b": np.ones(rows),
+            "m": m,
+            "n": n,
+            "k": k,
+            "layout": ["TN"] * rows,
+            "accumulate": ["False"] * (rows // 2) + ["True"] * (rows // 2),
+            "out_dtype": ["bf16"] * (rows // 2) + ["fp32"] * (rows // 2),
+        },
+    )
     truth = replace(GEMM_START, efficiency=0.55, accumulate=0.06)
     noisy = timed(table, training_gemm_times(table, RATES, truth), 0.01)
     found = fit_site_gemm(noisy, RATES, GEMM_START)

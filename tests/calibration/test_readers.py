@@ -69,7 +69,7 @@ def test_a_cut_off_gzip_is_refused(tmp_path: Path) -> None:
 def test_binary_garbage_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "noise.csv"
     path.write_bytes(bytes(range(256)))
-    with pytest.raises(SpecError, match="line|unreadable|:1"):
+    with pytest.raises(SpecError, match="unreadable"):
         read_table(path)
 
 

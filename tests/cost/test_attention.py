@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.cost.attention import AttentionCoefficients, attention_seconds, attention_times
@@ -21,9 +21,16 @@ H100 = KERNELS["h100-sxm5-80gb"]
 def core(kernels: Kernels = H100, **changes: object) -> float:
     dtype = "bf16" if "bf16" in kernels.device.peak_flops else "fp16"
     shape = {
-        "name": "core", "batch": 1, "seq_q": 4096, "seq_kv": 4096, "heads": 32, "kv_heads": 8, "qk_head_dim": 128,
-        "v_head_dim": 128, "dtype": dtype,
-    } | changes  # fmt: skip
+        "name": "core",
+        "batch": 1,
+        "seq_q": 4096,
+        "seq_kv": 4096,
+        "heads": 32,
+        "kv_heads": 8,
+        "qk_head_dim": 128,
+        "v_head_dim": 128,
+        "dtype": dtype,
+    } | changes
     return kernels.estimate(Attention(**shape)).seconds  # type: ignore[arg-type]
 
 
@@ -50,9 +57,18 @@ def test_never_above_peak_or_bandwidth(
     kernels = KERNELS[device]
     dtype = "bf16" if "bf16" in kernels.device.peak_flops else "fp16"
     op = Attention(
-        name="core", batch=batch, seq_q=seq, seq_kv=seq, heads=kv_heads * share, kv_heads=kv_heads,
-        qk_head_dim=dims[0], v_head_dim=dims[1], causal=causal, direction=direction, dtype=dtype,  # type: ignore[arg-type]
-    )  # fmt: skip
+        name="core",
+        batch=batch,
+        seq_q=seq,
+        seq_kv=seq,
+        heads=kv_heads * share,
+        kv_heads=kv_heads,
+        qk_head_dim=dims[0],
+        v_head_dim=dims[1],
+        causal=causal,
+        direction=direction,
+        dtype=dtype,  # type: ignore[arg-type]
+    )
     seconds = kernels.estimate(op).seconds
     assert np.isfinite(seconds)
     assert seconds >= op.flops / kernels.peak(dtype)
@@ -64,8 +80,10 @@ def test_never_above_peak_or_bandwidth(
 def test_time_grows_with_every_dimension(device: str, direction: str) -> None:
     kernels = KERNELS[device]
     for name, values in {
-        "batch": (1, 2, 4, 16), "heads": (8, 16, 32, 128), "kv_heads": (1, 8, 32),
-    }.items():  # fmt: skip
+        "batch": (1, 2, 4, 16),
+        "heads": (8, 16, 32, 128),
+        "kv_heads": (1, 8, 32),
+    }.items():
         times = [core(kernels, **{name: value}, direction=direction) for value in values]
         assert times == sorted(times)
     lengths = [core(kernels, seq_q=s, seq_kv=s, direction=direction) for s in (256, 1024, 1025, 4096, 32768)]
@@ -88,7 +106,8 @@ def test_backward_costs_more_than_its_flops_ratio_says() -> None:
 
 
 def test_rates_of_published_kernels() -> None:
-    """FlashAttention-3 (Shah 2024, figure 5): 600-660 TFLOP/s causal, D 128, 16k on H100; FlashAttention-2: 190 on A100."""
+    """FlashAttention-3 (Shah 2024, figure 5): 600-660 TFLOP/s causal, D 128, 16k on H100;
+    FlashAttention-2: 190 on A100."""
     shape = {"batch": 1, "seq_q": 16384, "seq_kv": 16384, "heads": 16, "kv_heads": 16}
     flops = 2 * 16 * 16384**2 * 128
     assert flops / core(**shape) / 1e12 == pytest.approx(620, rel=0.12)

@@ -83,8 +83,16 @@ def test_fitted_times_grow_with_every_dimension_within_the_stated_error(
 
 
 def test_a_started_wave_costs_a_whole_one_when_quantised() -> None:
-    c = GemmCoefficients(efficiency=1.0, wave=1.0, bandwidth=1.0, fixed_s=0.0, half_tile=0.1, quarter_tile=0.1,
-                         eighth_tile=0.1, split_traffic=1e6)  # fmt: skip
+    c = GemmCoefficients(
+        efficiency=1.0,
+        wave=1.0,
+        bandwidth=1.0,
+        fixed_s=0.0,
+        half_tile=0.1,
+        quarter_tile=0.1,
+        eighth_tile=0.1,
+        split_traffic=1e6,
+    )
     k = 65536  # long enough that memory traffic does not show
     full, more = one(c, 256 * 12, 128 * 11, k), one(c, 256 * 12, 128 * 11 + 1, k)
     assert more == pytest.approx(2 * full, rel=1e-3)

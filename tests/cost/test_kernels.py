@@ -1,4 +1,4 @@
-"""The kernel model of a device: every operator has a time, answers are cached, errors name what is missing."""
+"""The kernel model of a device: every operator has a time, answers are cached, errors say what lacks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,26 @@ from simulator.graph.operators import Attention, Copy, Gemm, GroupedGemm, Memory
 from simulator.spec.errors import SpecError
 from simulator.spec.load import load_cluster, load_device
 
-KINDS = (
-    "norm rope activation dropout_add softmax cross_entropy embedding cast quantize transpose permute unpermute router "
-    "optimizer grad_norm zero accumulate bias_grad"
-).split()
+KINDS = [
+    "norm",
+    "rope",
+    "activation",
+    "dropout_add",
+    "softmax",
+    "cross_entropy",
+    "embedding",
+    "cast",
+    "quantize",
+    "transpose",
+    "permute",
+    "unpermute",
+    "router",
+    "optimizer",
+    "grad_norm",
+    "zero",
+    "accumulate",
+    "bias_grad",
+]
 H100 = load_device("h100-sxm5-80gb")
 
 

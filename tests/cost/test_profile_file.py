@@ -45,13 +45,18 @@ def test_fractions_refer_to_the_devices_own_datasheet(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "dtype", "median", "p90"),
     [
-        ("a100-sxm4-80gb", "bf16", 0.04, 0.12), ("h100-sxm5-80gb", "bf16", 0.04, 0.12),
-        ("h200-sxm-141gb", "bf16", 0.04, 0.12), ("b200", "bf16", 0.055, 0.13),
-        ("h100-sxm5-80gb", "fp8", 0.04, 0.10), ("h200-sxm-141gb", "fp8", 0.04, 0.10), ("b200", "fp8", 0.04, 0.10),
-        ("h100-sxm5-80gb", "fp8_block", 0.08, 0.27), ("h200-sxm-141gb", "fp8_block", 0.10, 0.30),
+        ("a100-sxm4-80gb", "bf16", 0.04, 0.12),
+        ("h100-sxm5-80gb", "bf16", 0.04, 0.12),
+        ("h200-sxm-141gb", "bf16", 0.04, 0.12),
+        ("b200", "bf16", 0.055, 0.13),
+        ("h100-sxm5-80gb", "fp8", 0.04, 0.10),
+        ("h200-sxm-141gb", "fp8", 0.04, 0.10),
+        ("b200", "fp8", 0.04, 0.10),
+        ("h100-sxm5-80gb", "fp8_block", 0.08, 0.27),
+        ("h200-sxm-141gb", "fp8_block", 0.10, 0.30),
         ("b200", "fp8_block", 0.08, 0.27),
     ],
-)  # fmt: skip
+)
 def test_stated_errors_are_those_promised(name: str, dtype: str, median: float, p90: float) -> None:
     figures = load_kernel_profile(name).gemm[dtype].held_out
     assert figures is not None
