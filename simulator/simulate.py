@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
@@ -14,6 +15,7 @@ from simulator.engine.step import StepOptions, StepReplay, run_step
 from simulator.engine.world import Layout
 from simulator.explain.uncertainty import ErrorTerm, interval, relative_error
 from simulator.graph.flops import find_convention
+from simulator.graph.operators import Operator
 from simulator.memory.report import MemoryReport, memory_report
 from simulator.network.collectives import Network
 from simulator.network.placement import Placement
@@ -127,13 +129,17 @@ def _result(
 
 
 def _error_terms(plan: RunPlan, costs: OperatorCosts) -> Iterator[ErrorTerm]:
-    """The operators of one microbatch on every virtual stage; shares matter, not totals."""
-    for chunk in plan.chunks:
-        for layer in chunk.layers:
-            for segment in (layer.forward, layer.backward):
-                for entry in segment.steps:
-                    cost = costs.cost(entry.op)
-                    yield ErrorTerm(cost.category, cost.seconds, cost.random, cost.site)
+    """The distinct operators of one microbatch on all virtual stages; shares matter, not totals."""
+    counted = Counter(id(layer) for chunk in plan.chunks for layer in chunk.layers)
+    layers = {id(layer): layer for chunk in plan.chunks for layer in chunk.layers}
+    operators: Counter[Operator] = Counter()
+    for key, layer in layers.items():
+        for segment in (layer.forward, layer.backward):
+            for entry in segment.steps:
+                operators[entry.op] += counted[key]
+    for op, count in operators.items():
+        cost = costs.cost(op)
+        yield ErrorTerm(cost.category, count * cost.seconds, cost.random, cost.site)
 
 
 def _memory(report: MemoryReport) -> dict[str, object]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from simulator.graph.blocks import Block, layer_blocks, prediction_blocks
@@ -42,6 +43,7 @@ class LayerKind(NamedTuple):
         return "+".join(self.blocks) + (f" window {self.window}" if self.window else "")
 
 
+@lru_cache(maxsize=256)
 def layer_kinds(model: ModelSpec) -> tuple[LayerKind, ...]:
     """The kind of every layer, multi-token-prediction layers not included."""
     return tuple(

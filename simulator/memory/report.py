@@ -8,7 +8,7 @@ NCCL's buffers (a few GB together).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from simulator.partition.plan import ChunkShare, RunPlan
@@ -76,25 +76,33 @@ def _stage(plan: RunPlan, held: Sequence[int], order: Order) -> StageMemory:
 
 
 def _peak_activations(plan: RunPlan, order: Order) -> float:
-    """The most that is alive at once: saved by forwards whose gradients are not done, plus the layer being
-    worked on.
+    """The most that is alive at once: saved by forwards whose gradients are not done, plus what the layer
+    being worked on recomputes.
     """
+    stages = {action.stage for action in _flat(order)}
+    saved = {stage: plan.chunks[stage].saved_bytes for stage in stages}
+    working = {stage: _working(plan.chunks[stage]) for stage in stages}
     alive = peak = 0.0
-    for action in order:
-        for each in (action,) if action.partner is None else (action, action.partner):
-            chunk = plan.chunks[each.stage]
-            if each.kind is Kind.F:
-                alive += chunk.saved_bytes
-            peak = max(peak, alive + _working(chunk, each))
-            if each.kind in (Kind.B, Kind.W):
-                alive -= chunk.saved_bytes
+    for kind, stage, *_ in _flat(order):
+        if kind is Kind.F:
+            alive += saved[stage]
+            peak = max(peak, alive)
+        else:
+            peak = max(peak, alive + working[stage])
+            if kind is not Kind.I:
+                alive -= saved[stage]
     return peak
 
 
-def _working(chunk: ChunkShare, action: Action) -> float:
-    """Recomputed activations of one layer at a time."""
-    if action.kind is Kind.F:
-        return 0.0
+def _flat(order: Order) -> Iterator[Action]:
+    for action in order:
+        yield action
+        if action.partner is not None:
+            yield action.partner
+
+
+def _working(chunk: ChunkShare) -> float:
+    """Recomputed activations, of one layer at a time."""
     return max((layer.working_bytes for layer in chunk.layers), default=0.0)
 
 
