@@ -19,6 +19,7 @@ from simulator.spec.model import ModelSpec
 from simulator.spec.rules import broken_rules
 from simulator.spec.run import (
     RECOMPUTE_MODULES,
+    ExpertLoad,
     Parallelism,
     Published,
     Recompute,
@@ -106,8 +107,10 @@ def _missing(row: PublishedRun) -> Iterator[str]:
         yield f"recompute of {' and '.join(sorted(unknown))}"
     if recipe.offload_layers or recipe.offload_modules:
         yield "activation offload"
-    if recipe.capacity_factor:
-        yield "token-dropping MoE"
+    if recipe.ep_overlap:
+        yield "expert communication overlapped with another microbatch"
+    if recipe.fp8_attention:
+        yield "attention in fp8"
 
 
 def _cluster(row: PublishedRun) -> ClusterSpec:
@@ -238,6 +241,10 @@ def _training(row: PublishedRun, generation: Generation) -> Training:
         grad_dtype=own if grad_dtype == "params" else grad_dtype,
         optimizer="adam" if recipe.optimizer in {"", "adam"} else "adamw",
         recompute=_recompute(row),
+        moe=ExpertLoad(
+            capacity_factor=recipe.capacity_factor or 0.0,
+            pad_to_capacity=bool(recipe.capacity_factor),  # tables with a capacity pad to it
+        ),
     )
 
 
@@ -260,8 +267,12 @@ def _runtime(row: PublishedRun, generation: Generation) -> Runtime:
     given["scatter_gather"] = bool(given.get("scatter_gather")) and not layout.sequence_parallel
     if (layout.vp or 1) == 1:
         given.pop("overlap_p2p", None)  # without interleaving, messages are awaited anyway
+    if row.is_moe and recipe.ep_dispatcher:
+        given["moe_dispatcher"] = recipe.ep_dispatcher
     if recipe.cuda_graphs:
         given["cuda_graphs"] = recipe.cuda_graphs
+    if recipe.compiled is not None:
+        given["software"] = "compiled" if recipe.compiled else "eager"
     if recipe.rank_order:
         given["rank_order"] = recipe.rank_order
     return Runtime(**given)  # type: ignore[arg-type]  # names and types are Runtime's own

@@ -61,14 +61,14 @@ GENERATIONS = (
         name="llm-foundry",
         pattern=r"llm-foundry|composer",
         source="mosaicml/llm-foundry: PyTorch FSDP, autograd's own weight gradients",
-        runtime={"gradient_accumulation_fusion": False, "tp_dgrad_overlap": False},
+        runtime={"software": "eager", "gradient_accumulation_fusion": False, "tp_dgrad_overlap": False},
         zero=3,
     ),
     Generation(
         name="torchtitan",
         pattern=r"torchtitan",
         source="pytorch/torchtitan: FSDP2, DTensor TP, autograd's own weight gradients",
-        runtime={"gradient_accumulation_fusion": False, "tp_dgrad_overlap": False},
+        runtime={"software": "compiled", "gradient_accumulation_fusion": False, "tp_dgrad_overlap": False},
         zero=3,
     ),
     Generation(
