@@ -122,7 +122,12 @@ def plan_run(run: RunSpec) -> RunPlan:
     Raises :class:`ValueError` where a split is impossible (the spec's rules catch these first).
     """
     p, t = run.parallelism, run.training
-    tp = TensorParallel(size=p.tp, sequence=run.sequence_parallel, overlap_dgrad=run.runtime.tp_dgrad_overlap)
+    tp = TensorParallel(
+        size=p.tp,
+        sequence=run.sequence_parallel,
+        overlap=run.runtime.tp_overlap,
+        overlap_dgrad=run.runtime.tp_dgrad_overlap,
+    )
     opts = GraphOptions(
         batch=t.micro_batch_size,
         seq=t.seq_length,
