@@ -30,7 +30,7 @@ SCHEDULE = Schedule(
     name="interleaved-zb",
     reference="Qi et al. 2024, arXiv 2401.10241; PyTorch ScheduleInterleavedZeroBubble",
     trade_off="A third of interleaved 1F1B's bubble when F = B = W, less memory on the first devices.",
-    bubble="(p−1)(F+B−W)/v for W ≤ F, B",
+    bubble="(p−1)(F+B−W)/v for W ≤ F, B and m ≥ p",
     memory="min(v·p, m·v) chunks: vp−i whole and i held only for W",
     order=order,
     rule=any_chunks,
