@@ -2,63 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import NamedTuple
 
-from simulator.graph.decoder import (
-    LayerKind,
-    decoder_layer,
-    layer_kinds,
-    prediction_head,
-    prediction_layer,
-)
-from simulator.graph.layer import LayerGraph, Node, Region
+from simulator.graph.decoder import layer_kinds, prediction_head
 from simulator.graph.operators import DTYPE_BYTES, Collective
-from simulator.graph.precision import Recipe, find_recipe
-from simulator.graph.quantized import quantize_layer
+from simulator.graph.precision import find_recipe
 from simulator.graph.transformer import GraphOptions, embedding, head
 from simulator.partition.data import PARAMETER_BYTES, Bucket, DataParallel
-from simulator.partition.expert import EXPERT_REGIONS, ExpertParallel, expert_parallel, share_node
-from simulator.partition.quantization import (
-    cached_weight_bytes,
-    quantized_weights,
-    weight_preparation,
-)
-from simulator.partition.recompute import backward_segment, forward_segment, saved_bytes
-from simulator.partition.segment import COMPUTE, Segment, Step, split_gradients
+from simulator.partition.expert import expert_parallel
+from simulator.partition.layer_share import LayerShare, Narrow, Split, share_decoder_layer, share_end
 from simulator.partition.stages import Chunk, split_stages
-from simulator.partition.tensor import TensorParallel, shard
-from simulator.spec.model import ModelSpec
+from simulator.partition.tensor import TensorParallel
 from simulator.spec.run import NARROW_PRECISIONS, Recompute, RunSpec
 
-NOTHING = Segment(())
-GATHERED = frozenset({Region.COLUMN, Region.ROW, Region.EMBEDDING})
 VOCABULARY_MULTIPLE = 128  # Megatron-LM pads the vocabulary to a multiple of 128·tp
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerShare:
-    """One rank's share of a layer, the embedding or the head, for one microbatch.
-
-    Equal ``kind``: equal share.
-    """
-
-    kind: str
-    forward: Segment
-    backward: Segment
-    input_gradient: Segment  # the two parts of ``backward``, for schedules that run them apart
-    weight_gradient: Segment
-    parameters: float
-    replicated_parameters: float  # of them, held by every rank of the TP group
-    saved_bytes: float  # kept from forward to backward
-    working_bytes: float  # kept only while this layer's recomputed forward and its backward run
-    gathered_bytes: float  # the largest activation gathered over the TP group for one operator
-    expert_parameters: float = 0.0  # of ``parameters``, those of routed experts
-    quantized_parameters: float = 0.0  # of ``parameters``, those used in a narrow format
-    weight_bytes: float = 0.0  # of all copies of ``parameters`` that the layer computes with
-    preparation: Segment = NOTHING  # once a step, before the first forward: the weights quantised
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,21 +145,21 @@ def _share_chunk(
 ) -> ChunkShare:
     layers: list[LayerShare] = []
     if chunk.embedding:
-        layers.append(_share_end(embedding, run.model, opts, tp))
+        layers.append(share_end(embedding, run.model, opts, tp))
     kinds = layer_kinds(run.model)
     for position, number in enumerate(chunk.layers):
         full = _is_recomputed(run.training.recompute, position)
         split = Split(tp, expert_parallel(run, number))
         options = (split, run.training.recompute, full, _narrow(run, number))
-        layers.append(_share_decoder_layer(run.model, opts, kinds[number], *options))
+        layers.append(share_decoder_layer(run.model, opts, kinds[number], *options))
     layers += _prediction_layers(chunk, run, opts, tp)
     if chunk.loss:
-        last = _share_end(head, run.model, opts, tp)
+        last = share_end(head, run.model, opts, tp)
         if run.model.tie_word_embeddings and chunk.embedding:
             alone = last.replicated_parameters
             last = replace(last, parameters=alone, weight_bytes=alone * PARAMETER_BYTES)
         layers.append(last)
-        layers += [_share_end(prediction_head, run.model, opts, tp)] * run.model.num_nextn_predict_layers
+        layers += [share_end(prediction_head, run.model, opts, tp)] * run.model.num_nextn_predict_layers
     buckets = (
         *data.buckets(tuple(x.parameters - x.expert_parameters for x in layers), cut=index == 0),
         *data.buckets(tuple(x.expert_parameters for x in layers), cut=index == 0, axis="edp"),
@@ -220,7 +178,7 @@ def _prediction_layers(
     last = run.model.num_hidden_layers - 1
     full = run.training.recompute.granularity == "full"
     split = Split(tp, expert_parallel(run, last))
-    layer = _share_decoder_layer(
+    layer = share_decoder_layer(
         run.model, opts, None, split, run.training.recompute, full, _narrow(run, last)
     )
     layers = [layer] * chunk.mtp
@@ -247,27 +205,6 @@ def _is_recomputed(recompute: Recompute, position: int) -> bool:
     return recompute.method == "uniform" or position < recompute.num_layers
 
 
-class Split(NamedTuple):
-    """How one layer is divided inside a pipeline stage."""
-
-    tensor: TensorParallel
-    experts: ExpertParallel
-
-    def share(self, node: Node) -> Node:
-        """One rank's share of a node."""
-        if node.region in EXPERT_REGIONS:
-            return share_node(node, self.tensor, self.experts)
-        return shard(node, self.tensor)
-
-
-class Narrow(NamedTuple):
-    """How a layer's products are quantised; ``only_copy``: their weights exist in no other format."""
-
-    recipe: Recipe
-    fuse_norm: bool
-    only_copy: bool
-
-
 def _narrow(run: RunSpec, layer: int) -> Narrow | None:
     """How a layer is quantised; ``None`` where it stays in 16 bits or more."""
     t = run.training
@@ -276,80 +213,3 @@ def _narrow(run: RunSpec, layer: int) -> Narrow | None:
     if recipe is None or not t.num_layers_at_start_in_bf16 <= layer < last:
         return None
     return Narrow(recipe, run.runtime.quantize_fusion, t.fp8_param_gather)
-
-
-@lru_cache(maxsize=4096)
-def _share_end(
-    build: Callable[[ModelSpec, GraphOptions], LayerGraph],
-    model: ModelSpec,
-    opts: GraphOptions,
-    tp: TensorParallel,
-) -> LayerShare:
-    return _share_layer(build(model, opts), Split(tp, ExpertParallel()))
-
-
-@lru_cache(maxsize=4096)
-def _share_decoder_layer(
-    model: ModelSpec,
-    opts: GraphOptions,
-    kind: LayerKind | None,
-    split: Split,
-    recompute: Recompute,
-    full: bool,
-    narrow: Narrow | None,
-) -> LayerShare:
-    """A rank's share of a layer; ``kind`` ``None`` is a multi-token-prediction layer."""
-    modules = frozenset(recompute.modules if recompute.granularity == "selective" else ())
-    layer = prediction_layer(model, opts) if kind is None else decoder_layer(model, opts, kind)
-    if narrow is not None:
-        layer = quantize_layer(layer, narrow.recipe, fuse_norm=narrow.fuse_norm)
-    share = _share_layer(layer, split, full=full, modules=modules)
-    return share if narrow is None else _with_weights(share, layer, split, narrow)
-
-
-def _with_weights(share: LayerShare, layer: LayerGraph, split: Split, narrow: Narrow) -> LayerShare:
-    """The quantised copies of a layer's weights: their bytes, and how they come about once a step."""
-    nodes = [split.share(node) for node in layer.nodes]
-    quantized = sum(quantized_weights(node) for node in nodes)
-    wide = share.parameters - (quantized if narrow.only_copy else 0.0)
-    ops = (op for node in nodes for op in weight_preparation(node, only_copy=narrow.only_copy))
-    return replace(
-        share,
-        quantized_parameters=quantized,
-        weight_bytes=wide * PARAMETER_BYTES + quantized * cached_weight_bytes(narrow.recipe),
-        preparation=Segment(tuple(Step(op, COMPUTE) for op in ops)),
-    )
-
-
-def _share_layer(
-    layer: LayerGraph, split: Split, *, full: bool = False, modules: frozenset[str] = frozenset()
-) -> LayerShare:
-    tp = split.tensor
-    nodes = tuple(split.share(node) for node in layer.nodes)
-    none: frozenset[str] = frozenset()
-    everything = saved_bytes(layer, nodes, tp, full=False, modules=none)
-    saved = saved_bytes(layer, nodes, tp, full=full, modules=modules)
-    backward = backward_segment(nodes, tp, full=full, modules=modules)
-    input_part, weight_part = split_gradients(backward)
-    parameters = sum(node.parameters + node.replicated_parameters for node in nodes)
-    return LayerShare(
-        kind=f"{layer.kind}+recompute" if full else layer.kind,
-        forward=forward_segment(nodes, tp),
-        backward=backward,
-        input_gradient=input_part,
-        weight_gradient=weight_part,
-        parameters=parameters,
-        weight_bytes=parameters * PARAMETER_BYTES,
-        replicated_parameters=sum(node.replicated_parameters for node in nodes),
-        saved_bytes=saved,
-        working_bytes=everything - saved,
-        gathered_bytes=_gathered_bytes(nodes, tp),
-        expert_parameters=sum(node.parameters for node in nodes if node.region in EXPERT_REGIONS),
-    )
-
-
-def _gathered_bytes(nodes: tuple[Node, ...], tp: TensorParallel) -> float:
-    """The largest activation gathered over the TP group."""
-    if not tp.sequence or tp.size == 1:
-        return 0.0
-    return max((node.boundary_bytes for node in nodes if node.region in GATHERED), default=0.0)

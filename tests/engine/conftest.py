@@ -13,7 +13,8 @@ from simulator.engine.world import Layout
 from simulator.graph.operators import MemoryBound
 from simulator.network.estimate import TransferEstimate
 from simulator.partition.data import DataParallel
-from simulator.partition.plan import ChunkShare, LayerShare, RunPlan
+from simulator.partition.layer_share import LayerShare
+from simulator.partition.plan import ChunkShare, RunPlan
 from simulator.partition.segment import SegmentBuilder, split_gradients
 from simulator.partition.tensor import TensorParallel
 from simulator.schedule.registry import SCHEDULES
@@ -33,6 +34,14 @@ class SecondsAsBytes:
 
     def send_recv(self, size_bytes: float, axis: str = "pp", stage: int = 0) -> TransferEstimate:
         return TransferEstimate(self.message_s, "p2p", "Simple", 0.0, 0.0)
+
+    nic_bandwidth = 1.0
+
+    def nic_rate(self, kind: str, size_bytes: float, axis: str) -> float:
+        return 0.0
+
+    def hop_rate(self, size_bytes: float, stage: int) -> float:
+        return 0.0
 
 
 def work(name: str, seconds: float) -> MemoryBound:
