@@ -89,11 +89,12 @@ def _machine(device: str, fabric: str, ranks: int, nodes: int, sharp: bool) -> M
 
 def _multi_node(cluster: ClusterSpec, fabric: str, per_node: int, sharp: bool) -> Machine | Unmapped:
     found = next(((name, kind) for pattern, name, kind in NETWORKS if pattern.search(fabric)), None)
-    if found is None and cluster.scale_up.domain_size > cluster.gpus_per_node:
-        found = ("infiniband", "infiniband")  # racks whose publisher does not say how they are joined
-    if found is None:
+    racks = cluster.scale_up.domain_size > cluster.gpus_per_node
+    if found is None and not racks:
         return Unmapped(reason=f"the fabric {fabric!r} names no network this release knows")
-    profile, kind = found
+    profile, kind = found or ("", cluster.scale_out.link.kind)
+    if racks:  # the long chains inside a rack set the latency, whatever joins the racks
+        profile = "nvlink-racks"
     out = cluster.scale_out
     nics, rate = _nics(fabric) or (out.nics_per_node, out.link.bandwidth)
     link = LinkSpec(name=f"{kind} NIC", kind=kind, bandwidth=rate, latency_s=out.link.latency_s)

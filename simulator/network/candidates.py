@@ -163,7 +163,7 @@ def _pairs(
             return
         curves = {c.protocol: c for c in inside if c.algorithm in ("ring", "torus")}
     last = list(curves.values())[-1]
-    # what Simple takes per hop beyond LL128 is its pipeline filling, which the network curves have of their own
+    # what Simple takes per hop beyond LL128 is its pipeline filling, which the network curves have too
     hop_s = curves["LL128"].hop_s if "LL128" in curves else last.hop_s
     for network in profile.scale_out.of(collective):
         if network.algorithm == algorithm:

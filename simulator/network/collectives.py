@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from functools import cached_property
 from typing import Literal, get_args
 
 from simulator.network.candidates import Candidate, Routing, candidates, node_limited_all_to_all, send_recv
 from simulator.network.estimate import TransferEstimate
 from simulator.network.fabric import FabricProfile, fabric_for
+from simulator.network.flows import nic_bandwidth, nic_bytes
 from simulator.network.placement import Group, GroupAxis, Placement
 from simulator.spec.cluster import ClusterSpec
 
@@ -69,6 +71,23 @@ class Network:
             options = send_recv(size_bytes, inside, group, self.cluster, self.profile) if several else ()
             found = self._cache[key] = self._fastest(options, group, None, inside=inside)
         return found
+
+    @cached_property
+    def nic_bandwidth(self) -> float:
+        """One rank's share of its node's NICs, bytes/s per direction."""
+        return nic_bandwidth(self.cluster)
+
+    def nic_rate(self, kind: CollectiveName, size_bytes: float, axis: GroupAxis) -> float:
+        """Bytes/s that a collective running alone puts on a rank's share of the NICs."""
+        carried = nic_bytes(kind, size_bytes, self.placement.group(axis))
+        seconds = self.collective(kind, size_bytes, axis).seconds if carried else 0.0
+        return min(carried / seconds, self.nic_bandwidth) if seconds else 0.0
+
+    def hop_rate(self, size_bytes: float, stage: int) -> float:
+        """The same for a message from a pipeline stage to the next; 0 where it stays in its domain."""
+        if self.placement.stage_hop(stage).inside_domain:
+            return 0.0
+        return min(size_bytes / self.send_recv(size_bytes, "pp", stage).seconds, self.nic_bandwidth)
 
     def node_limited_all_to_all(
         self, size_bytes: float, axis: GroupAxis, copies: int, limit: int = 0, *, sms: int = 24

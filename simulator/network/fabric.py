@@ -212,4 +212,6 @@ def _default_scale_up(cluster: ClusterSpec) -> str:
 
 
 def _default_scale_out(cluster: ClusterSpec) -> str:
+    if cluster.scale_up.link.kind == "nvlink" and cluster.scale_up.domain_size > cluster.gpus_per_node:
+        return "nvlink-racks"  # the long chains inside a rack set the latency, whatever joins the racks
     return _SCALE_OUT.get(cluster.scale_out.link.kind, "infiniband")

@@ -136,7 +136,13 @@ def test_a_table_without_its_columns_is_refused(tmp_path: Path) -> None:
         ("b200", "HGX B200 x2, 8x NDR400 ConnectX-7/node", 16, 2, ("infiniband", 8, 8, 50e9)),
         ("h200", "H200 x2, 8x400GbE RoCE (BlueField-3) per node", 16, 2, ("roce", 8, 8, 50e9)),
         ("a100", "8xA100-40GB nodes, InfiniBand", 16, 2, ("infiniband", 8, 8, 25e9)),
-        ("gb200", "GB200 NVL72, 2 racks, MNNVL in rack + RoCE between racks", 128, 32, ("roce", 4, 4, 50e9)),
+        (
+            "gb200",
+            "GB200 NVL72, 2 racks, MNNVL in rack + RoCE between racks",
+            128,
+            32,
+            ("nvlink-racks", 4, 4, 50e9),
+        ),
     ],
 )
 def test_fabric_texts_become_machines(

@@ -134,7 +134,7 @@ def test_pipeline_inside_data_parallel_needs_equal_grids(make_cluster: Any) -> N
 
 
 def test_experts_of_one_rank_are_laid_out_as_the_dense_layers(make_cluster: Any) -> None:
-    """Llama 3's order [TP, CP, PP, DP] with context parallelism and no expert parallelism is a legal layout."""
+    # the order of Llama 3: TP, CP, PP, DP
     placement = Placement(make_cluster(), tp=8, cp=16, dp=8, pp=16, rank_order="tp-cp-ep-pp-dp")
     edp, dp_cp = placement.group("edp"), placement.group("dp_cp")
     assert (edp.ranks, edp.nodes, edp.domains) == (dp_cp.ranks, dp_cp.nodes, dp_cp.domains) == (128, 128, 128)
