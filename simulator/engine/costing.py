@@ -7,9 +7,12 @@ from typing import NamedTuple, Protocol
 
 from simulator.cost.estimate import KernelModel
 from simulator.engine.host import HostCosts
+from simulator.engine.tasks import Flow
 from simulator.graph.operators import Awaited, Axis, Collective, CollectiveKind, Operator, SendRecv
 from simulator.network.estimate import TransferEstimate
 
+NIC_OUT, NIC_IN = "nic out", "nic in"  # a rank's share of its node's NICs, by direction
+OWN = -1  # in a link's name: the device that runs the task
 FREE_HOST = HostCosts()
 _COUNTED_AS = {"dp_cp": "dp", "edp": "dp", "etp": "ep"}
 
@@ -29,6 +32,19 @@ class NetworkModel(Protocol):
         self, size_bytes: float, axis: Axis, copies: int, limit: int = 0
     ) -> TransferEstimate:
         """An all-to-all whose rows cross the network once per node."""
+        ...
+
+    @property
+    def nic_bandwidth(self) -> float:
+        """One rank's share of its node's NICs, bytes/s per direction."""
+        ...
+
+    def nic_rate(self, kind: CollectiveKind, size_bytes: float, axis: Axis) -> float:
+        """Bytes/s that a collective running alone puts on that share."""
+        ...
+
+    def hop_rate(self, size_bytes: float, stage: int) -> float:
+        """The same for a message from a pipeline stage to the next."""
         ...
 
 
@@ -77,6 +93,23 @@ class OperatorCosts:
     def hop(self, size_bytes: float, stage: int) -> float:
         """Seconds of a message from a pipeline stage to the next."""
         return self._network.send_recv(size_bytes, "pp", stage).seconds
+
+    def hop_flow(self, size_bytes: float, source: int, target: int, stage: int) -> Flow | None:
+        """What such a message from one device to another puts on their NICs, ``None`` inside a domain."""
+        rate = self._network.hop_rate(size_bytes, stage)
+        return Flow(((NIC_OUT, source), (NIC_IN, target)), rate) if rate else None
+
+    def flow(self, op: Collective) -> Flow | None:
+        """What a collective puts on the NICs of whichever device runs it."""
+        if op.copies:
+            return None
+        rate = self._network.nic_rate(op.kind, op.size_bytes, op.axis)
+        return Flow(((NIC_OUT, OWN), (NIC_IN, OWN)), rate) if rate else None
+
+    @property
+    def capacities(self) -> dict[str, float]:
+        """Bytes/s of each kind of link that flows name."""
+        return dict.fromkeys((NIC_OUT, NIC_IN), self._network.nic_bandwidth)
 
     def total(self, ops: Iterable[Operator]) -> float:
         """Seconds of operators one after the other."""

@@ -68,8 +68,9 @@ def collective(
 ) -> Placed:
     """A collective as a meeting of its group."""
     cost = costs.cost(op)
+    meeting = Meeting((op.axis, signal), 0)
     return Placed(
-        stream, Task(op.name, cost.category, cost.seconds, waits, signal, Meeting((op.axis, signal), 0))
+        stream, Task(op.name, cost.category, cost.seconds, waits, signal, meeting, None, costs.flow(op))
     )
 
 

@@ -29,12 +29,12 @@ class _Transfer:
 
 
 class SharedLinks:
-    """All links of a replay. ``capacities`` in bytes/s."""
+    """All links of a replay. ``capacities``: bytes/s by kind of link, the first part of its name."""
 
-    def __init__(self, env: simpy.Environment, capacities: Mapping[Hashable, float]) -> None:
+    def __init__(self, env: simpy.Environment, capacities: Mapping[str, float]) -> None:
         self._env = env
         self._capacities = capacities
-        self._on: dict[Hashable, list[_Transfer]] = {}
+        self._on: dict[tuple[str, Hashable], list[_Transfer]] = {}
 
     def start(self, flow: Flow, seconds: float) -> simpy.Event:
         """Begins a transfer of ``seconds`` alone; the event fires at its end."""
@@ -91,7 +91,7 @@ class SharedLinks:
         numbered = dict(enumerate(group))
         rates = fair_rates(
             {i: t.flow.links for i, t in numbered.items()},
-            self._capacities,
+            {link: self._capacities[link[0]] for t in group for link in t.flow.links},
             ceilings={i: t.flow.rate for i, t in numbered.items()},
         )
         for i, member in numbered.items():

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 
 from simulator.engine.block import Block, Blocks, Placed, expand
 from simulator.engine.bucketed import BucketedTraffic
-from simulator.engine.costing import exposed
+from simulator.engine.costing import OWN, exposed
 from simulator.engine.data_traffic import DataTraffic, collective
 from simulator.engine.finish import PAIR, finish_step
 from simulator.engine.fully_sharded import FullyShardedTraffic
 from simulator.engine.messages import Exchange, Pipeline
-from simulator.engine.tasks import COMPUTE, Meeting, Streams, Task, Token
+from simulator.engine.tasks import COMPUTE, Flow, Meeting, Streams, Task, Token
 from simulator.partition.data import FULLY_SHARDED
-from simulator.partition.plan import LayerShare, RunPlan
+from simulator.partition.layer_share import LayerShare
+from simulator.partition.plan import RunPlan
 from simulator.partition.segment import Segment
 from simulator.schedule.actions import Action, Kind, Order
 
@@ -50,6 +51,7 @@ class DeviceProgram:
     streams: dict[str, list[Task]] = field(default_factory=lambda: {COMPUTE: []})
     issued: dict[int, dict[str, int]] = field(default_factory=dict)
     _chains: dict[tuple[int, Kind], Block] = field(default_factory=dict)
+    _hops: dict[tuple[int, int], tuple[float, Flow | None]] = field(default_factory=dict)
     _traffic: DataTraffic = field(init=False)
     _prepared: set[int] = field(default_factory=set)
 
@@ -95,7 +97,12 @@ class DeviceProgram:
 
     def _place(self, placed: Iterable[Placed]) -> None:
         for stream, task in placed:
-            self._add(stream, task)
+            self._add(stream, task if task.flow is None else task._replace(flow=self._own(task.flow)))
+
+    def _own(self, flow: Flow) -> Flow:
+        """The flow on this device's links."""
+        links = tuple((link, self.device if device == OWN else device) for link, device in flow.links)
+        return flow._replace(links=links)
 
     def _compute_task(self, task: Task) -> None:
         self.streams[COMPUTE].append(task)
@@ -121,11 +128,17 @@ class DeviceProgram:
     def _exchange(self, exchanges: Sequence[Exchange]) -> None:
         for key, source, target in exchanges:
             meeting = Meeting((PAIR, key), 2)
-            self._compute_task(Task("exchange", PP, self._hop(source, target), (), None, meeting))
+            seconds, _ = self._hop(source, target)
+            self._compute_task(Task("exchange", PP, seconds, (), None, meeting))
 
-    def _hop(self, source: int, target: int) -> float:
-        """Seconds of a message between neighbours on the ring of devices."""
-        return self.options.hops_s[min(source, target) if abs(source - target) == 1 else max(source, target)]
+    def _hop(self, source: int, target: int) -> tuple[float, Flow | None]:
+        """Seconds of a message between neighbours on the ring of devices, and what it puts on their NICs."""
+        known = self._hops.get((source, target))
+        if known is None:
+            hop = min(source, target) if abs(source - target) == 1 else max(source, target)
+            flow = self.blocks.costs.hop_flow(self.plan.message_bytes, source, target, hop)
+            known = self._hops[source, target] = (self.options.hops_s[hop], flow)
+        return known
 
     def _send(self, action: Action) -> tuple[Token, ...]:
         """Sends an action's outputs beside compute; without overlap the next action waits until they have
@@ -137,8 +150,9 @@ class DeviceProgram:
             if message is None:
                 continue
             stream = "send activations" if message.is_forward else "send gradients"
-            seconds = self._hop(message.source, message.target)
-            self._add(stream, Task("send", PP, seconds, (message.after,), message.token))
+            seconds, flow = self._hop(message.source, message.target)
+            task = Task("send", PP, seconds, (message.after,), message.token, None, None, flow)
+            self._add(stream, task)
             tokens.append(message.token)
         return () if self.options.overlap_p2p else tuple(tokens)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Generator, Hashable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,10 +90,10 @@ def paused_collector() -> Iterator[None]:
             gc.enable()
 
 
-def replay(ranks: Mapping[int, Streams], capacities: Mapping[Hashable, float] | None = None) -> Replay:
+def replay(ranks: Mapping[int, Streams], capacities: Mapping[str, float] | None = None) -> Replay:
     """Runs all streams of all ranks to their end.
 
-    ``capacities``, bytes/s, of the links that flows name; without them no transfer slows another down.
+    ``capacities``: bytes/s of each kind of link; without them no transfer slows another down.
     Ties in time are broken by the order of ``ranks`` and of their streams, so equal input gives equal output.
     Raises :class:`DeadlockError` naming a few of the things waited for in vain.
     """

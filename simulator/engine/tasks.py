@@ -20,9 +20,12 @@ class Meeting(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """The links a transfer crosses, and the rate at which it crosses them when it is alone, bytes/s."""
+    """The links a transfer crosses, and the rate at which it crosses them when it is alone, bytes/s.
 
-    links: tuple[Hashable, ...]
+    A link is named by what it is and the device (of a simulation of every rank: the rank) whose it is.
+    """
+
+    links: tuple[tuple[str, Hashable], ...]
     rate: float
 
 

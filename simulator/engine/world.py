@@ -7,7 +7,7 @@ turns each collective into a meeting of its members; both must give the same ste
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -95,4 +95,10 @@ class _Scope:
             waits=tuple((self._replica, token) for token in task.waits),
             signal=None if task.signal is None else (self._replica, task.signal),
             meeting=meeting,
+            flow=task.flow and task.flow._replace(links=tuple(map(self.link, task.flow.links))),
         )
+
+    def link(self, link: tuple[str, Hashable]) -> tuple[str, Hashable]:
+        """The replica's own copy of a device's link."""
+        kind, device = link
+        return kind, (device, self._replica)

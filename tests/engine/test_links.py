@@ -14,12 +14,12 @@ CAPACITY = 10.0
 
 def transfer(seconds: float, *links: str, rate: float = CAPACITY, after: float = 0.0) -> list[Task]:
     """A stream that idles, then sends for ``seconds`` at ``rate`` when alone."""
-    return [Task("idle", "idle", after), Task("send", "send", seconds, flow=Flow(links, rate))]
+    named = tuple(("link", link) for link in links)
+    return [Task("idle", "idle", after), Task("send", "send", seconds, flow=Flow(named, rate))]
 
 
 def ends(streams: dict[str, list[Task]]) -> dict[str, float]:
-    links = {link for tasks in streams.values() for link in tasks[1].flow.links}
-    result = replay({0: streams}, dict.fromkeys(links, CAPACITY))
+    result = replay({0: streams}, {"link": CAPACITY})
     return {name: result.stream(0, name)[-1].end for name in streams}
 
 
