@@ -60,9 +60,10 @@ class SharedLinks:
     def _end(self, transfer: _Transfer, version: int) -> None:
         if version != transfer.timer:
             return
-        rivals = [t for t in self._joined(transfer) if t is not transfer]
-        for link in transfer.flow.links:
-            self._on[link].remove(transfer)
+        users = [self._on[link] for link in transfer.flow.links]
+        rivals = self._joined(transfer)[1:] if any(len(each) > 1 for each in users) else []
+        for each in users:
+            each.remove(transfer)
         transfer.done.succeed()
         seen: set[int] = set()
         for rival in rivals:
