@@ -19,7 +19,7 @@ from simulator.partition.quantization import (
     quantized_weights,
     weight_preparation,
 )
-from simulator.partition.recompute import backward_segment, forward_segment, saved_bytes
+from simulator.partition.recompute import backward_segment, forward_segment, requantizing, saved_bytes
 from simulator.partition.segment import COMPUTE, Segment, Step, split_gradients
 from simulator.partition.tensor import TensorParallel, shard
 from simulator.spec.model import ModelSpec
@@ -120,7 +120,7 @@ def _share_layer(
     layer: LayerGraph, split: Split, *, full: bool = False, modules: frozenset[str] = frozenset()
 ) -> LayerShare:
     tp = split.tensor
-    nodes = tuple(split.share(node) for node in layer.nodes)
+    nodes = requantizing(tuple(split.share(node) for node in layer.nodes), modules)
     none: frozenset[str] = frozenset()
     everything = saved_bytes(layer, nodes, tp, full=False, modules=none)
     saved = saved_bytes(layer, nodes, tp, full=full, modules=modules)

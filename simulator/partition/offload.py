@@ -17,16 +17,16 @@ from simulator.partition.layer_share import LayerShare
 from simulator.partition.segment import Segment, Step
 
 
-def offload(layers: Sequence[LayerShare]) -> list[LayerShare]:
-    """A chunk's first layers with their kept activations on the host, and the layer after them at the end.
+def offload(layers: Sequence[LayerShare], count: int) -> list[LayerShare]:
+    """A chunk's layers, the first ``count`` of them with what they keep on the host.
 
-    Two layers' tensors are on the device at a time: one computing, one on its way.
+    Two layers' tensors are on the device at a time: one layer's in use, another's on its way.
     """
     shares = list(layers)
-    for index, layer in enumerate(layers[:-1] or layers):
-        carrier = min(index + 1, len(shares) - 1)
+    for index, layer in enumerate(layers[:count]):
         size = layer.saved_bytes
         if size:
+            carrier = min(index + 1, len(shares) - 1)
             shares[index] = _emptied(shares[index], size)
             shares[carrier] = _carrying(shares[carrier], size, layer.kind)
     return shares

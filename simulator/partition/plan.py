@@ -12,6 +12,8 @@ from simulator.graph.transformer import GraphOptions, embedding, head
 from simulator.partition.data import PARAMETER_BYTES, Bucket, DataParallel
 from simulator.partition.expert import expert_parallel
 from simulator.partition.layer_share import LayerShare, Narrow, Split, share_decoder_layer, share_end
+from simulator.partition.offload import offload
+from simulator.partition.recompute import in_units
 from simulator.partition.stages import Chunk, split_stages
 from simulator.partition.tensor import TensorParallel
 from simulator.spec.run import NARROW_PRECISIONS, Recompute, RunSpec
@@ -146,12 +148,7 @@ def _share_chunk(
     layers: list[LayerShare] = []
     if chunk.embedding:
         layers.append(share_end(embedding, run.model, opts, tp))
-    kinds = layer_kinds(run.model)
-    for position, number in enumerate(chunk.layers):
-        full = _is_recomputed(run.training.recompute, position)
-        split = Split(tp, expert_parallel(run, number))
-        options = (split, run.training.recompute, full, _narrow(run, number))
-        layers.append(share_decoder_layer(run.model, opts, kinds[number], *options))
+    layers += _decoder_layers(chunk, run, opts, tp)
     layers += _prediction_layers(chunk, run, opts, tp)
     if chunk.loss:
         last = share_end(head, run.model, opts, tp)
@@ -167,6 +164,18 @@ def _share_chunk(
     if run.training.fp8_param_gather and run.training.precision == "fp8":
         buckets = tuple(replace(b, narrow_parameters=_narrow_parameters(b, layers)) for b in buckets)
     return ChunkShare(index=index, layers=tuple(layers), buckets=buckets)
+
+
+def _decoder_layers(chunk: Chunk, run: RunSpec, opts: GraphOptions, tp: TensorParallel) -> list[LayerShare]:
+    kinds, recompute = layer_kinds(run.model), run.training.recompute
+    layers = []
+    for position, number in enumerate(chunk.layers):
+        split = Split(tp, expert_parallel(run, number))
+        options = (split, recompute, _is_recomputed(recompute, position), _narrow(run, number))
+        layers.append(share_decoder_layer(run.model, opts, kinds[number], *options))
+    if recompute.granularity == "full" and recompute.method == "uniform":
+        layers = in_units(layers, recompute.num_layers)
+    return offload(layers, run.training.activation_offload_layers)
 
 
 def _prediction_layers(

@@ -57,15 +57,16 @@ def output_gradient(node: Node, parts: int) -> Operand:
 
 
 def saved_input(node: Node, parts: int) -> Operand:
-    """The kept input, before the weight gradient."""
+    """The kept input, before the weight gradient; a wide one is quantised first."""
     if node.quantization is None:
         return Operand()
     recipe, name = node.quantization.recipe, f"{node.forward.name}.saved_input"
     elements = _inputs(node)
-    if recipe.keeps_wide_input:
+    if recipe.keeps_wide_input and not recipe.narrow_gather:
         return Operand((), 1.0, quantize(name, elements, recipe, copies=1))
+    again = quantize(name, elements / parts, recipe, copies=1) if recipe.keeps_wide_input else ()
     turned = (transpose(name, elements, recipe),) if parts > 1 and recipe.transposed else ()
-    return Operand((), recipe.element_bytes / WIDE_BYTES, turned)
+    return Operand(again, recipe.element_bytes / WIDE_BYTES, turned)
 
 
 def gathered_gradient(node: Node, parts: int) -> tuple[Operator, ...]:

@@ -6,12 +6,18 @@ Full recompute keeps a layer's input and repeats its whole forward; selective re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from simulator.graph.layer import LayerGraph, Node
 from simulator.partition.expert import run_backward, run_forward
 from simulator.partition.segment import Segment, SegmentBuilder
 from simulator.partition.tensor import TensorParallel
+
+if TYPE_CHECKING:
+    from simulator.partition.layer_share import LayerShare
 
 OUTPUT_DISCARDING = frozenset({"layernorm", "mla_up_proj", "moe_act"})
 """Modules whose output is dropped even where the next operator needs it: it is made again just before that
@@ -67,6 +73,37 @@ def saved_bytes(
             if not (again and _selected(t.origin, modules)) and not _selected(t.origin, discarding)
         )
     return sum(kept.values())
+
+
+def in_units(layers: Sequence[LayerShare], size: int) -> list[LayerShare]:
+    """Fully recomputed layers of a chunk in units of ``size``: only a unit's input is kept.
+
+    While a unit is recomputed and its gradients are computed, all that its layers keep is there.
+    """
+    shares: list[LayerShare] = []
+    for start in range(0, len(layers), size):
+        unit = layers[start : start + size]
+        working = sum(layer.saved_bytes + layer.working_bytes for layer in unit) - unit[0].saved_bytes
+        for layer in unit:
+            kept = layer.saved_bytes if layer is unit[0] and not shares[start:] else 0.0
+            shares.append(replace(layer, saved_bytes=kept, working_bytes=working))
+    return shares
+
+
+def requantizing(nodes: tuple[Node, ...], modules: frozenset[str]) -> tuple[Node, ...]:
+    """Nodes whose quantised input is discarded and made again: they keep no copy for the weight gradient."""
+    discarding = modules & OUTPUT_DISCARDING
+    return tuple(_requantizing(node) if _discarded(node, discarding) else node for node in nodes)
+
+
+def _discarded(node: Node, discarding: frozenset[str]) -> bool:
+    return node.quantization is not None and any(_selected(t.origin, discarding) for t in node.saves)
+
+
+def _requantizing(node: Node) -> Node:
+    assert node.quantization is not None
+    recipe = replace(node.quantization.recipe, keeps_wide_input=True)
+    return replace(node, quantization=replace(node.quantization, recipe=recipe))
 
 
 def _selected(module: str, modules: frozenset[str]) -> bool:

@@ -146,6 +146,7 @@ def backward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
     operand = saved_input(node, tp.size if regathered else 1)
     kept: tuple[int, ...] = ()
     if regathered:
+        _run(operand.before, out)
         size = node.boundary_bytes * operand.share
         kept = (out.communicate(_collective("all_gather", size, f"{name}.input")),)
     _run(gradient.after, out)
@@ -157,7 +158,8 @@ def backward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
         reduced = (out.communicate(_collective(kind, node.boundary_bytes, f"{name}.dgrad")),)
         if not tp.overlap_dgrad:
             kept = (*kept, *reduced)
-    late = (*operand.after, *gathered_gradient(node, tp.size if gathered else 1))
+    again = () if regathered else operand.before
+    late = (*again, *operand.after, *gathered_gradient(node, tp.size if gathered else 1))
     for weight_op in (*late, *node.weight_gradient):
         if node.input_gradient:
             out.beside(weight_op, waits=kept, beside=reduced if tp.overlap_dgrad else ())

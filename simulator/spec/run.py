@@ -23,6 +23,7 @@ from simulator.spec.fields import (
     Text,
 )
 from simulator.spec.model import ModelSpec
+from simulator.spec.stage_layout import StageLayout
 
 SCHEDULES = (
     *("gpipe", "1f1b", "looped-bfs", "interleaved-1f1b", "interleaved-zb", "zb-v", "zb-h1", "zb-h2"),
@@ -55,7 +56,7 @@ FP8_RECIPES = ("delayed", "current", "blockwise", "torchao-tensorwise", "torchao
 
 Precision: TypeAlias = Annotated[str, Choice(("fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4"))]
 ZeroStage: TypeAlias = Annotated[int, Integer(0, 3)]
-StageSplit: TypeAlias = Annotated[str, Choice(("equal", "embedding-and-loss-as-layers"))]
+StageSplit: TypeAlias = Annotated[str, StageLayout(("equal", "even", "embedding-and-loss-as-layers"))]
 Granularity: TypeAlias = Annotated[str, Choice(("none", "selective", "full"))]
 RecomputeModule: TypeAlias = Annotated[str, Choice(RECOMPUTE_MODULES)]
 RankOrder: TypeAlias = Annotated[str, Permutation(("tp", "cp", "ep", "dp", "pp"))]
@@ -151,6 +152,8 @@ class Training:
     """Optimizer; Adam keeps two moments and an fp32 copy of the weights."""
     recompute: Recompute = field(default_factory=Recompute)
     """Activation checkpointing."""
+    activation_offload_layers: CountOrZero = 0
+    """First layers of each model chunk whose kept activations wait in host memory."""
     moe: ExpertLoad = field(default_factory=ExpertLoad)
     """How evenly tokens go to the experts."""
 

@@ -35,14 +35,6 @@ def parallelism(run: RunSpec) -> Iterator[Violation]:
         yield _no("parallelism.schedule", run.schedule, "this schedule", listed(SCHEDULES))
 
 
-def numbers(run: RunSpec) -> Iterator[Violation]:
-    """Recomputation."""
-    training = run.training
-    modules = training.recompute.modules
-    if set(modules) - set(MODULES):
-        yield _no("training.recompute.modules", modules, "recomputing these modules", "[core_attn]")
-
-
 def _no(key_path: str, value: object, what: str, remedy: str) -> Violation:
     return Violation(key_path, value, f"{what} is not modelled yet", remedy)
 
@@ -50,5 +42,4 @@ def _no(key_path: str, value: object, what: str, remedy: str) -> Violation:
 NOT_MODELLED: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
     architecture,
     parallelism,
-    numbers,
 )

@@ -79,6 +79,15 @@ def recompute_depth(run: RunSpec) -> Iterator[Violation]:
         yield Violation("training.recompute.num_layers", asked.num_layers, rule, str(most))
 
 
+def offload_depth(run: RunSpec) -> Iterator[Violation]:
+    """Offloaded layers are counted in one model chunk."""
+    asked, p = run.training.activation_offload_layers, run.parallelism
+    most = -(-run.model.num_hidden_layers // (p.pp * p.vp))
+    if asked > most:
+        rule = f"must be at most the layers of a model chunk, {most}"
+        yield Violation("training.activation_offload_layers", asked, rule, str(most))
+
+
 def flops_convention(run: RunSpec) -> Iterator[Violation]:
     """The closed formulas of the Megatron papers hold for GPT's proportions only."""
     asked = run.simulation.flops_convention
@@ -105,6 +114,7 @@ TRAINING_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
     narrow_options,
     recompute_options,
     recompute_depth,
+    offload_depth,
     flops_convention,
     overlaps,
 )
