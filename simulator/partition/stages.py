@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import accumulate
 
-from simulator.partition.stage_layout import LAYOUT_CHARACTERS, parse_layout
+from simulator.spec.stage_layout import LAYOUT_CHARACTERS, parse_layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -183,7 +183,7 @@ class Runtime:
     overlap_p2p: FlagOrAuto = None
     """Messages between stages beside compute; null: for interleaved schedules, as Megatron does."""
     moe_dispatcher: Annotated[str, Choice(("alltoall", "allgather", "deepep", "hybridep"))] = "alltoall"
-    """How rows reach their experts: each by itself, all tokens everywhere, or once per node (DeepEP, HybridEP)."""
+    """How rows reach their experts: each by itself, every token everywhere, or once per node (DeepEP)."""
     moe_grouped_gemm: Annotated[str, Choice(("multi-stream", "fused"))] = "multi-stream"
     """Products of the local experts: a launch each on several streams, or one for all."""
     moe_permute_fusion: Flag = True

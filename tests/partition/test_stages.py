@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.partition.stage_balance import StageMemory, balanced
-from simulator.partition.stage_layout import parse_layout
+from simulator.spec.stage_layout import parse_layout
 from simulator.partition.stages import Chunk, split_stages
 
 

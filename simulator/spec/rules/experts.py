@@ -42,7 +42,7 @@ def expert_recompute(run: RunSpec) -> Iterator[Violation]:
 
 
 def expert_dispatcher(run: RunSpec) -> Iterator[Violation]:
-    """Node-limited dispatchers know no expert-TP; overlap of shared experts is the all-to-all dispatcher's."""
+    """Node-limited dispatchers know no expert-TP; shared experts overlap with the all-to-all dispatcher's."""
     p, dispatcher, model = run.parallelism, run.runtime.moe_dispatcher, run.model
     if not model.is_moe:
         return

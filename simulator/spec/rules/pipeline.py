@@ -8,6 +8,7 @@ from simulator.spec.errors import listed
 from simulator.spec.rules.layout import replica_size
 from simulator.spec.rules.violation import Violation, divisors, near_divisors, near_multiples
 from simulator.spec.run import RunSpec
+from simulator.spec.stage_layout import parse_layout
 
 ONE_CHUNK = frozenset({"gpipe", "1f1b", "zb-h1", "zb-h2", "pipedream", "pipedream-2bw"})
 MANY_CHUNKS = frozenset({"interleaved-1f1b", "interleaved-zb"})
@@ -54,6 +55,9 @@ def stage_split(run: RunSpec) -> Iterator[Violation]:
     p, layers = run.parallelism, run.model.num_hidden_layers
     stages = p.pp * p.vp
     units = {"equal": layers, "embedding-and-loss-as-layers": layers + 2}
+    if p.stage_split not in units:
+        yield from _stage_layout(run, stages)
+        return
     counted = units[p.stage_split]
     if counted % stages == 0:
         return
@@ -68,6 +72,25 @@ def stage_split(run: RunSpec) -> Iterator[Violation]:
     else:
         remedies.insert(0, f"vp: {listed(divisors(counted // p.pp)[:8])}")
         yield Violation("parallelism.vp", p.vp, rule, ", or ".join(remedies))
+
+
+def _stage_layout(run: RunSpec, stages: int) -> Iterator[Violation]:
+    """A layout has as many stages, layers and MTP layers as the run and its model."""
+    split, model = run.parallelism.stage_split, run.model
+    if split == "even":
+        if model.num_hidden_layers < stages:
+            rule = f"leaves stages empty: {model.num_hidden_layers} layers over {stages}"
+            yield Violation("parallelism.stage_split", split, rule, "fewer stages")
+        return
+    found = parse_layout(split)
+    for what, number, wanted in (
+        ("stages", len(found), stages),
+        ("layers (t)", sum(stage.count("t") for stage in found), model.num_hidden_layers),
+        ("MTP layers (m)", sum(stage.count("m") for stage in found), model.num_nextn_predict_layers),
+    ):
+        if number != wanted:
+            rule = f"has {number} {what}; pp·vp and {model.name} need {wanted}"
+            yield Violation("parallelism.stage_split", split, rule, f"{wanted} {what}")
 
 
 PIPELINE_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (

@@ -1,0 +1,93 @@
+"""Expert groups: classes of ranks against every rank, and what uneven routing costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.simulate import simulate
+from simulator.spec.load import load_run
+from simulator.spec.run import ExpertLoad, RunSpec, Simulation
+
+WHOLE = Simulation(detail="operator", ranks="all")
+
+
+@st.composite
+def small_worlds(draw: st.DrawFn) -> RunSpec:
+    """Mixtral-like runs of up to 64 ranks under any folding of the experts."""
+    run = load_run("mixtral-8x7b-64-h100")
+    tp = draw(st.sampled_from([1, 2, 4]))
+    pp = draw(st.sampled_from([1, 2]))
+    dp = draw(st.sampled_from([1, 2, 4]))
+    etp = draw(st.sampled_from([e for e in (1, 2, 4) if e <= tp]))
+    ep = draw(st.sampled_from([e for e in (1, 2, 4, 8) if tp * dp % (e * etp) == 0]))
+    limited = ["deepep", "hybridep"] if etp == 1 else []
+    return replace(
+        run,
+        gpus=tp * pp * dp,
+        model=replace(run.model, num_hidden_layers=4, n_shared_experts=draw(st.integers(0, 1))),
+        parallelism=replace(run.parallelism, tp=tp, pp=pp, vp=1, dp=dp, ep=ep, etp=etp),
+        training=replace(
+            run.training,
+            global_batch_size=4 * dp,
+            moe=ExpertLoad(imbalance=draw(st.sampled_from([1.0, min(1.5, ep)]))),
+        ),
+        runtime=replace(
+            run.runtime,
+            moe_dispatcher=draw(st.sampled_from(["alltoall", "allgather", *limited])),
+            overlap_grad_reduce=draw(st.booleans()),
+            overlap_param_gather=draw(st.booleans()),
+        ),
+    )
+
+
+@settings(max_examples=12, deadline=None)
+@given(run=small_worlds())
+def test_classes_and_blocks_give_the_step_time_of_every_rank_and_operator(run: RunSpec) -> None:
+    folded, whole = simulate(run), simulate(replace(run, simulation=WHOLE))
+    assert folded.step_time_s == pytest.approx(whole.step_time_s, rel=1e-9)
+    for category, seconds in whole.breakdown_s.items():
+        assert folded.breakdown_s.get(category, 0.0) == pytest.approx(seconds, abs=1e-9 * whole.step_time_s)
+
+
+def loaded(load: ExpertLoad, **runtime: object) -> RunSpec:
+    run = load_run("mixtral-8x7b-64-h100")
+    return replace(
+        run,
+        training=replace(run.training, moe=load),
+        runtime=replace(run.runtime, **runtime),  # type: ignore[arg-type]
+    )
+
+
+def test_the_fullest_rank_decides_the_time_and_the_mean_rank_the_flops() -> None:
+    even, uneven = simulate(loaded(ExpertLoad())), simulate(loaded(ExpertLoad(imbalance=2.0)))
+    assert uneven.step_time_s > 1.4 * even.step_time_s
+    hardware = [r.hardware_tflops_per_gpu * r.step_time_s for r in (even, uneven)]
+    assert hardware[0] == pytest.approx(hardware[1], rel=1e-9)
+    assert uneven.breakdown_s["grouped_gemm"] == pytest.approx(even.breakdown_s["grouped_gemm"], rel=1e-9)
+
+
+def test_a_capacity_bounds_what_imbalance_costs() -> None:
+    times = [
+        simulate(loaded(ExpertLoad(imbalance=2.0, capacity_factor=c))).step_time_s
+        for c in (1.0, 1.5, 2.0, 0.0)
+    ]
+    assert times == sorted(times)
+    assert times[2] == pytest.approx(times[3])
+
+
+def test_drawn_popularities_are_reproducible_and_cost_time() -> None:
+    even = simulate(loaded(ExpertLoad()))
+    drawn = loaded(ExpertLoad(variation=0.3))
+    assert simulate(drawn).step_time_s == simulate(drawn).step_time_s > even.step_time_s
+    other = replace(drawn, simulation=replace(drawn.simulation, seed=1))
+    assert simulate(other).step_time_s != simulate(drawn).step_time_s
+
+
+def test_a_grouped_launch_saves_the_host_time_where_experts_are_small() -> None:
+    run = load_run("qwen3-30b-a3b-16-h100")
+    fused = replace(run, runtime=replace(run.runtime, moe_grouped_gemm="fused"))
+    assert simulate(fused).step_time_s < simulate(run).step_time_s
