@@ -24,6 +24,7 @@ from calibration.fit.write import dump, profile_document
 from calibration.readers import Table, read_table
 from calibration.recipes import (
     CUDNN_START,
+    HOPPER_BACKWARD_MIXED,
     HOPPER_BACKWARD_SHARE,
     RECIPES,
     SITE_ATTENTION,
@@ -31,6 +32,7 @@ from calibration.recipes import (
     SITE_GEMM,
     SITE_MOE,
     SITE_STREAM,
+    TRACE_STREAMS,
     Recipe,
 )
 from simulator.cost.attention import AttentionCoefficients
@@ -44,6 +46,7 @@ from simulator.spec.cluster import DeviceSpec
 from simulator.spec.load import load_device
 
 C = TypeVar("C")
+TRACE = "deepseek-ai/profile-data (H800 training trace)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +181,19 @@ def _default_stream(
         sources=gemm.sources,
         notes="Mean of the bandwidth that casting and thin GEMMs reach. " + SITE_STREAM[1],
     )
-    return {"default": default, "activation": default, "permute": default}
+    traced = {
+        kind: replace(
+            default,
+            coefficients=replace(default.coefficients, bandwidth=share * default.coefficients.bandwidth),
+            random=0.15,
+            site=site,
+            basis="transfer",
+            sources=(TRACE,),
+            notes="The default's bandwidth times what the trace shows of this kernel beside plain ones.",
+        )
+        for kind, (share, site) in TRACE_STREAMS.items()
+    }
+    return {"default": default, "activation": default, "permute": default, **traced}
 
 
 def _grouped(
@@ -283,15 +298,19 @@ def _attention(recipe: Recipe, device: DeviceSpec, tables: Tables) -> dict[str, 
 
 
 def _hopper_backward(forward: Fitted[AttentionCoefficients]) -> Fitted[AttentionCoefficients]:
-    c = replace(forward.coefficients, efficiency=forward.coefficients.efficiency * HOPPER_BACKWARD_SHARE)
+    c = replace(
+        forward.coefficients,
+        efficiency=forward.coefficients.efficiency * HOPPER_BACKWARD_SHARE,
+        mixed_dims=HOPPER_BACKWARD_MIXED,
+    )
     return Fitted(
         coefficients=c,
         random=0.10,
         site=SITE_BACKWARD[0],
         basis="transfer",
-        sources=("deepseek-ai/profile-data (H800 training trace)",),
+        sources=(TRACE, "Shah 2024, FlashAttention-3"),
         points=1,
-        notes="The forward's model at the ratio of backward to forward of one MLA core.",
+        notes="The forward's model at the published ratio of backward to forward rates.",
     )
 
 
