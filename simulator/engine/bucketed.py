@@ -50,7 +50,7 @@ class BucketedTraffic:
                     continue
                 waits = hooks.get(bucket.axis, ()) if self._overlap_gather else ()
                 signal = _token("parameters", stage, bucket)
-                placed.append(collective(op, STREAMS[bucket.axis], waits, signal, self._costs))
+                placed.append(collective(op, STREAMS[op.axis], waits, signal, self._costs))
                 hooks[bucket.axis] = (_token("hook", stage, bucket),)
         if placed and not self._overlap_gather:
             ready = tuple(task.signal for _, task in placed)

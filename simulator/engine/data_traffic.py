@@ -12,14 +12,20 @@ from typing import NamedTuple, Protocol
 from simulator.engine.block import Placed
 from simulator.engine.costing import OperatorCosts
 from simulator.engine.tasks import COMPUTE, Meeting, Task, Token
-from simulator.graph.operators import Collective
+from simulator.graph.operators import Collective, Operator
 from simulator.partition.data import Bucket
 from simulator.partition.plan import ChunkShare, RunPlan
 from simulator.schedule.actions import Action
 
 DP = "dp"
-STREAMS = {"dp_cp": DP, "edp": "edp"}  # the groups' communicators run beside each other
+STREAMS = {
+    "dp_cp": DP,
+    "edp": "edp",
+    "shard": DP,
+    "replicate": "replicate",
+}  # the groups' communicators run beside each other
 OPTIMIZER = "optimizer"
+PREPARE = "prepare"  # the stream of casts beside compute
 
 
 class Piece(NamedTuple):
@@ -74,19 +80,37 @@ def collective(
     )
 
 
-def reduce_bucket(
-    plan: RunPlan, place: tuple[object, ...], bucket: Bucket, costs: OperatorCosts
-) -> tuple[list[Placed], tuple[Token, ...]]:
-    """Scales a bucket's gradients and starts their reduction; also the token of its end, if there is one.
+def kernels(ops: Sequence[Operator], costs: OperatorCosts) -> Task:
+    """Kernels one after the other as one task, counted under the first one's category."""
+    category = costs.cost(ops[0]).category if ops else COMPUTE
+    return Task(ops[0].name if ops else "nothing", category, costs.total(ops))
 
-    ``place`` tells this reduction from all others of the device.
+
+def reduce_bucket(
+    plan: RunPlan,
+    place: tuple[object, ...],
+    bucket: Bucket,
+    costs: OperatorCosts,
+    after: tuple[Token, ...] = (),
+) -> tuple[list[Placed], tuple[Token, ...]]:
+    """Prepares a bucket's gradients and starts their reduction; also the token of its end, if there is one.
+
+    ``place`` tells this reduction from all others of the device; it begins ``after`` some tokens. Each of
+    its collectives follows the one before it.
     """
-    op = plan.data.reduce_gradients(bucket, "gradients")
-    if op is None:
+    ops = plan.data.reduce_gradients(bucket, "gradients")
+    if not ops:
         return [], ()
-    ready, reduced = ("gradients", bucket.axis, *place), ("reduced", bucket.axis, *place)
-    scaling = costs.total(plan.data.before_reduction(bucket.parameters))
-    return [
-        Placed(COMPUTE, Task("scale gradients", OPTIMIZER, scaling, signal=ready)),
-        collective(op, STREAMS[bucket.axis], (ready,), reduced, costs),
-    ], (reduced,)
+    ready: Token = ("gradients", bucket.axis, *place)
+    before = kernels(plan.data.before_reduction(bucket), costs)
+    placed = [Placed(COMPUTE, before._replace(waits=after, signal=ready))]
+    beside = kernels(plan.data.beside_reduction(bucket), costs)
+    if beside.seconds:
+        prepared = ("prepared", bucket.axis, *place)
+        placed.append(Placed(PREPARE, beside._replace(waits=(ready,), signal=prepared)))
+        ready = prepared
+    for number, op in enumerate(ops):
+        reduced = ("reduced", bucket.axis, *place, number)
+        placed.append(collective(op, STREAMS[op.axis], (ready,), reduced, costs))
+        ready = reduced
+    return placed, (ready,)

@@ -1,9 +1,9 @@
 """Fully sharded data parallelism: ZeRO-3, FSDP1 and FSDP2 (Zhao 2023, section 3).
 
 Parameters live in shards; each unit (a layer) is gathered before its forward, freed after it, gathered again
-before its backward. Gathers run ahead of compute by ``prefetch`` units. Gradients are reduce-scattered after
-each unit's backward. Gathers and reductions share one communicator, so they queue in the order in which they
-are issued. The head stays gathered between its forward and its backward, which follow each other; an
+before its backward. Gathers are issued ``prefetch`` units before their use. Gradients are reduce-scattered
+after each unit's backward. Gathers and reductions share one communicator, so they queue in the order in which
+they are issued. The head stays gathered between its forward and its backward, which follow each other; an
 embedding's backward needs no parameters.
 """
 
@@ -14,7 +14,15 @@ from typing import NamedTuple
 
 from simulator.engine.block import Placed
 from simulator.engine.costing import OperatorCosts
-from simulator.engine.data_traffic import STREAMS, Piece, collective, cut, reduce_bucket
+from simulator.engine.data_traffic import (
+    PREPARE,
+    STREAMS,
+    Piece,
+    collective,
+    cut,
+    kernels,
+    reduce_bucket,
+)
 from simulator.engine.tasks import COMPUTE, Task, Token
 from simulator.partition.data import Bucket
 from simulator.partition.plan import RunPlan
@@ -47,6 +55,7 @@ class FullyShardedTraffic:
         self._uses: dict[Token, int] = {}
         self._queue: list[_Use] = []
         self._last: dict[int, Action] = {}
+        self._under_way: tuple[Token, ...] = ()  # FSDP2 has one reduction's buffer at a time
         self._reduced: dict[tuple[int, int, str], tuple[Token, ...]] = {}
 
     def begin(self, actions: Sequence[Action]) -> list[Placed]:
@@ -54,7 +63,8 @@ class FullyShardedTraffic:
         self._last = {a.stage: a for a in actions if a.kind in (Kind.B, Kind.W)}
         self._queue = list(self._needed(actions))
         self._uses = {use.token: index for index, use in enumerate(self._queue)}
-        return [self._gather(use, ()) for use in self._queue[: self._policy.prefetch + 1]]
+        first = self._queue[: self._policy.prefetch]
+        return [placed for use in first for placed in self._gather(use, ())]
 
     def _needed(self, actions: Sequence[Action]) -> Iterator[_Use]:
         """Every use of a unit's parameters for which they must be gathered, in order."""
@@ -75,10 +85,16 @@ class FullyShardedTraffic:
                     if forward or not stays:
                         yield _Use(action, bucket)
 
-    def _gather(self, use: _Use, waits: tuple[Token, ...]) -> Placed:
+    def _gather(self, use: _Use, waits: tuple[Token, ...]) -> list[Placed]:
         op = self._plan.data.gather_parameters(use.bucket, "unit")
         assert op is not None, "units without replicas are never queued"
-        return collective(op, STREAMS[use.bucket.axis], waits, use.token, self._costs)
+        placed: list[Placed] = []
+        cast = kernels(self._plan.data.before_gather(use.bucket), self._costs)
+        if cast.seconds:
+            ready = ("cast", use.token)
+            placed.append(Placed(PREPARE, cast._replace(waits=waits, signal=ready)))
+            waits = (ready,)
+        return [*placed, collective(op, STREAMS[op.axis], waits, use.token, self._costs)]
 
     def pieces(self, action: Action) -> Sequence[Piece] | None:
         """Every action is cut into its units, but those that neither need nor make anything shared."""
@@ -103,9 +119,12 @@ class FullyShardedTraffic:
             hook = ("begin", token)
             placed.append(Placed(COMPUTE, Task("unit", COMPUTE, 0.0, (*waits, token), hook)))
             waits = ()
-            ahead = index + self._policy.prefetch + 1
+            copy = kernels(self._plan.data.after_gather(bucket), self._costs)
+            if copy.seconds:
+                placed.append(Placed(COMPUTE, copy))
+            ahead = index + self._policy.prefetch
             if ahead < len(self._queue):
-                placed.append(self._gather(self._queue[ahead], (hook,)))
+                placed += self._gather(self._queue[ahead], (hook,))
         return placed
 
     def after(self, action: Action, piece: Piece) -> list[Placed]:
@@ -117,8 +136,10 @@ class FullyShardedTraffic:
         placed: list[Placed] = []
         for bucket in piece.buckets:
             place = (action.stage, action.microbatch, action.direction, bucket.first_layer)
-            tasks, tokens = reduce_bucket(self._plan, place, bucket, self._costs)
+            tasks, tokens = reduce_bucket(self._plan, place, bucket, self._costs, self._under_way)
             placed += tasks
+            if self._policy.buffers == "copied":
+                self._under_way = tokens
             self._reduced[action.stage, bucket.first_layer, bucket.axis] = tokens
         return placed
 

@@ -13,7 +13,6 @@ from simulator.engine.finish import PAIR, finish_step
 from simulator.engine.fully_sharded import FullyShardedTraffic
 from simulator.engine.messages import Exchange, Pipeline
 from simulator.engine.tasks import COMPUTE, Flow, Meeting, Streams, Task, Token
-from simulator.partition.data import FULLY_SHARDED
 from simulator.partition.layer_share import LayerShare
 from simulator.partition.plan import RunPlan
 from simulator.partition.segment import Segment
@@ -83,7 +82,7 @@ class DeviceProgram:
         return self.streams
 
     def _data_traffic(self) -> DataTraffic:
-        if self.plan.data.zero == FULLY_SHARDED:
+        if self.plan.data.fully_sharded:
             return FullyShardedTraffic(self.plan, self.blocks.costs)
         return BucketedTraffic(
             self.plan,

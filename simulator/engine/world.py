@@ -17,14 +17,17 @@ from simulator.engine.tasks import Meeting, Streams, Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Sizes of the groups that a pipeline device stands for; ``dp`` counts DP × CP.
+    """Sizes of the groups that a pipeline device stands for.
 
-    ``ep`` and ``etp`` divide the same ranks once more, for routed experts.
+    ``dp`` counts DP × CP, CP varying fastest; ``shard`` neighbours of it hold shards of the same parameters
+    (0: all of it). ``ep`` and ``etp`` divide the same ranks once more, for routed experts.
     """
 
     tp: int
     dp: int
     devices: int
+    cp: int = 1
+    shard: int = 0
     ep: int = 1
     etp: int = 1
 
@@ -68,6 +71,7 @@ class _Scope:
 
     def __init__(self, layout: Layout, device: int, dp: int, tp: int) -> None:
         self._replica = (dp, tp)
+        shard = layout.shard or layout.dp
         place = dp * layout.tp + tp  # within the device; expert axes count it as etp, ep, edp
         etp, ep, edp = (
             place % layout.etp,
@@ -79,6 +83,9 @@ class _Scope:
             PAIR: (self._replica, 2),
             "tp": ((device, dp), layout.tp),
             "dp_cp": ((device, tp), layout.dp),
+            "cp": ((device, tp, dp // layout.cp), layout.cp),
+            "shard": ((device, tp, dp // shard), shard),
+            "replicate": ((device, tp, dp % shard), layout.dp // shard),
             "etp": ((device, "etp", ep, edp), layout.etp),
             "ep": ((device, "ep", etp, edp), layout.ep),
             "edp": ((device, "edp", etp, ep), layout.edp),

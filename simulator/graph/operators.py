@@ -18,7 +18,7 @@ DTYPE_BYTES = {
 
 GemmRole = Literal["forward", "dgrad", "wgrad"]
 CollectiveKind = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "reduce"]
-Axis = Literal["tp", "cp", "ep", "etp", "dp", "dp_cp", "edp", "pp", "world"]
+Axis = Literal["tp", "cp", "ep", "etp", "dp", "dp_cp", "edp", "shard", "replicate", "pp", "world"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from simulator.memory.shards import gradient_bytes, weight_bytes
+from simulator.partition.data import MASTER_BYTES
 from simulator.partition.plan import ChunkShare, RunPlan
 from simulator.schedule.actions import Action, Kind, Order
 
-MASTER_BYTES, MOMENT_BYTES = 4.0, 4.0  # fp32 master weight and each of the optimizer's moments
+MOMENT_BYTES = 4.0  # each of the optimizer's moments; its master weight is fp32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +69,8 @@ def _stage(plan: RunPlan, held: Sequence[int], order: Order) -> StageMemory:
     experts = sum(chunk.expert_parameters for chunk in chunks)
     moments = 2 if plan.data.optimizer.startswith("adam") else 1
     return StageMemory(
-        weights=sum(chunk.weight_bytes for chunk in chunks),
-        gradients=parameters * plan.data.grad_bytes,
+        weights=weight_bytes(plan.data, chunks),
+        gradients=gradient_bytes(plan.data, chunks),
         optimizer=plan.data.shard(parameters, experts) * (MASTER_BYTES + moments * MOMENT_BYTES),
         activations=_peak_activations(plan, order),
         buffers=_buffers(plan, chunks, len(plan.chunks) > 1),

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, product
-from math import prod
+from math import gcd, prod
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from simulator.spec.cluster import ClusterSpec
 
 Ranks: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
-GroupAxis = Literal["tp", "cp", "ep", "etp", "dp", "dp_cp", "edp", "pp", "world"]
+GroupAxis = Literal["tp", "cp", "ep", "etp", "dp", "dp_cp", "shard", "replicate", "edp", "pp", "world"]
 DENSE = ("tp", "cp", "dp", "pp")
 EXPERT = ("etp", "ep", "edp", "pp")
 # where each axis stands in a rank order written with the dense names
@@ -72,7 +72,8 @@ class Placement:
     """Rank ↔ coordinates and the shape of every group of a layout on a cluster.
 
     ``rank_order`` lists tp, cp, ep, dp and pp, fastest first; ``ep`` marks where expert parallelism is
-    counted among the expert layers' dimensions. ``etp`` 0 means equal to ``tp``.
+    counted among the expert layers' dimensions. ``etp`` 0 means equal to ``tp``. ``shard`` neighbours of a
+    ``dp_cp`` group form a ``shard`` group, whose counterparts are a ``replicate`` group (HSDP); 0: all.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Placement:
         dp: int = 1,
         pp: int = 1,
         etp: int = 0,
+        shard: int = 0,
         rank_order: str = "tp-cp-ep-dp-pp",
     ) -> None:
         self.cluster = cluster
@@ -95,6 +97,7 @@ class Placement:
                 f"ep·etp = {ep}·{etp} does not divide tp·cp·dp = {tp * cp * dp}: "
                 "experts fold into the ranks of one pipeline stage"
             )
+        self._shard = shard or dp * cp
         self.sizes = {"tp": tp, "cp": cp, "ep": ep, "etp": etp, "dp": dp, "pp": pp}
         self.sizes["edp"] = tp * cp * dp // (etp * ep)
         order = _parse_order(rank_order)
@@ -178,6 +181,8 @@ class Placement:
         """The dimensions a group runs over and those that number the groups."""
         if axis == "world":
             return [_Dimension(self.world_size, 1)], []
+        if axis in ("shard", "replicate"):
+            return self._split_shards(axis)
         both = axis == "dp_cp" or (axis == "edp" and self._same_data)
         axes = ("dp", "cp") if both else (axis,)
         grid = self._dense if axes[0] in self._dense else self._expert
@@ -186,6 +191,20 @@ class Placement:
         inner = sorted((grid[a] for a in axes), key=lambda d: d.stride)
         outer = sorted((d for a, d in grid.items() if a not in axes), key=lambda d: d.stride)
         return inner, outer
+
+    def _split_shards(self, axis: str) -> tuple[list[_Dimension], list[_Dimension]]:
+        """``dp_cp`` cut where its first ``shard`` ranks end."""
+        whole, others = self._split("dp_cp")
+        left, first, rest = self._shard, [], []
+        for d in whole:
+            taken = gcd(left, d.size)
+            left //= taken
+            first.append(_Dimension(taken, d.stride))
+            rest.append(_Dimension(d.size // taken, d.stride * taken))
+        if left > 1:
+            raise ValueError(f"groups of {self._shard} do not divide dp and cp of {self.sizes}")
+        inner, outer = (first, rest) if axis == "shard" else (rest, first)
+        return inner, sorted((*others, *outer), key=lambda d: d.stride)
 
     def _bases(self, axis: str) -> Iterator[int]:
         """First rank of each group of ``axis``, in rank order of their outer coordinates."""

@@ -1,27 +1,31 @@
-"""Data parallelism and ZeRO-1: gradient buckets, their collectives, and the optimizer's share.
+"""Data parallelism: gradient buckets, what ZeRO and FSDP shard, their collectives, and the optimizer's share.
 
-Follows Megatron-LM's distributed data parallel: the first chunk of pipeline stage 0 is cut into buckets,
-every other chunk is one bucket. ZeRO-1 (the distributed optimizer) reduce-scatters gradients and all-gathers
-parameters; without it gradients are all-reduced and every replica steps the whole optimizer (Rajbhandari
-2020). Routed experts have fewer replicas than the rest (``edp`` of Megatron's parallel folding), hence
-buckets and collectives of their own.
+Megatron-LM cuts the first chunk of pipeline stage 0 into buckets and makes every other chunk one bucket;
+PyTorch's DDP and DeepSpeed cut everything. ZeRO-1 (the distributed optimizer) reduce-scatters gradients and
+all-gathers parameters; without it gradients are all-reduced and every replica steps the whole optimizer
+(Rajbhandari 2020). Where shards are kept in a smaller group, the sharded gradients are all-reduced across
+the groups (HSDP, MiCS). Routed experts have fewer replicas than the rest (``edp`` of Megatron's parallel
+folding), hence buckets and collectives of their own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 from simulator.graph.operators import DTYPE_BYTES, Axis, Collective, CollectiveKind, MemoryBound, Operator
 
 FULLY_SHARDED = 3  # the ZeRO stage that shards parameters too
 PARAMETER_BYTES = 2.0
+MASTER_BYTES = 4.0
 NARROW_PARAMETER_BYTES = 1.0  # fp8, where weights have no copy in 16 bits
 # Adam in mixed precision, bytes per parameter: reads main gradient, master weight and two moments (16),
 # writes master, moments (12) and the model's copy (2); the copy is a kernel of its own that reads the master
 # weight again (4).
 ADAM_READ, ADAM_WRITE, COPY_READ = 16.0, 12.0, 4.0
 SGD_READ, SGD_WRITE = 8.0, 4.0
+FIRST_BUCKET_ELEMENTS = 2.0**20 / 4.0  # PyTorch's DDP starts with a bucket of 1 MiB of fp32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +40,13 @@ class Bucket:
     stop_layer: int
     axis: Axis = "dp_cp"
     narrow_parameters: float = 0.0  # of them, those gathered in fp8
+    messages: int = 1  # collectives it takes, where its layers hold several of the software's buckets
+
+    @property
+    def gathered_bytes(self) -> float:
+        """The whole parameters as gathered."""
+        narrow = self.narrow_parameters * (PARAMETER_BYTES - NARROW_PARAMETER_BYTES)
+        return self.parameters * PARAMETER_BYTES - narrow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,18 +56,23 @@ class Sharding:
     ``keep``: gathered parameters stay until the unit's forward is done (``forward``: gathered again for
     backward), until its backward is done (``backward``), or for the whole step (``step``). ``reduce``: after
     every ``microbatch``, or once a ``step``. ``prefetch``: how many units gathers run ahead of compute.
+    ``buffers``: what collectives read and write: buffers of their own that tensors are ``copied`` from and to
+    (FSDP2), one ``flat`` tensor per unit (FSDP1), or the tensors ``in-place`` (Megatron-FSDP).
     """
 
     keep: Literal["forward", "backward", "step"] = "forward"
     reduce: Literal["microbatch", "step"] = "microbatch"
     prefetch: int = 1
+    buffers: Literal["copied", "flat", "in-place"] = "in-place"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataParallel:
     """The groups over which gradients are reduced, and what they shard.
 
-    ``replicas`` counts DP × CP; ``expert_replicas`` the copies of a routed expert, 0 where there are none.
+    ``replicas`` counts DP × CP; ``expert_replicas`` the copies of a routed expert, 0 where there are none;
+    ``shard_ranks`` those over which ZeRO shards, 0: all replicas. ``cut_all``: every chunk has buckets, not
+    only the first.
     """
 
     replicas: int
@@ -67,6 +83,8 @@ class DataParallel:
     loss_scaling: bool  # fp16: gradients are unscaled and checked for infinities
     average_in_collective: bool = True
     expert_replicas: int = 0
+    shard_ranks: int = 0
+    cut_all: bool = False
     sharding: Sharding = Sharding()
 
     @property
@@ -74,64 +92,145 @@ class DataParallel:
         """Bytes of one main gradient."""
         return DTYPE_BYTES[self.grad_dtype]
 
+    @property
+    def fully_sharded(self) -> bool:
+        """Whether parameters are sharded too."""
+        return self.zero == FULLY_SHARDED
+
+    @property
+    def fresh_gradient_bytes(self) -> float:
+        """Of a weight gradient that is reduced after its microbatch; 0 where microbatches add up."""
+        if not self.fully_sharded or self.sharding.reduce == "step":
+            return 0.0
+        return self.grad_bytes if self.sharding.buffers == "in-place" else PARAMETER_BYTES
+
     def copies(self, axis: Axis) -> int:
         """How many ranks hold the same parameters: those of a routed expert on ``edp``, else the others."""
         return max(1, self.expert_replicas) if axis == "edp" else self.replicas
 
+    def shards(self, axis: Axis) -> int:
+        """Into how many parts ZeRO cuts the parameters of an axis."""
+        if self.zero == 0:
+            return 1
+        return self.shard_ranks or self.replicas if axis == "dp_cp" else self.copies(axis)
+
     def shard(self, parameters: float, expert_parameters: float = 0.0) -> float:
         """Of a rank's parameters, those whose optimizer state it holds. ``parameters`` includes experts."""
-        if self.zero == 0:
-            return parameters
         dense = parameters - expert_parameters
-        return dense / self.copies("dp_cp") + expert_parameters / self.copies("edp")
+        return dense / self.shards("dp_cp") + expert_parameters / self.shards("edp")
 
     def buckets(
         self, layer_parameters: tuple[float, ...], *, cut: bool, axis: Axis = "dp_cp"
     ) -> tuple[Bucket, ...]:
         """Buckets of a chunk in the order in which backward fills them (last layer first).
 
-        Fully sharded, every layer is one: the unit of gathers.
+        A layer is never cut; where it fills several buckets, they travel after it as so many messages. Fully
+        sharded, every layer is one bucket: the unit of gathers.
         """
-        limit = max(self.bucket_elements, 1e6 * self.copies(axis)) if cut else float("inf")
-        if self.zero == FULLY_SHARDED:
-            limit = 1.0
+        least = 0.0 if self.cut_all else 1e6 * self.copies(axis)
+        limit = max(self.bucket_elements, least) if cut or self.cut_all else float("inf")
+        size = limit if self.cut_all else float("inf")
+        if self.fully_sharded:
+            limit, size = 1.0, float("inf")
+        first = min(limit, FIRST_BUCKET_ELEMENTS) if self.cut_all else limit
         buckets: list[Bucket] = []
         held, stop = 0.0, len(layer_parameters)
         for index in reversed(range(len(layer_parameters))):
             held += layer_parameters[index]
-            if held and (held >= limit or index == 0):
-                buckets.append(Bucket(parameters=held, first_layer=index, stop_layer=stop, axis=axis))
+            if held and (held >= (limit if buckets else first) or index == 0):
+                buckets.append(
+                    Bucket(
+                        parameters=held,
+                        first_layer=index,
+                        stop_layer=stop,
+                        axis=axis,
+                        messages=max(1, ceil(held / size)),
+                    )
+                )
                 held, stop = 0.0, index
         return tuple(buckets)
 
-    def reduce_gradients(self, bucket: Bucket, name: str) -> Collective | None:
-        """The reduction of one bucket, ``None`` without replicas."""
-        if self.copies(bucket.axis) == 1:
-            return None
-        kind: CollectiveKind = "reduce_scatter" if self.zero >= 1 else "all_reduce"
+    def reduce_gradients(self, bucket: Bucket, name: str) -> tuple[Collective, ...]:
+        """The reduction of one bucket, nothing without replicas.
+
+        With shards inside a group the sharded result is then summed across groups.
+        """
+        copies, shards = self.copies(bucket.axis), self.shards(bucket.axis)
         size = bucket.parameters * self.grad_bytes
-        return Collective(name=f"{name}.grad_{kind}", kind=kind, axis=bucket.axis, size_bytes=size)
+        if copies == 1:
+            return ()
+        if shards == 1:
+            return self._messages(bucket, name, "all_reduce", bucket.axis, size)
+        if shards == copies:
+            return self._messages(bucket, name, "reduce_scatter", bucket.axis, size)
+        inside = self._messages(bucket, name, "reduce_scatter", "shard", size)
+        across = self._messages(bucket, name, "all_reduce", "replicate", size / shards)
+        return inside + across
+
+    def _messages(
+        self, bucket: Bucket, name: str, kind: CollectiveKind, axis: Axis, size: float
+    ) -> tuple[Collective, ...]:
+        part = size / bucket.messages
+        return (
+            Collective(name=f"{name}.grad_{kind}", kind=kind, axis=axis, size_bytes=part),
+        ) * bucket.messages
 
     def gather_parameters(self, bucket: Bucket, name: str) -> Collective | None:
         """The gather of one bucket's updated parameters, ``None`` where every replica has updated them
         itself.
         """
-        if self.copies(bucket.axis) == 1 or self.zero == 0:
+        shards = self.shards(bucket.axis)
+        if shards == 1:
             return None
-        return Collective(
-            name=f"{name}.param_all_gather",
-            kind="all_gather",
-            axis=bucket.axis,
-            size_bytes=bucket.parameters * PARAMETER_BYTES
-            - bucket.narrow_parameters * (PARAMETER_BYTES - NARROW_PARAMETER_BYTES),
-        )
+        axis = bucket.axis if shards == self.copies(bucket.axis) else "shard"
+        size = bucket.gathered_bytes
+        return Collective(name=f"{name}.param_all_gather", kind="all_gather", axis=axis, size_bytes=size)
 
-    def before_reduction(self, parameters: float) -> tuple[Operator, ...]:
-        """Scaling by 1/replicas, on the whole buffer, unless the collective does it."""
-        if self.replicas == 1 or self.average_in_collective:
+    def before_gather(self, bucket: Bucket) -> tuple[Operator, ...]:
+        """PyTorch's FSDP keeps no shard in the model's precision: it casts the fp32 shard for each gather."""
+        if not self.fully_sharded or self.sharding.buffers == "in-place":
             return ()
-        size = parameters * self.grad_bytes
+        shards = self.shards(bucket.axis)
+        read, write = bucket.parameters * MASTER_BYTES / shards, bucket.gathered_bytes / shards
+        return (MemoryBound(name="cast_shard", kind="cast", read_bytes=read, write_bytes=write),)
+
+    def after_gather(self, bucket: Bucket) -> tuple[Operator, ...]:
+        """FSDP2 copies each parameter out of the gathered buffer (``split_with_sizes_copy``)."""
+        if not self.fully_sharded or self.sharding.buffers != "copied":
+            return ()
+        size = bucket.gathered_bytes
+        return (MemoryBound(name="copy_out", kind="copy", read_bytes=size, write_bytes=size),)
+
+    def before_reduction(self, bucket: Bucket) -> tuple[Operator, ...]:
+        """What gradients go through before their reduction, on the compute stream.
+
+        FSDP2 copies them into one buffer in the reduction's format (``chunk_cat``), FSDP1's autograd joins
+        those of a unit's parameters. Bucketed, the whole buffer is scaled by 1/replicas, unless the
+        collective does it.
+        """
+        if self.copies(bucket.axis) == 1:
+            return ()
+        size, own = bucket.parameters * self.grad_bytes, bucket.parameters * PARAMETER_BYTES
+        if self.fully_sharded:
+            if self.sharding.buffers == "in-place":
+                return ()
+            write = size if self.sharding.buffers == "copied" else own
+            return (MemoryBound(name="join_gradients", kind="copy", read_bytes=own, write_bytes=write),)
+        if self.average_in_collective:
+            return ()
         return (MemoryBound(name="scale_gradients", kind="optimizer", read_bytes=size, write_bytes=size),)
+
+    def beside_reduction(self, bucket: Bucket) -> tuple[Operator, ...]:
+        """What FSDP1 does on a stream of its own before a reduction: it casts and divides the gradient.
+
+        ``FullyShardedDataParallel`` divides by about the square root of the replicas before and after.
+        """
+        if not self.fully_sharded or self.sharding.buffers != "flat" or self.copies(bucket.axis) == 1:
+            return ()
+        size, own = bucket.parameters * self.grad_bytes, bucket.parameters * PARAMETER_BYTES
+        cast = MemoryBound(name="cast_gradients", kind="cast", read_bytes=own, write_bytes=size)
+        divide = MemoryBound(name="divide_gradients", kind="cast", read_bytes=size, write_bytes=size)
+        return (divide,) if self.grad_bytes == PARAMETER_BYTES else (cast, divide)
 
     def before_norm(self, shard: float) -> tuple[Operator, ...]:
         """From the reduced gradients to this rank's share of the norm (and fp16's unscaling)."""
@@ -147,10 +246,14 @@ class DataParallel:
         """
         adam = self.optimizer.startswith("adam")
         read, write = (ADAM_READ, ADAM_WRITE) if adam else (SGD_READ, SGD_WRITE)
+        step = MemoryBound(
+            name="optimizer", kind="optimizer", read_bytes=shard * read, write_bytes=shard * write
+        )
+        if self.fully_sharded and self.sharding.buffers != "in-place":
+            return (step,)  # cast when gathered; gradients are new tensors in every step
+        kept = shard if self.zero >= 2 else parameters
         return (
-            MemoryBound(
-                name="optimizer", kind="optimizer", read_bytes=shard * read, write_bytes=shard * write
-            ),
+            step,
             MemoryBound(
                 name="copy_parameters",
                 kind="optimizer",
@@ -161,6 +264,6 @@ class DataParallel:
                 name="zero_gradients",
                 kind="optimizer",
                 read_bytes=0.0,
-                write_bytes=parameters * self.grad_bytes,
+                write_bytes=kept * self.grad_bytes,
             ),
         )

@@ -14,6 +14,7 @@ from simulator.graph.quantized import quantize_layer
 from simulator.graph.transformer import GraphOptions
 from simulator.partition.data import PARAMETER_BYTES
 from simulator.partition.expert import EXPERT_REGIONS, ExpertParallel, share_node
+from simulator.partition.fresh_gradients import without_accumulation
 from simulator.partition.quantization import (
     cached_weight_bytes,
     quantized_weights,
@@ -57,9 +58,12 @@ class Split(NamedTuple):
 
     tensor: TensorParallel
     experts: ExpertParallel
+    fresh_gradient_bytes: float = 0.0  # of a weight gradient that is written, not added; 0: added
 
     def share(self, node: Node) -> Node:
         """One rank's share of a node."""
+        if self.fresh_gradient_bytes:
+            node = without_accumulation(node, self.fresh_gradient_bytes)
         if node.region in EXPERT_REGIONS:
             return share_node(node, self.tensor, self.experts)
         return shard(node, self.tensor)
@@ -78,9 +82,9 @@ def share_end(
     build: Callable[[ModelSpec, GraphOptions], LayerGraph],
     model: ModelSpec,
     opts: GraphOptions,
-    tp: TensorParallel,
+    split: Split,
 ) -> LayerShare:
-    return _share_layer(build(model, opts), Split(tp, ExpertParallel()))
+    return _share_layer(build(model, opts), split)
 
 
 @lru_cache(maxsize=4096)

@@ -9,14 +9,14 @@ from simulator.graph.decoder import layer_kinds, prediction_head
 from simulator.graph.operators import DTYPE_BYTES, Collective
 from simulator.graph.precision import find_recipe
 from simulator.graph.transformer import GraphOptions, embedding, head
-from simulator.partition.data import PARAMETER_BYTES, Bucket, DataParallel
-from simulator.partition.expert import expert_parallel
+from simulator.partition.data import PARAMETER_BYTES, Bucket, DataParallel, Sharding
+from simulator.partition.expert import ExpertParallel, expert_parallel
 from simulator.partition.layer_share import LayerShare, Narrow, Split, share_decoder_layer, share_end
 from simulator.partition.offload import offload
 from simulator.partition.recompute import in_units
 from simulator.partition.stages import Chunk, split_stages
 from simulator.partition.tensor import TensorParallel
-from simulator.spec.run import NARROW_PRECISIONS, Recompute, RunSpec
+from simulator.spec.run import NARROW_PRECISIONS, Parallelism, Recompute, RunSpec
 
 VOCABULARY_MULTIPLE = 128  # Megatron-LM pads the vocabulary to a multiple of 128·tp
 
@@ -106,6 +106,9 @@ def plan_run(run: RunSpec) -> RunPlan:
         optimizer=t.optimizer,
         loss_scaling=t.precision == "fp16",
         average_in_collective=run.runtime.average_in_collective,
+        shard_ranks=run.shard_size,
+        cut_all=run.runtime.ddp_buckets == "torch" or p.zero == 2,
+        sharding=_sharding(p),
     )
     mtp = run.model.num_nextn_predict_layers
     stages = split_stages(run.model.num_hidden_layers, p.pp, p.vp, p.stage_split, mtp_layers=mtp)
@@ -124,6 +127,18 @@ def plan_run(run: RunSpec) -> RunPlan:
         else 0.0,
         microbatches=run.microbatches,
         padded_vocab_size=opts.vocab_size,
+    )
+
+
+def _sharding(p: Parallelism) -> Sharding:
+    """When parameters are whole. By default a pipeline keeps them after the forward, as torchtitan does."""
+    fsdp = p.fsdp
+    resharded = p.pp == 1 if fsdp.reshard_after_forward is None else fsdp.reshard_after_forward
+    return Sharding(
+        keep=("forward" if resharded else "backward") if fsdp.reshard_after_backward else "step",
+        reduce=fsdp.gradient_sync,
+        prefetch=fsdp.prefetch,
+        buffers=fsdp.buffers,
     )
 
 
@@ -146,17 +161,18 @@ def _share_chunk(
     index: int, chunk: Chunk, run: RunSpec, opts: GraphOptions, tp: TensorParallel, data: DataParallel
 ) -> ChunkShare:
     layers: list[LayerShare] = []
+    ends = Split(tp, ExpertParallel(), data.fresh_gradient_bytes)
     if chunk.embedding:
-        layers.append(share_end(embedding, run.model, opts, tp))
-    layers += _decoder_layers(chunk, run, opts, tp)
-    layers += _prediction_layers(chunk, run, opts, tp)
+        layers.append(share_end(embedding, run.model, opts, ends))
+    layers += _decoder_layers(chunk, run, opts, ends)
+    layers += _prediction_layers(chunk, run, opts, ends)
     if chunk.loss:
-        last = share_end(head, run.model, opts, tp)
+        last = share_end(head, run.model, opts, ends)
         if run.model.tie_word_embeddings and chunk.embedding:
             alone = last.replicated_parameters
             last = replace(last, parameters=alone, weight_bytes=alone * PARAMETER_BYTES)
         layers.append(last)
-        layers += [share_end(prediction_head, run.model, opts, tp)] * run.model.num_nextn_predict_layers
+        layers += [share_end(prediction_head, run.model, opts, ends)] * run.model.num_nextn_predict_layers
     buckets = (
         *data.buckets(tuple(x.parameters - x.expert_parameters for x in layers), cut=index == 0),
         *data.buckets(tuple(x.expert_parameters for x in layers), cut=index == 0, axis="edp"),
@@ -166,11 +182,11 @@ def _share_chunk(
     return ChunkShare(index=index, layers=tuple(layers), buckets=buckets)
 
 
-def _decoder_layers(chunk: Chunk, run: RunSpec, opts: GraphOptions, tp: TensorParallel) -> list[LayerShare]:
+def _decoder_layers(chunk: Chunk, run: RunSpec, opts: GraphOptions, ends: Split) -> list[LayerShare]:
     kinds, recompute = layer_kinds(run.model), run.training.recompute
     layers = []
     for position, number in enumerate(chunk.layers):
-        split = Split(tp, expert_parallel(run, number))
+        split = ends._replace(experts=expert_parallel(run, number))
         options = (split, recompute, _is_recomputed(recompute, position), _narrow(run, number))
         layers.append(share_decoder_layer(run.model, opts, kinds[number], *options))
     if recompute.granularity == "full" and recompute.method == "uniform":
@@ -178,21 +194,19 @@ def _decoder_layers(chunk: Chunk, run: RunSpec, opts: GraphOptions, tp: TensorPa
     return offload(layers, run.training.activation_offload_layers)
 
 
-def _prediction_layers(
-    chunk: Chunk, run: RunSpec, opts: GraphOptions, tp: TensorParallel
-) -> list[LayerShare]:
+def _prediction_layers(chunk: Chunk, run: RunSpec, opts: GraphOptions, ends: Split) -> list[LayerShare]:
     """A chunk's multi-token-prediction layers. Apart from the embedding they hold a copy of its weights."""
     if not chunk.mtp:
         return []
     last = run.model.num_hidden_layers - 1
     full = run.training.recompute.granularity == "full"
-    split = Split(tp, expert_parallel(run, last))
+    split = ends._replace(experts=expert_parallel(run, last))
     layer = share_decoder_layer(
         run.model, opts, None, split, run.training.recompute, full, _narrow(run, last)
     )
     layers = [layer] * chunk.mtp
     if not chunk.embedding:
-        copy = opts.vocab_size * run.model.hidden_size / tp.size
+        copy = opts.vocab_size * run.model.hidden_size / ends.tensor.size
         weights = layer.weight_bytes + copy * PARAMETER_BYTES
         layers[0] = replace(layer, parameters=layer.parameters + copy, weight_bytes=weights)
     return layers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import ConfigDict
 
@@ -56,10 +56,31 @@ FP8_RECIPES = ("delayed", "current", "blockwise", "torchao-tensorwise", "torchao
 
 Precision: TypeAlias = Annotated[str, Choice(("fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4"))]
 ZeroStage: TypeAlias = Annotated[int, Integer(0, 3)]
+GatherBuffers: TypeAlias = Annotated[
+    Literal["copied", "flat", "in-place"], Choice(("copied", "flat", "in-place"))
+]
 StageSplit: TypeAlias = Annotated[str, StageLayout(("equal", "even", "embedding-and-loss-as-layers"))]
 Granularity: TypeAlias = Annotated[str, Choice(("none", "selective", "full"))]
 RecomputeModule: TypeAlias = Annotated[str, Choice(RECOMPUTE_MODULES)]
 RankOrder: TypeAlias = Annotated[str, Permutation(("tp", "cp", "ep", "dp", "pp"))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullySharded:
+    """How sharded parameters come and gradients go: FSDP and ZeRO-3. A unit is a layer, embedding or head."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+
+    reshard_after_forward: FlagOrAuto = None
+    """Free a unit after its forward and gather it again for its backward; null: where pp is 1."""
+    reshard_after_backward: Flag = True
+    """Free a unit after its backward; false: gathered once a step."""
+    gradient_sync: Annotated[Literal["microbatch", "step"], Choice(("microbatch", "step"))] = "microbatch"
+    """Reduce gradients after every microbatch, or keep them whole until the last one."""
+    prefetch: Count = 1
+    """Units that gathers run ahead of compute."""
+    buffers: GatherBuffers = "copied"
+    """What collectives use: buffers of their own (FSDP2), a flat tensor (FSDP1), the tensors themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +106,11 @@ class Parallelism:
     sequence_parallel: FlagOrAuto = None
     """Split norms and dropout over the TP group; null: where tp > 1."""
     zero: ZeroStage = 1
-    """ZeRO stage over the DP group: 1 shards optimizer states, 2 gradients too, 3 parameters too."""
+    """ZeRO stage over the DP group: 1 shards optimizer states, 2 gradients too, 3 parameters too (FSDP)."""
+    shard_size: CountOrZero = 0
+    """Ranks over which ZeRO shards, replicated across such groups (HSDP, MiCS); 0: all dp·cp."""
+    fsdp: FullySharded = field(default_factory=FullySharded)
+    """Where zero is 3: when parameters are whole and gradients reduced."""
     schedule: Annotated[str, Choice(("", *SCHEDULES))] = ""
     """Pipeline schedule; empty: 1f1b, or interleaved-1f1b where vp > 1."""
     stage_split: StageSplit = "equal"
@@ -200,8 +225,10 @@ class Runtime:
     """Host time per operator: Transformer Engine's modules, eager or compiled PyTorch."""
     rank_order: RankOrder = "tp-cp-ep-dp-pp"
     """Axes from the fastest-varying rank to the slowest."""
+    ddp_buckets: Annotated[str, Choice(("megatron", "torch"))] = "megatron"
+    """Megatron-LM's rule (only the first chunk is cut), or PyTorch DDP's and DeepSpeed's (everything is)."""
     ddp_bucket_elements: Annotated[float, Number(1.0)] = 40e6
-    """Gradient elements of a DDP bucket."""
+    """Gradient elements of a bucket; Megatron-LM takes at least a million per replica."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,6 +312,11 @@ class RunSpec:
         """Whether norms and dropout are split over the TP group (Megatron SP)."""
         asked = self.parallelism.sequence_parallel
         return self.parallelism.tp > 1 and (asked is None or asked)
+
+    @property
+    def shard_size(self) -> int:
+        """Ranks over which ZeRO shards."""
+        return self.parallelism.shard_size or self.dp * self.parallelism.cp
 
     @property
     def schedule(self) -> str:

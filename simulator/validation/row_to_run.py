@@ -20,6 +20,7 @@ from simulator.spec.rules import broken_rules
 from simulator.spec.run import (
     RECOMPUTE_MODULES,
     ExpertLoad,
+    FullySharded,
     Parallelism,
     Published,
     Recompute,
@@ -212,9 +213,30 @@ def _parallelism(row: PublishedRun, generation: Generation) -> Parallelism:
         etp=(layout.etp or 0) if row.is_moe else 0,
         dp=layout.dp or 0,
         sequence_parallel=layout.sequence_parallel if tp > 1 else None,
-        zero=generation.zero if layout.zero is None else layout.zero,
+        zero=_zero(row, generation),
+        fsdp=_fully_sharded(row, generation),
         schedule=layout.schedule if pp > 1 else "",
         stage_split=_stage_split(row, pp * vp),
+    )
+
+
+BUFFERS = {"fsdp1": "flat", "fsdp2": "copied", "megatron-fsdp": "in-place"}
+
+
+def _zero(row: PublishedRun, generation: Generation) -> int:
+    """The ZeRO stage. FSDP shards parameters even where it does not reshard them after the forward."""
+    if row.layout.sharding in BUFFERS:
+        return 3
+    return generation.zero if row.layout.zero is None else row.layout.zero
+
+
+def _fully_sharded(row: PublishedRun, generation: Generation) -> FullySharded:
+    if _zero(row, generation) != 3:
+        return FullySharded()
+    sharding = row.layout.sharding or generation.sharding
+    return FullySharded(
+        reshard_after_forward=False if row.layout.zero == 2 else None,
+        buffers=BUFFERS.get(sharding, "in-place"),  # type: ignore[arg-type]  # the spec's own words
     )
 
 

@@ -23,6 +23,7 @@ class Generation:
     runtime: Mapping[str, object] = field(default_factory=dict)
     grad_dtype: str = ""  # "": fp32
     zero: int = 1
+    sharding: str = ""  # by what, where zero is 3: fsdp1, fsdp2, megatron-fsdp
 
 
 _MEGATRON_2022: Mapping[str, object] = {
@@ -63,6 +64,7 @@ GENERATIONS = (
         source="mosaicml/llm-foundry: PyTorch FSDP, autograd's own weight gradients",
         runtime={"software": "eager", "gradient_accumulation_fusion": False, "tp_dgrad_overlap": False},
         zero=3,
+        sharding="fsdp1",
     ),
     Generation(
         name="torchtitan",
@@ -70,6 +72,7 @@ GENERATIONS = (
         source="pytorch/torchtitan: FSDP2, DTensor TP, autograd's own weight gradients",
         runtime={"software": "compiled", "gradient_accumulation_fusion": False, "tp_dgrad_overlap": False},
         zero=3,
+        sharding="fsdp2",
     ),
     Generation(
         name="Megatron-Core",

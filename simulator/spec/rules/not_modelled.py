@@ -39,8 +39,6 @@ def parallelism(run: RunSpec) -> Iterator[Violation]:
     p = run.parallelism
     if p.cp > 1:
         yield _no("parallelism.cp", p.cp, "context parallelism", "1")
-    if p.zero > 1:
-        yield _no("parallelism.zero", p.zero, "ZeRO stages 2 and 3", "1")
     if run.schedule not in SCHEDULES:
         yield _no("parallelism.schedule", run.schedule, "this schedule", listed(SCHEDULES))
 

@@ -1,0 +1,67 @@
+"""Weights and gradients on one rank: whole, or as shards beside the units that are whole for the moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from simulator.partition.data import MASTER_BYTES, PARAMETER_BYTES, DataParallel
+from simulator.partition.plan import ChunkShare
+
+T = TypeVar("T")
+
+
+def weight_bytes(data: DataParallel, chunks: Sequence[ChunkShare]) -> float:
+    """Weights in the formats that layers compute with.
+
+    Fully sharded, ``prefetch`` + 1 consecutive units are whole at once; all of them where they stay gathered
+    after their forward. PyTorch's FSDP keeps shards in fp32 only, which count as the optimizer's.
+    """
+    whole = sum(chunk.weight_bytes for chunk in chunks)
+    if not data.fully_sharded:
+        return whole
+    resident = _shard(data, chunks) * PARAMETER_BYTES if data.sharding.buffers == "in-place" else 0.0
+    if data.shards("dp_cp") == 1 or data.sharding.keep != "forward":
+        return resident + whole
+    gathered = (
+        sum(layer.weight_bytes for layer in window)
+        for chunk in chunks
+        for window in _windows(chunk.layers, data.sharding.prefetch + 1)
+    )
+    return resident + max(gathered, default=0.0)
+
+
+def gradient_bytes(data: DataParallel, chunks: Sequence[ChunkShare]) -> float:
+    """Main gradients.
+
+    ZeRO-2 keeps shards of them, one bucket that fills and one that is reduced; fully sharded, a unit is a
+    bucket, filled in the format of its fresh gradients.
+    """
+    whole = sum(chunk.parameters for chunk in chunks) * data.grad_bytes
+    if data.zero < 2 or data.shards("dp_cp") == 1:
+        return whole
+    shard_format = (
+        MASTER_BYTES if data.fully_sharded and data.sharding.buffers != "in-place" else data.grad_bytes
+    )
+    shard = _shard(data, chunks) * shard_format
+    if data.fully_sharded and data.sharding.reduce == "step":
+        return shard + whole
+    filling = data.fresh_gradient_bytes or data.grad_bytes
+    pairs = (window for chunk in chunks for window in _windows(chunk.buckets, 2))
+    under_way = (
+        data.grad_bytes * window[0].parameters + filling * sum(b.parameters for b in window[1:])
+        for window in pairs
+    )
+    return shard + max(under_way, default=0.0)
+
+
+def _shard(data: DataParallel, chunks: Sequence[ChunkShare]) -> float:
+    """Parameters of which this rank holds a shard, as elements of the shard."""
+    parameters = sum(chunk.parameters for chunk in chunks)
+    return data.shard(parameters, sum(chunk.expert_parameters for chunk in chunks))
+
+
+def _windows(items: Sequence[T], length: int) -> Iterator[Sequence[T]]:
+    """Every run of ``length`` neighbours; all of them where there are fewer."""
+    for start in range(max(1, len(items) - length + 1)):
+        yield items[start : start + length]
