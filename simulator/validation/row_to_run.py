@@ -47,7 +47,6 @@ PRECISIONS = {
     "fp8-tw": ("fp8", "torchao-tensorwise"),
     "fp8-rw": ("fp8", "torchao-rowwise"),
 }
-STAGE_SPLITS = ("equal", "embedding-and-loss-as-layers")
 
 
 class NotExpressibleError(Exception):
@@ -102,8 +101,6 @@ def _missing(row: PublishedRun) -> Iterator[str]:
         yield f"the task is {recipe.task}"
     if recipe.precision not in PRECISIONS:
         yield f"precision {recipe.precision} has no counterpart"
-    if layout.stage_layout and layout.stage_layout not in STAGE_SPLITS:
-        yield "a stage layout given chunk by chunk"
     if unknown := set(recipe.recompute_modules) - set(RECOMPUTE_MODULES):
         yield f"recompute of {' and '.join(sorted(unknown))}"
     if recipe.offload_layers or recipe.offload_modules:

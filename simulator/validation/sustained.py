@@ -9,11 +9,9 @@ kernel models.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import log
-from statistics import median
+from math import exp, log
 from typing import TypeVar
 
 import numpy as np
@@ -24,10 +22,12 @@ from simulator.validation.predict import Expressed, Prediction
 from simulator.validation.scores import weighted_quantile
 
 K = TypeVar("K")
+T = TypeVar("T")
 
 PROBES = (1.0, 0.8, 0.6)  # factors at which every row is simulated; step times between them are interpolated
 LIMITS = (0.3, 1.5)
 STEP = 1 / 256  # factors are rounded to this, so that rows share simulations; 0.2 % of a step time at most
+KIN = 0.25  # how much less the vote of a run counts for each way in which its class differs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +36,6 @@ class Probed:
 
     prediction: Prediction  # at factor 1
     seconds: tuple[float, ...]
-
-    @property
-    def group(self) -> str:
-        """The row's group."""
-        return self.prediction.row.identity.group
 
     def at(self, factor: float) -> float:
         """Step time at a factor: linear in its inverse between probes and beyond the last ones."""
@@ -51,29 +46,29 @@ class Probed:
         share = (x - low) / (high - low)
         return self.seconds[index] + share * (self.seconds[index + 1] - self.seconds[index])
 
+    @property
+    def sensitivity(self) -> float:
+        """The share of the step time that scales with the compute rate, over the range of the probes."""
+        return log(self.seconds[-1] / self.seconds[0]) / log(PROBES[0] / PROBES[-1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vote:
+    """The factor of one group in one class, and how much it knows: the square of its rows' sensitivity, as
+    the variance of a factor is that of a step time over that square."""
+
+    example: Prediction
+    factor: float
+    weight: float
+    rows: int
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factor:
-    """A factor for a row, and whether it comes from other devices than its own."""
+    """A factor for a row, and whether nothing of its own class was measured beside it."""
 
     value: float
     transferred: bool
-
-
-def fit(rows: Sequence[Probed]) -> float:
-    """The factor at which the median log error is zero; every group has one vote, shared by its rows."""
-    sizes = Counter(row.group for row in rows)
-    weights = np.array([1.0 / sizes[row.group] for row in rows])
-
-    def bias(factor: float) -> float:
-        logs = np.array([log(row.at(factor) / row.prediction.measured_s) for row in rows])
-        return weighted_quantile(logs, weights, 0.5)
-
-    low, high = LIMITS
-    while high - low > STEP / 4:  # a larger factor never lengthens a step
-        middle = (low + high) / 2
-        low, high = (low, middle) if bias(middle) < 0 else (middle, high)
-    return round((low + high) / 2 / STEP) * STEP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,22 +86,33 @@ class ClassFactor:
     spread: tuple[float, float]
 
 
-def class_factors(rows: Sequence[Probed]) -> list[ClassFactor]:
-    """One factor per device and precision class, on all rows."""
-    found = []
-    for (device, precision), members in sorted(_by(rows, lambda row: device_class(row.prediction)).items()):
-        alone = [fit(of_group) for of_group in _by(members, lambda row: row.group).values()]
-        found.append(
-            ClassFactor(
-                device=device,
-                precision=precision,
-                factor=fit(members),
-                rows=len(members),
-                groups=len(alone),
-                spread=(min(alone), max(alone)),
-            )
+def fit(rows: Sequence[Probed]) -> float:
+    """The factor at which the median log error of the rows is zero."""
+    weights = np.ones(len(rows))
+
+    def bias(factor: float) -> float:
+        logs = np.array([log(row.at(factor) / row.prediction.measured_s) for row in rows])
+        return weighted_quantile(logs, weights, 0.5)
+
+    low, high = LIMITS
+    while high - low > STEP / 4:  # a larger factor never lengthens a step
+        middle = (low + high) / 2
+        low, high = (low, middle) if bias(middle) < 0 else (middle, high)
+    return (low + high) / 2
+
+
+def votes_of(rows: Sequence[Probed]) -> list[Vote]:
+    """One vote for every group and class, so that near-copies of a run count once."""
+    parts = _by(rows, lambda row: (row.prediction.row.identity.group, device_class(row.prediction)))
+    return [
+        Vote(
+            example=members[0].prediction,
+            factor=fit(members),
+            weight=float(np.mean([row.sensitivity for row in members])) ** 2,
+            rows=len(members),
         )
-    return found
+        for members in parts.values()
+    ]
 
 
 def left_out(
@@ -119,45 +125,67 @@ def left_out(
     Args:
         rows: the rows to score, which are also those to fit on.
         held_together: what is left out at once: a group, a collection or a device.
-        architectures: device -> architecture, for the transfer where nothing else measured the class.
+        architectures: device -> architecture, by which devices are related.
     """
+    votes = votes_of(rows)
     factors: dict[str, Factor] = {}
     for key, held in _by(rows, lambda row: held_together(row.prediction)).items():
-        others = [row for row in rows if held_together(row.prediction) != key]
+        others = [vote for vote in votes if held_together(vote.example) != key]
         for wanted, members in _by(held, lambda row: device_class(row.prediction)).items():
-            factor = _factor(wanted, others, architectures)
+            factor = elected(wanted, others, architectures)
             factors |= {row.prediction.row.run_id: factor for row in members}
     return factors
 
 
-def _factor(wanted: DeviceClass, rows: Sequence[Probed], architectures: Mapping[str, str]) -> Factor:
-    """The class's own factor, or the median over its nearest relatives that were measured."""
-    by_class = _by(rows, lambda row: device_class(row.prediction))
-    if wanted in by_class:
-        return Factor(value=fit(by_class[wanted]), transferred=False)
-    fitted = {known: fit(members) for known, members in by_class.items()}
+def elected(wanted: DeviceClass, votes: Sequence[Vote], architectures: Mapping[str, str]) -> Factor:
+    """The weighted median of all votes, where relatives count less: by ``KIN`` for another device, another
+    width of numbers, and twice that for another architecture.
 
-    def related(known: DeviceClass) -> int:
-        same_device = known[0] == wanted[0]
-        same_architecture = architectures[known[0]] == architectures[wanted[0]]
-        same_width = known[1] == wanted[1]
-        return 4 * same_architecture + 2 * same_width + same_device
-
-    if not fitted:
+    So a class with many groups decides alone, one with a single group leans on its siblings, and one that
+    nobody else measured takes theirs.
+    """
+    if not votes:
         return Factor(value=1.0, transferred=True)
-    nearest = max(related(known) for known in fitted)
-    value = median(factor for known, factor in fitted.items() if related(known) == nearest)
-    return Factor(value=round(value / STEP) * STEP, transferred=True)
+
+    def kinship(known: DeviceClass) -> float:
+        differences = (known[0] != wanted[0]) + (known[1] != wanted[1])
+        differences += 2 * (architectures[known[0]] != architectures[wanted[0]])
+        return float(KIN**differences)
+
+    classes = [device_class(vote.example) for vote in votes]
+    weights = np.array([vote.weight * kinship(k) for vote, k in zip(votes, classes, strict=True)])
+    logs = np.array([log(vote.factor) for vote in votes])
+    value = exp(weighted_quantile(logs, weights, 0.5))
+    return Factor(value=round(value / STEP) * STEP, transferred=wanted not in classes)
 
 
-def _by(rows: Iterable[Probed], key: Callable[[Probed], K]) -> dict[K, list[Probed]]:
-    parts: dict[K, list[Probed]] = {}
-    for row in rows:
-        parts.setdefault(key(row), []).append(row)
-    return parts
+def class_factors(rows: Sequence[Probed], architectures: Mapping[str, str]) -> list[ClassFactor]:
+    """One factor per device and precision class, elected by all groups."""
+    votes = votes_of(rows)
+    found = []
+    for wanted, own in sorted(_by(votes, lambda vote: device_class(vote.example)).items()):
+        factors = [vote.factor for vote in own]
+        found.append(
+            ClassFactor(
+                device=wanted[0],
+                precision=wanted[1],
+                factor=elected(wanted, votes, architectures).value,
+                rows=sum(vote.rows for vote in own),
+                groups=len(own),
+                spread=(min(factors), max(factors)),
+            )
+        )
+    return found
 
 
 def architectures_of(expressed: Sequence[Expressed]) -> dict[str, str]:
     """device -> architecture."""
     devices: list[DeviceSpec] = [item.run.cluster.device for item in expressed]
     return {device.name: device.architecture for device in devices}
+
+
+def _by(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    parts: dict[K, list[T]] = {}
+    for item in items:
+        parts.setdefault(key(item), []).append(item)
+    return parts

@@ -47,7 +47,7 @@ def cross_validate(rows: Sequence[PublishedRun], simulations: Simulations | None
             transferred=frozenset(run_id for run_id, factor in factors.items() if factor.transferred),
             factors=values,
         )
-    return CrossValidation(protocols=outcomes, class_factors=class_factors(probed))
+    return CrossValidation(protocols=outcomes, class_factors=class_factors(probed, architectures))
 
 
 def probe(accepted: Sequence[Expressed], simulations: Simulations) -> tuple[list[Probed], list[Refused]]:

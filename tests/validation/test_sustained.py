@@ -9,7 +9,7 @@ import pytest
 from simulator.spec.load import load_run
 from simulator.validation.predict import Prediction, Simulations, Task, express, outcome, slowed
 from simulator.validation.rows import parse_rows, shipped_rows
-from simulator.validation.sustained import PROBES, STEP, Probed, class_factors, fit, left_out
+from simulator.validation.sustained import PROBES, STEP, Probed, class_factors, fit, left_out, votes_of
 from simulator.validation.validate import cross_validate, validate
 
 HEADER = "run_id,group,collection,confidence,source,hardware,gpus,model,seq_length,precision\n"
@@ -40,14 +40,20 @@ def test_the_factor_of_exact_data_is_found(truth: float) -> None:
     assert fit([probed(truth)]) == pytest.approx(truth, abs=STEP)
 
 
+def by_group(prediction: Prediction) -> str:
+    return prediction.row.identity.group
+
+
 def test_a_group_of_many_rows_has_one_vote() -> None:
     crowd = [probed(0.5, group="crowd") for _ in range(9)]
-    assert fit([*crowd, probed(0.8, group="b"), probed(0.8, group="c")]) == pytest.approx(0.8, abs=0.02)
+    rows = [*crowd, *(probed(0.8, group=name) for name in "bcd")]
+    [found] = class_factors(rows, ARCHITECTURES)
+    assert found.factor == pytest.approx(0.8, abs=0.02)
 
 
 def test_a_row_never_sees_its_own_group() -> None:
     rows = [probed(0.5, group="odd"), probed(0.8, group="b"), probed(0.8, group="c")]
-    factors = left_out(rows, lambda p: p.row.identity.group, ARCHITECTURES)
+    factors = left_out(rows, by_group, ARCHITECTURES)
     assert factors["old-odd-0.5-bf16"].value == pytest.approx(0.8, abs=STEP)
     assert not factors["old-odd-0.5-bf16"].transferred
 
@@ -59,19 +65,34 @@ def test_a_lone_group_takes_its_siblings_factor_and_says_so() -> None:
         probed(0.9, group="c", device="newer"),
         probed(0.6, group="d", device="newer", precision="fp8-cs"),
     ]
-    factors = left_out(rows, lambda p: p.row.identity.group, ARCHITECTURES)
-    transferred = factors["new-b-0.7-bf16"]
+    transferred = left_out(rows, by_group, ARCHITECTURES)["new-b-0.7-bf16"]
     assert transferred.transferred
-    assert transferred.value == pytest.approx(0.9, abs=STEP)  # same architecture and same width of numbers
+    assert 0.8 < transferred.value < 0.9  # nearest: the same architecture and the same width of numbers
+
+
+def test_a_single_odd_group_is_outvoted_by_relatives() -> None:
+    odd = probed(0.4, group="odd", device="new", fixed=3.0)  # little of its time scales with the rate
+    relatives = [probed(0.8, group=name, device="newer") for name in "bcdef"]
+    wanted = probed(0.8, group="a", device="new")
+    factor = left_out([odd, wanted, *relatives], by_group, ARCHITECTURES)["new-a-0.8-bf16"]
+    assert not factor.transferred
+    assert factor.value == pytest.approx(0.8, abs=0.02)
+
+
+def test_what_hardly_scales_with_the_rate_hardly_votes() -> None:
+    assert probed(0.8, fixed=0.0).sensitivity == pytest.approx(1.0)
+    assert probed(0.8, fixed=9.0).sensitivity < 0.15
+    [vote] = votes_of([probed(0.8, fixed=9.0)])
+    assert vote.weight < 0.15**2
 
 
 def test_without_any_other_row_nothing_is_changed() -> None:
-    [factor] = left_out([probed(0.5)], lambda p: p.row.identity.group, ARCHITECTURES).values()
+    [factor] = left_out([probed(0.5)], by_group, ARCHITECTURES).values()
     assert (factor.value, factor.transferred) == (1.0, True)
 
 
 def test_class_factors_show_how_far_groups_differ() -> None:
-    [found] = class_factors([probed(0.6, group="a"), probed(0.8, group="b")])
+    [found] = class_factors([probed(0.6, group="a"), probed(0.8, group="b")], ARCHITECTURES)
     assert (found.device, found.precision, found.rows, found.groups) == ("old", "16-bit", 2, 2)
     assert found.spread == pytest.approx((0.6, 0.8), abs=STEP)
     assert found.spread[0] < found.factor < found.spread[1]
