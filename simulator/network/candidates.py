@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
 from simulator.network import alltoall, collnet, nvls, pat, ring, torus, tree
-from simulator.network.fabric import DomainCurve, FabricProfile, NetworkCurve
-from simulator.network.placement import Group
+from simulator.network.fabric import DomainCurve, FabricProfile, NetworkCurve, ScaleUpProfile, load_scale_up
+from simulator.network.placement import Group, Hop
 from simulator.network.tiers import added_latency, neighbour_share, pairwise_share
 from simulator.spec.cluster import ClusterSpec
 
@@ -42,17 +42,25 @@ def candidates(
 ) -> Iterator[Candidate]:
     """Seconds and curve of each algorithm and protocol allowed for a group of two ranks or more."""
     if group.inside_domain:
-        yield from _inside(kind, size_bytes, group, cluster, profile)
+        yield from _inside(kind, size_bytes, group, cluster, profile.scale_up)
+    elif group.nodes == 1:
+        yield from _inside(kind, size_bytes, group, cluster, host_links(cluster))
     else:
         yield from _across(kind, size_bytes, group, cluster, profile)
 
 
+def host_links(cluster: ClusterSpec) -> ScaleUpProfile:
+    """What joins the scale-up domains of one node, such as bridged pairs: the GPUs' links to the host."""
+    return load_scale_up("pcie").on_link(cluster.host.link.bandwidth)
+
+
 def send_recv(
-    size_bytes: float, inside: bool, group: Group, cluster: ClusterSpec, profile: FabricProfile
+    size_bytes: float, hop: Hop, group: Group, cluster: ClusterSpec, profile: FabricProfile
 ) -> Iterator[Candidate]:
     """The same for a message between two ranks, all pairs of the group sending at once."""
-    if inside:
-        for curve in profile.scale_up.of("send_recv"):
+    if hop.inside_domain or hop.inside_node:
+        links = profile.scale_up if hop.inside_domain else host_links(cluster)
+        for curve in links.of("send_recv"):
             yield curve.seconds(hops=1, wire_bytes=size_bytes, own_bytes=0.0), curve
         return
     rate = group.nic_bandwidth * pairwise_share(cluster.scale_out, group) * routing_share(cluster, profile)
@@ -95,9 +103,9 @@ def routing_share(cluster: ClusterSpec, profile: FabricProfile) -> float:
 
 
 def _inside(
-    kind: str, size_bytes: float, group: Group, cluster: ClusterSpec, profile: FabricProfile
+    kind: str, size_bytes: float, group: Group, cluster: ClusterSpec, links: ScaleUpProfile
 ) -> Iterator[Candidate]:
-    for curve in profile.scale_up.of(CURVES_OF.get(kind, kind)):
+    for curve in links.of(CURVES_OF.get(kind, kind)):
         if size_bytes > curve.limit_bytes * group.ranks:
             continue
         if curve.algorithm == "torus":

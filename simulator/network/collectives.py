@@ -64,11 +64,10 @@ class Network:
         found = self._cache.get(key)
         if found is None:
             group = self.placement.group(axis)
-            inside = group.inside_domain
-            if axis == "pp" and group.ranks > 1:
-                inside = self.placement.stage_hop(stage).inside_domain
+            hop = self.placement.stage_hop(stage) if axis == "pp" else group.worst_hop
             several = group.ranks > 1 and size_bytes > 0
-            options = send_recv(size_bytes, inside, group, self.cluster, self.profile) if several else ()
+            options = send_recv(size_bytes, hop, group, self.cluster, self.profile) if several else ()
+            inside = hop.inside_domain or hop.inside_node
             found = self._cache[key] = self._fastest(options, group, None, inside=inside)
         return found
 
@@ -84,8 +83,9 @@ class Network:
         return min(carried / seconds, self.nic_bandwidth) if seconds else 0.0
 
     def hop_rate(self, size_bytes: float, stage: int) -> float:
-        """The same for a message from a pipeline stage to the next; 0 where it stays in its domain."""
-        if self.placement.stage_hop(stage).inside_domain:
+        """The same for a message from a pipeline stage to the next; 0 where it stays in its node."""
+        hop = self.placement.stage_hop(stage)
+        if hop.inside_domain or hop.inside_node:
             return 0.0
         return min(size_bytes / self.send_recv(size_bytes, "pp", stage).seconds, self.nic_bandwidth)
 

@@ -21,13 +21,13 @@ def nic_bandwidth(cluster: ClusterSpec) -> float:
 
 
 def nic_bytes(kind: CollectiveKind, size_bytes: float, group: Group) -> float:
-    """Bytes that one rank's share carries; 0 inside a scale-up domain.
+    """Bytes that one rank's share carries; 0 inside a scale-up domain or a node.
 
-    Rings and trees pass the whole buffer over each node boundary, divided over the group's ranks on the node;
-    an all-to-all sends the rows for ranks of other domains.
+    Rings and trees pass the whole buffer over each domain boundary, divided over the group's ranks in it; an
+    all-to-all sends the rows for ranks of other domains.
     """
-    if group.inside_domain:
+    if group.inside_domain or group.nodes == 1:
         return 0.0
     if kind == "all_to_all":
         return size_bytes * (group.ranks - group.ranks_per_domain) / group.ranks
-    return size_bytes * _PASSES[kind] * (group.ranks - 1) / group.ranks / group.ranks_per_node
+    return size_bytes * _PASSES[kind] * (group.ranks - 1) / group.ranks / group.ranks_per_domain

@@ -29,6 +29,16 @@ SAMPLED_GROUPS = 64  # uneven layouts place groups differently; this many are lo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hop:
+    """A message from one pipeline stage to its neighbour."""
+
+    inside_domain: bool  # the worst pair
+    inside_node: bool  # the worst pair
+    crossing_fraction: float  # share of the pairs that leave their domain
+    tier: int  # highest tier of the worst pair; −1: none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """One communication group (the worst placed of its axis) and the links it spans.
 
@@ -52,14 +62,15 @@ class Group:
         """Whether every pair of ranks shares a scale-up domain."""
         return self.domains == 1
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hop:
-    """A message from one pipeline stage to its neighbour."""
-
-    inside_domain: bool  # the worst pair
-    crossing_fraction: float  # share of the pairs that leave their domain
-    tier: int  # highest tier of the worst pair; −1: none
+    @property
+    def worst_hop(self) -> Hop:
+        """The pair of ranks that are furthest apart."""
+        return Hop(
+            inside_domain=self.inside_domain,
+            inside_node=self.nodes == 1,
+            crossing_fraction=0.0 if self.inside_domain else 1.0,
+            tier=self.tier,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +165,7 @@ class Placement:
         if not 0 <= stage < pp:
             raise ValueError(f"stage {stage} is outside 0 … {pp - 1}")
         if pp == 1:
-            return Hop(inside_domain=True, crossing_fraction=0.0, tier=-1)
+            return Hop(inside_domain=True, inside_node=True, crossing_fraction=0.0, tier=-1)
         stride = self._dense["pp"].stride
         samples = SAMPLED_GROUPS * (1 if self._is_even(self._dense) else self._domain)
         source = np.fromiter(islice(self._bases("pp"), samples), dtype=np.int64)
@@ -165,6 +176,7 @@ class Placement:
         tier = max((self._tier(a, b) for a, b in nodes), default=-1)
         return Hop(
             inside_domain=not bool(crossing.any()),
+            inside_node=all(here == there for here, there in nodes),
             crossing_fraction=float(crossing.mean()),
             tier=tier if crossing.any() else -1,
         )

@@ -127,3 +127,24 @@ def test_node_limited_dispatch_saves_network_bytes(make_cluster: Any) -> None:
 def test_unknown_collectives_are_named(make_cluster: Any) -> None:
     with pytest.raises(ValueError, match="all_reduce"):
         over(make_cluster(), 8).collective("allreduce", 1.0, "dp")  # type: ignore[arg-type]
+
+
+def test_bridged_pairs_of_a_node_talk_over_their_host_links(make_cluster: Any) -> None:
+    cluster = make_cluster(domain=2, topology="bridge", nvlink=300e9, multicast=False)
+    pairs = Network(cluster, Placement(cluster, dp=4)).collective("all_reduce", 1e9, "dp")
+    node = Network(cluster, Placement(cluster, tp=4, pp=2))
+    assert 1e9 * 1.5 / pairs.seconds < 64e9  # PCIe 5, not the NVLink of a pair
+    assert 64e6 / node.send_recv(64e6).seconds < 64e9
+    assert (
+        pairs.seconds
+        > 2 * Network(cluster, Placement(cluster, dp=2)).collective("all_reduce", 1e9, "dp").seconds
+    )
+
+
+def test_a_wan_tier_adds_its_latency_and_narrows_what_crosses_it(make_cluster: Any) -> None:
+    def seconds(size: float, **wan: float) -> float:
+        tiers = (Tier(name="site", nodes=8), Tier(name="wan", **wan))
+        return over(make_cluster(tiers=tiers), 128).collective("all_reduce", size, "dp").seconds
+
+    assert seconds(8.0, latency_s=10e-3) > seconds(8.0) + 10e-3
+    assert seconds(8e9, oversubscription=80.0) > 5 * seconds(8e9)
