@@ -1,6 +1,7 @@
 """The layers of a decoder in order: which blocks each is made of, and their graph.
 
-A layer's *kind* is all that tells it from another layer of the same model, so layers of one kind are built once.
+A layer's *kind* is all that tells it from another layer of the same model, so layers of one kind are built
+once.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ def decoder_layer(model: ModelSpec, opts: GraphOptions, kind: LayerKind) -> Laye
 def prediction_layer(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
     """One multi-token-prediction layer (DeepSeek-V3, arXiv 2412.19437, section 2.2).
 
-    Embedding of the next token, norms of both inputs, projection of both to the hidden size, a transformer layer,
-    a final norm. Its logits and loss are the head's work, with the head's weights.
+    Embedding of the next token, norms of both inputs, projection of both to the hidden size, a transformer
+    layer, a final norm. Its logits and loss are the head's work, with the head's weights.
     """
     kind = prediction_kind(model)
     look_up = tuple(replace(node, parameters=0.0) for node in embedding(model, opts).nodes[:1])
@@ -97,7 +98,9 @@ def prediction_layer(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
 
 
 def prediction_head(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
-    """Norm, logits and loss of a multi-token-prediction layer; the logits' weights are those of the model's head."""
+    """Norm, logits and loss of a multi-token-prediction layer; the logits' weights are those of the model's
+    head.
+    """
     whole = head(model, opts)
     return replace(
         whole, kind="prediction head", nodes=tuple(replace(node, parameters=0.0) for node in whole.nodes)

@@ -1,8 +1,8 @@
 """A mixture-of-experts block, whole: router, dispatch, routed and shared experts, combine.
 
-Follows Megatron-LM's `MoELayer`: each of `T` tokens is copied to `k` of `E` experts, so the experts work on `k·T`
-rows. The probabilities are applied in the experts' activation. Which rank holds which expert, and how rows travel,
-is decided by :mod:`simulator.partition.expert`; rows here are those of a balanced router.
+Follows Megatron-LM's `MoELayer`: each of `T` tokens is copied to `k` of `E` experts, so the experts work on
+`k·T` rows. The probabilities are applied in the experts' activation. Which rank holds which expert, and how
+rows travel, is decided by :mod:`simulator.partition.expert`; rows here are those of a balanced router.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from simulator.spec.model import ModelSpec
 LOGIT_BYTES = 4.0  # scores, probabilities and the auxiliary loss are fp32
 INDEX_BYTES = 4.0
 # Launches of Megatron-LM's router without fused kernels, counted in `topk_routing_with_score_function`,
-# `compute_routing_scores_for_aux_loss` and `switch_load_balancing_loss_func`: top-k (2), softmax, two masks with
-# their scatters (5); scores and map for the loss (5); counts, products and means of the loss (7). Backward: the
-# scatter, softmax and loss products again.
+# `compute_routing_scores_for_aux_loss` and `switch_load_balancing_loss_func`: top-k (2), softmax, two masks
+# with their scatters (5); scores and map for the loss (5); counts, products and means of the loss (7).
+# Backward: the scatter, softmax and loss products again.
 ROUTER_KERNELS = (20, 10)
 
 
@@ -43,12 +43,13 @@ def experts_block(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
         *(replace(node, beside=True) for node in head),
         _local_sort(model, opts, "expert_sort", Region.ARRIVAL),
         *_routed_experts(model, opts),
+        *((_output_bias(model, opts),) if model.linear_bias else ()),
         _local_sort(model, opts, "expert_unsort", Region.DEPARTURE),
         *(replace(node, beside=True) for node in tail),
         _unpermute(model, opts),
         *((_latent(model, opts, "latent_up"),) if latent else ()),
         *((_add_shared(model, opts),) if shared else ()),
-        residual(model, opts, "moe_residual"),
+        residual(model, opts, "moe_residual", biased=False),
     )
 
 
@@ -222,6 +223,25 @@ def _routed_experts(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
                 activation("experts.fc2.input", rows * inner, Region.EXPERT_FEATURE, "moe.experts.moe_act"),
             ),
         ),
+    )
+
+
+def _output_bias(model: ModelSpec, opts: GraphOptions) -> Node:
+    """Adds bias times probability to the rows, expert by expert (`TEGroupedMLP._apply_bias` of Megatron-LM).
+
+    The probabilities are fp32, and so is every step: product (writes 4 bytes an element), sum (reads 2 and 4,
+    writes 4), concatenation (4, 4), cast (4, 2). Backward: cast (2, 4), gradients of rows (4, 2), bias (4, 4;
+    4) and probability (4, 4; 4).
+    """
+    elements = float(_rows(model, opts) * _width(model))
+    return elementwise(
+        "experts.output_bias",
+        "residual",
+        module="moe.experts",
+        region=Region.EXPERT_ROW,
+        forward=(14 * elements, 14 * elements),
+        backward=(22 * elements, 14 * elements),
+        kernels=(2 * model.num_experts + 2, 5 * model.num_experts + 1),
     )
 
 

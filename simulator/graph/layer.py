@@ -17,7 +17,7 @@ class Region(Enum):
     ROW = "row"  # GEMM with split input features; its output is a partial sum
     FEATURE = "feature"  # work on split features: heads, FFN width, vocabulary
     EMBEDDING = "embedding"  # look-up in a split vocabulary; its output is a partial sum
-    # Routed experts: rows are copies of tokens, on the ranks that hold their experts (EP); ETP splits features.
+    # Routed experts: rows are copies of tokens, on the ranks that hold their experts; ETP splits features.
     DISPATCH = "dispatch"  # token-wise as SEQUENCE; then the rows travel to their experts
     ARRIVAL = "arrival"  # the first work on rows that have come
     EXPERT_COLUMN = "expert column"  # grouped GEMM with split output features

@@ -1,8 +1,8 @@
-"""Multi-head latent attention, whole: low-rank projections, rope on a part of each head, core, output projection.
+"""Multi-head latent attention, whole: low-rank projections, rope on a part of each head, core, output.
 
 DeepSeek-V2 (arXiv 2405.04434), section 2.1; kernels and splits as in Megatron-LM's `MLASelfAttention`: the
-projections down to the latent vectors are repeated by every tensor-parallel rank on its own tokens, those up from
-them are column-parallel, so that a gather moves the latent vectors only.
+projections down to the latent vectors are repeated by every tensor-parallel rank on its own tokens, those up
+from them are column-parallel, so that a gather moves the latent vectors only.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _key_value(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
 
 
 def _rope(model: ModelSpec, opts: GraphOptions) -> Node:
-    """Megatron-LM's fused kernels: rotates the queries' rope part in place; joins each head's key from its own
+    """Megatron-LM's fused kernels: rotates the queries' rope part in place; joins each key from its own
     part and the rotated shared one, and parts it from the values.
     """
     heads = opts.tokens * model.num_attention_heads * ACTIVATION_BYTES

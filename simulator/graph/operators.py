@@ -109,7 +109,7 @@ class Attention:
 
     @property
     def score_pairs(self) -> float:
-        """Query–key pairs computed per head and sequence (half the square when causal; banded when windowed)."""
+        """Query–key pairs per head and sequence (half the square when causal; banded when windowed)."""
         if self.window and self.causal:
             w = min(self.window, self.seq_kv)
             return self.seq_q * w - w * w / 2.0

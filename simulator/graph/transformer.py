@@ -72,9 +72,9 @@ def norm(model: ModelSpec, opts: GraphOptions, name: str) -> Node:
     )
 
 
-def residual(model: ModelSpec, opts: GraphOptions, name: str) -> Node:
-    """Adds the branch (and the bias of the row-parallel layer before it) to the residual stream, after
-    dropout.
+def residual(model: ModelSpec, opts: GraphOptions, name: str, *, biased: bool = True) -> Node:
+    """Adds the branch to the residual stream, after dropout; ``biased``: with the bias of the row-parallel
+    layer before it, where the model has biases.
 
     Backward: the two gradients that meet at the fork are added (two reads, one write), and the branch's
     gradient is masked.
@@ -92,8 +92,8 @@ def residual(model: ModelSpec, opts: GraphOptions, name: str) -> Node:
         region=Region.SEQUENCE,
         forward=(2 * size, size + mask),
         backward=(2 * size + masked_read, size + masked_write),
-        weight_gradient=(bias_gradient(name, size),) if model.linear_bias else (),
-        replicated_parameters=float(model.hidden_size) if model.linear_bias else 0.0,
+        weight_gradient=(bias_gradient(name, size),) if model.linear_bias and biased else (),
+        replicated_parameters=float(model.hidden_size) if model.linear_bias and biased else 0.0,
         kernels=(1, 2 if mask else 1),
         saves=saves,
     )

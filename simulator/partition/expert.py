@@ -1,8 +1,8 @@
 """Expert parallelism: which rank runs which experts, and how rows travel to them and back.
 
-EP and expert-TP fold into the ranks of a pipeline stage (Megatron-LM's parallel folding, arXiv 2504.14960): each
-rank routes its own tokens, `T/t` with sequence parallelism, to `E/ep` experts per rank. All ranks of an EP group
-wait for the most loaded one, at the combine.
+EP and expert-TP fold into the ranks of a pipeline stage (Megatron-LM's parallel folding, arXiv 2504.14960):
+each rank routes its own tokens, `T/t` with sequence parallelism, to `E/ep` experts per rank. All ranks of an
+EP group wait for the most loaded one, at the combine.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ EXPERT_REGIONS = frozenset(
 )
 ON_EXPERT_RANKS = EXPERT_REGIONS - {Region.DISPATCH, Region.COMBINE}
 PROBABILITY_BYTES = 4.0
+BALANCED = Load()
 COUNT_BYTES = 8.0  # rows per expert, int64
 MAP_BYTES = 1.0  # whether a token goes to an expert
 
@@ -45,11 +46,11 @@ MAP_BYTES = 1.0  # whether a token goes to an expert
 class ExpertParallel:
     """How experts are divided and rows travel.
 
-    ``dispatcher``: ``alltoall`` sends each copy of a token to its expert's rank; ``allgather`` sends every token
-    everywhere; ``deepep`` and ``hybridep`` send a token once to each rank that needs it, and over the network
-    once per node. ``single_launch``: one kernel runs the products of all local experts; otherwise each has its
-    own launch (Transformer Engine's multi-stream products). ``synchronises``: the host must know how many rows
-    come before it can launch what works on them.
+    ``dispatcher``: ``alltoall`` sends each copy of a token to its expert's rank; ``allgather`` sends every
+    token everywhere; ``deepep`` and ``hybridep`` send a token once to each rank that needs it, and over the
+    network once per node. ``single_launch``: one kernel runs the products of all local experts; otherwise
+    each has its own launch (Transformer Engine's multi-stream products). ``synchronises``: the host must know
+    how many rows come before it can launch what works on them.
     """
 
     size: int = 1
@@ -59,7 +60,7 @@ class ExpertParallel:
     row_width: int = 1
     dispatcher: str = "alltoall"
     node_limit: int = 0
-    load: Load = Load()
+    load: Load = BALANCED
     single_launch: bool = False
     synchronises: bool = True
     dispatch_bytes: float = 2.0  # of an element sent to its expert
@@ -80,8 +81,8 @@ class RoutedNode(Node):
     """One rank's share of a node of the routed experts.
 
     ``announced`` comes before its forward work, ``sent`` after it, ``returned`` after its input gradient; the
-    next work needs them. ``awaited`` is the same node on the fullest rank, where that has more to do. ``count``
-    is what the host waits for before it launches the forward work.
+    next work needs them. ``awaited`` is the same node on the fullest rank, where that has more to do.
+    ``count`` is what the host waits for before it launches the forward work.
     """
 
     announced: tuple[Collective, ...] = ()
@@ -200,8 +201,12 @@ def _share_traffic(
     elif region in (Region.ARRIVAL, Region.DEPARTURE):
         return _share_sort(op, tp, ep, load)
     else:
-        factor = _rows(tp, ep, load) / ep.tensor
-    return replace(op, read_bytes=op.read_bytes * factor, write_bytes=op.write_bytes * factor)
+        split = ep.tensor if region is not Region.EXPERT_ROW else 1
+        factor = _rows(tp, ep, load) / split
+    kernels = op.kernels if op.kernels < ep.experts else op.kernels // ep.size  # those per expert
+    return replace(
+        op, read_bytes=op.read_bytes * factor, write_bytes=op.write_bytes * factor, kernels=kernels
+    )
 
 
 def _nothing(op: MemoryBound) -> MemoryBound:
@@ -248,7 +253,9 @@ def _dispatch(node: Node, tp: TensorParallel, ep: ExpertParallel) -> tuple[Colle
 
 
 def _combine(node: Node, tp: TensorParallel, ep: ExpertParallel) -> tuple[Collective, ...]:
-    """The experts' outputs (forward) or the gradients of their inputs (backward) back to where they came from."""
+    """The experts' outputs (forward) or the gradients of their inputs (backward) back to where they came
+    from.
+    """
     size = node.boundary_bytes / tp.share(Region.SEQUENCE)
     if ep.dispatcher == "allgather":
         token = size / ep.top_k
@@ -288,7 +295,9 @@ def _all_to_all(name: str, size: float, ep: ExpertParallel) -> Collective:
 
 
 def _announce(node: Node, tp: TensorParallel, ep: ExpertParallel) -> tuple[Collective, ...]:
-    """What Megatron-LM's dispatchers exchange before the rows, forward: rows per expert, or who wants which token."""
+    """What Megatron-LM's dispatchers exchange before the rows, forward: rows per expert, or who wants which
+    token.
+    """
     if ep.size == 1 or ep.dispatcher in ("deepep", "hybridep"):
         return ()
     size = COUNT_BYTES * ep.experts

@@ -19,9 +19,10 @@ class Load(NamedTuple):
 def router_load(asked: ExpertLoad, ranks: int, experts: int, *, seed: tuple[int, int]) -> Load:
     """The load of an EP group of ``ranks``.
 
-    With a given imbalance the fullest rank's experts share its load evenly, and the other ranks the rest. Drawn
-    popularities follow a gamma distribution of the asked coefficient of variation (for all experts together a
-    Dirichlet distribution). An expert takes rows up to its capacity; padding fills it to exactly that.
+    With a given imbalance the fullest rank's experts share its load evenly, and the other ranks the rest.
+    Drawn popularities follow a gamma distribution of the asked coefficient of variation (for all experts
+    together a Dirichlet distribution). An expert takes rows up to its capacity; padding fills it to exactly
+    that.
 
     Args:
         asked: the run's ``training.moe``.

@@ -88,6 +88,6 @@ def test_drawn_popularities_are_reproducible_and_cost_time() -> None:
 
 
 def test_a_grouped_launch_saves_the_host_time_where_experts_are_small() -> None:
-    run = load_run("qwen3-30b-a3b-16-h100")
+    run = load_run("qwen3-30b-a3b-16-h100", ["training.seq_length=512"])
     fused = replace(run, runtime=replace(run.runtime, moe_grouped_gemm="fused"))
     assert simulate(fused).step_time_s < simulate(run).step_time_s

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.partition.stage_balance import StageMemory, balanced
-from simulator.spec.stage_layout import parse_layout
 from simulator.partition.stages import Chunk, split_stages
+from simulator.spec.stage_layout import parse_layout
 
 
 def layers(chunks: Sequence[Chunk]) -> list[int]:
