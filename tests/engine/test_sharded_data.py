@@ -1,0 +1,123 @@
+"""ZeRO-2, ZeRO-3, FSDP and HSDP in the engine: folding loses nothing, traffic is all there, overlap helps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from simulator.simulate import simulate
+from simulator.spec.load import load_run
+from simulator.spec.rules import broken_rules
+from simulator.spec.run import FullySharded, RunSpec, Simulation
+
+WHOLE = Simulation(detail="operator", ranks="all")
+
+
+@st.composite
+def sharded_runs(draw: st.DrawFn) -> RunSpec:
+    """Llama-3-8B-like runs of up to 32 ranks."""
+    run = load_run("llama3-8b-8-h100")
+    tp, pp, vp = draw(st.sampled_from([(1, 1, 1), (2, 1, 1), (1, 2, 1), (2, 2, 1), (1, 2, 2), (2, 4, 1)]))
+    dp = draw(st.sampled_from([d for d in (1, 2, 4, 8) if d * tp * pp <= 32]))
+    zero = draw(st.sampled_from([2, 3]))
+    fsdp = FullySharded()
+    if zero == 3:
+        after_backward = draw(st.booleans())
+        fsdp = FullySharded(
+            reshard_after_forward=draw(st.sampled_from([None, False, True])) if after_backward else None,
+            reshard_after_backward=after_backward or pp == 1,
+            gradient_sync=draw(st.sampled_from(["microbatch", "step"])),
+            prefetch=draw(st.integers(1, 3)),
+            buffers=draw(st.sampled_from(["copied", "flat", "in-place"])),
+        )
+    run = replace(
+        run,
+        gpus=tp * pp * dp,
+        model=replace(run.model, num_hidden_layers=8, tie_word_embeddings=draw(st.booleans())),
+        parallelism=replace(
+            run.parallelism,
+            tp=tp,
+            pp=pp,
+            vp=vp,
+            dp=dp,
+            zero=zero,
+            fsdp=fsdp,
+            shard_size=draw(st.sampled_from([d for d in (0, 1, 2, 4) if d <= dp])),
+            sequence_parallel=None,
+            schedule="",
+        ),
+        training=replace(
+            run.training, global_batch_size=draw(st.integers(1, 2)) * pp * dp, micro_batch_size=1
+        ),
+    )
+    assume(not broken_rules(run))
+    return run
+
+
+@settings(max_examples=20, deadline=None)
+@given(run=sharded_runs())
+def test_classes_and_blocks_give_the_step_time_of_every_rank_and_operator(run: RunSpec) -> None:
+    folded, whole = simulate(run), simulate(replace(run, simulation=WHOLE))
+    assert folded.step_time_s == pytest.approx(whole.step_time_s, rel=1e-9)
+    for category, seconds in whole.breakdown_s.items():
+        assert folded.breakdown_s.get(category, 0.0) == pytest.approx(seconds, abs=1e-9 * whole.step_time_s)
+
+
+@settings(max_examples=10, deadline=None)
+@given(run=sharded_runs(), more=st.integers(1, 4))
+def test_gathers_further_ahead_are_never_slower(run: RunSpec, more: int) -> None:
+    assume(run.parallelism.zero == 3)
+    fsdp = run.parallelism.fsdp
+    ahead = replace(fsdp, prefetch=fsdp.prefetch + more)
+    longer = simulate(replace(run, parallelism=replace(run.parallelism, fsdp=ahead)))
+    assert longer.step_time_s <= simulate(run).step_time_s * (1 + 1e-9)
+
+
+def fsdp_run(microbatches: int, **fsdp: object) -> RunSpec:
+    run = load_run("llama3-8b-8-h100")
+    layout = replace(
+        run.parallelism,
+        tp=1,
+        dp=8,
+        zero=3,
+        sequence_parallel=None,
+        fsdp=FullySharded(**fsdp),  # type: ignore[arg-type]
+    )
+    training = replace(run.training, micro_batch_size=1, global_batch_size=8 * microbatches)
+    return replace(run, parallelism=layout, training=training)
+
+
+@pytest.mark.parametrize(
+    ("options", "gathers", "reductions"),
+    [
+        ({}, 2 * (32 + 32 + 2), 2 * 34),
+        ({"reshard_after_forward": False}, 2 * 34, 2 * 34),
+        ({"reshard_after_forward": None, "reshard_after_backward": False}, 34, 2 * 34),
+        ({"gradient_sync": "step"}, 2 * (32 + 32 + 2), 34),
+    ],
+)
+def test_units_are_gathered_and_reduced_as_often_as_asked(
+    options: dict[str, object], gathers: int, reductions: int
+) -> None:
+    """32 layers, embedding and head; those two stay whole between forward and backward. Two microbatches."""
+    events = simulate(fsdp_run(2, **options), timeline=True).timeline
+    names = Counter(event.name for event in events if event.thread == "dp")
+    assert names["unit.param_all_gather"] == gathers
+    assert names["gradients.grad_reduce_scatter"] == reductions
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient_sync": "step"}, {"reshard_after_forward": False}])
+def test_many_microbatches_cost_as_much_as_their_fold_says(options: dict[str, object]) -> None:
+    run = fsdp_run(40, **options)
+    folded, full = simulate(run), simulate(run, timeline=True)
+    assert folded.step_time_s == pytest.approx(full.step_time_s, rel=1e-9)
+
+
+def test_traffic_that_fits_behind_compute_is_hidden() -> None:
+    """Inside a node a layer's gather is shorter than its forward; only the step's first gather waits."""
+    eight = simulate(fsdp_run(8))
+    assert eight.breakdown_s["exposed_dp"] < 0.02 * eight.step_time_s
