@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simulator.spec.errors import Problem, SpecError
+from simulator.spec.units import UnitError, parse_quantity
+
 if TYPE_CHECKING:
     from calibration.check import Check
+    from calibration.measure.session import Backend
 
 STDOUT = Path("-")
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
-    help="Fit kernel coefficients on measurements, and check them.",
+    help="Measure kernels, fit coefficients on measurements, and check them.",
 )
 
 Hardware = Annotated[
@@ -48,7 +54,6 @@ def fit(
     from calibration.readers import read_table
     from simulator.cost.kernels import Kernels
     from simulator.cost.profile_file import load_kernel_profile
-    from simulator.spec.errors import Problem, SpecError
     from simulator.spec.load import load_device
 
     device = load_device(hardware)
@@ -98,6 +103,108 @@ def check(
         plot_check(result, plots)
     if json_file != STDOUT:
         _print_check(result)
+
+
+@app.command("import")
+def import_data(
+    data: Annotated[
+        Path, typer.Argument(metavar="FILE", help="nccl-tests log, profiler trace (JSON) or table (CSV).")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.csv", help="The table to write.")],
+    gpu: Annotated[str, typer.Option(help="The device, where FILE does not tell it.")] = "",
+    source: Annotated[str, typer.Option(help="Who measured; by default the file's name.")] = "",
+    fabric: Annotated[
+        str, typer.Option(help="The machine of collectives: '8xH100/node, 8x400G InfiniBand'.")
+    ] = "",
+) -> None:
+    """Turn others' measurements into a table that fit and check read."""
+    from calibration.importing import import_file
+
+    written = import_file(data, output, gpu=gpu, source=source, fabric=fabric)
+    typer.echo(f"{written.path}: {written.rows} rows of {written.kind}")
+
+
+@app.command("measure")
+def measure(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the tables; resumes there.")
+    ],
+    device: Annotated[str, typer.Option(help="cuda:0, another GPU, or cpu.")] = "cuda:0",
+    gpu: Annotated[
+        str, typer.Option(help="The device's name in the tables; by default as the driver says.")
+    ] = "",
+    budget: Annotated[
+        str, typer.Option(help="Stop starting new cases after this time, as in 10min.")
+    ] = "15 min",
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="Precisions of GEMMs; repeatable. Default bf16.")
+    ] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help="Parts of the plan; repeatable. Default all.")
+    ] = None,
+    source: Annotated[str, typer.Option(help="Name of this machine in the tables.")] = "own",
+    tiny: Annotated[bool, typer.Option("--tiny", help="Tiny shapes: a rehearsal.")] = False,
+    simulate: Annotated[
+        str, typer.Option(metavar="NAME", help="No GPU: times come from this device's shipped profile.")
+    ] = "",
+) -> None:
+    """Time kernels on this machine's GPU with PyTorch (extra: gpu)."""
+    from calibration.measure.plan import PARTS, TINY, plan
+    from calibration.measure.session import measure as measured
+
+    unknown = sorted(set(part or ()) - set(PARTS))
+    if unknown:
+        raise SpecError(
+            Problem(key_path="--part", value=unknown[0], rule=f"must be one of {', '.join(PARTS)}")
+        )
+    limit = _seconds(budget)
+    cases = plan(scale=TINY if tiny else None, dtypes=dtype or ["bf16"], parts=part or PARTS)
+    backend = _backend(device, gpu, simulate)
+    with _progress(len(cases)) as progress:
+        outcome = measured(cases, backend, output, source=source, budget_s=limit, progress=progress)
+    typer.echo(f"{outcome.measured} cases measured, {outcome.resumed} on file before, {outcome.left} left")
+    for reason, count in outcome.refused.items():
+        typer.echo(f"{count} cases not run: {reason}")
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_quantity(text, "seconds")
+    except UnitError as error:
+        problem = Problem(key_path="--budget", value=text, rule=error.rule, suggestion=error.hint)
+        raise SpecError(problem) from error
+
+
+def _backend(device: str, gpu: str, simulate: str) -> Backend:
+    if simulate:
+        from calibration.measure.simulated import SimulatedBackend
+        from simulator.cost.kernels import Kernels
+        from simulator.cost.profile_file import load_kernel_profile
+        from simulator.spec.load import load_device
+
+        spec = load_device(simulate)
+        return SimulatedBackend(Kernels(spec, load_kernel_profile(spec.kernels or spec.name)))
+    try:
+        from calibration.measure.torch_backend import TorchBackend
+
+        return TorchBackend(device, gpu=gpu)
+    except ImportError as error:
+        raise SpecError(Problem(rule="measuring needs PyTorch; install the extra: stepcast[gpu]")) from error
+    except (RuntimeError, AssertionError) as error:
+        raise SpecError(
+            Problem(key_path="--device", value=device, rule=f"must be a device of this machine ({error})")
+        ) from error
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("measuring", total=total)
+        yield lambda done, _: bar.update(task, completed=done)
 
 
 def _files(paths: list[Path]) -> list[Path]:
