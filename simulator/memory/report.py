@@ -12,11 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from simulator.memory.shards import gradient_bytes, weight_bytes
-from simulator.partition.data import MASTER_BYTES
 from simulator.partition.plan import ChunkShare, RunPlan
 from simulator.schedule.actions import Action, Kind, Order
-
-MOMENT_BYTES = 4.0  # each of the optimizer's moments; its master weight is fp32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +64,10 @@ def _stage(plan: RunPlan, held: Sequence[int], order: Order) -> StageMemory:
     chunks = [plan.chunks[stage] for stage in held]
     parameters = sum(chunk.parameters for chunk in chunks)
     experts = sum(chunk.expert_parameters for chunk in chunks)
-    moments = 2 if plan.data.optimizer.startswith("adam") else 1
     return StageMemory(
         weights=weight_bytes(plan.data, chunks),
         gradients=gradient_bytes(plan.data, chunks),
-        optimizer=plan.data.shard(parameters, experts) * (MASTER_BYTES + moments * MOMENT_BYTES),
+        optimizer=plan.data.shard(parameters, experts) * plan.data.optimizer.state_bytes,
         activations=_peak_activations(plan, order),
         buffers=_buffers(plan, chunks, len(plan.chunks) > 1),
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from simulator.partition.data import MASTER_BYTES, PARAMETER_BYTES, DataParallel
+from simulator.partition.data import MASTER_BYTES, DataParallel
+from simulator.partition.optimizer import PARAMETER_BYTES
 from simulator.partition.plan import ChunkShare
 
 T = TypeVar("T")

@@ -15,16 +15,11 @@ from math import ceil
 from typing import Literal
 
 from simulator.graph.operators import DTYPE_BYTES, Axis, Collective, CollectiveKind, MemoryBound, Operator
+from simulator.partition.optimizer import PARAMETER_BYTES, Optimizer
 
 FULLY_SHARDED = 3  # the ZeRO stage that shards parameters too
-PARAMETER_BYTES = 2.0
 MASTER_BYTES = 4.0
 NARROW_PARAMETER_BYTES = 1.0  # fp8, where weights have no copy in 16 bits
-# Adam in mixed precision, bytes per parameter: reads main gradient, master weight and two moments (16),
-# writes master, moments (12) and the model's copy (2); the copy is a kernel of its own that reads the master
-# weight again (4).
-ADAM_READ, ADAM_WRITE, COPY_READ = 16.0, 12.0, 4.0
-SGD_READ, SGD_WRITE = 8.0, 4.0
 FIRST_BUCKET_ELEMENTS = 2.0**20 / 4.0  # PyTorch's DDP starts with a bucket of 1 MiB of fp32
 
 
@@ -79,7 +74,7 @@ class DataParallel:
     zero: int
     grad_dtype: str
     bucket_elements: float
-    optimizer: str
+    optimizer: Optimizer
     loss_scaling: bool  # fp16: gradients are unscaled and checked for infinities
     average_in_collective: bool = True
     expert_replicas: int = 0
@@ -244,26 +239,11 @@ class DataParallel:
         """The optimizer on this rank's shard, the copy to the model's precision, and clearing the main
         gradients.
         """
-        adam = self.optimizer.startswith("adam")
-        read, write = (ADAM_READ, ADAM_WRITE) if adam else (SGD_READ, SGD_WRITE)
-        step = MemoryBound(
-            name="optimizer", kind="optimizer", read_bytes=shard * read, write_bytes=shard * write
-        )
         if self.fully_sharded and self.sharding.buffers != "in-place":
-            return (step,)  # cast when gathered; gradients are new tensors in every step
+            # weights are cast when gathered; gradients are new tensors in every step
+            return self.optimizer.step(shard, self.grad_bytes, copy=False)
         kept = shard if self.zero >= 2 else parameters
-        return (
-            step,
-            MemoryBound(
-                name="copy_parameters",
-                kind="optimizer",
-                read_bytes=shard * COPY_READ,
-                write_bytes=shard * PARAMETER_BYTES,
-            ),
-            MemoryBound(
-                name="zero_gradients",
-                kind="optimizer",
-                read_bytes=0.0,
-                write_bytes=kept * self.grad_bytes,
-            ),
+        zero = MemoryBound(
+            name="zero_gradients", kind="optimizer", read_bytes=0.0, write_bytes=kept * self.grad_bytes
         )
+        return (*self.optimizer.step(shard, self.grad_bytes), zero)

@@ -12,9 +12,9 @@ from simulator.graph.layer import LayerGraph, Node, Region
 from simulator.graph.precision import Recipe
 from simulator.graph.quantized import quantize_layer
 from simulator.graph.transformer import GraphOptions
-from simulator.partition.data import PARAMETER_BYTES
 from simulator.partition.expert import EXPERT_REGIONS, ExpertParallel, share_node
 from simulator.partition.fresh_gradients import without_accumulation
+from simulator.partition.optimizer import PARAMETER_BYTES
 from simulator.partition.quantization import (
     cached_weight_bytes,
     quantized_weights,

@@ -9,10 +9,11 @@ from simulator.graph.decoder import layer_kinds, prediction_head
 from simulator.graph.operators import DTYPE_BYTES, Collective
 from simulator.graph.precision import find_recipe
 from simulator.graph.transformer import GraphOptions, embedding, head
-from simulator.partition.data import PARAMETER_BYTES, Bucket, DataParallel, Sharding
+from simulator.partition.data import FULLY_SHARDED, Bucket, DataParallel, Sharding
 from simulator.partition.expert import ExpertParallel, expert_parallel
 from simulator.partition.layer_share import LayerShare, Narrow, Split, share_decoder_layer, share_end
 from simulator.partition.offload import offload
+from simulator.partition.optimizer import PARAMETER_BYTES, Optimizer
 from simulator.partition.recompute import in_units
 from simulator.partition.stages import Chunk, split_stages
 from simulator.partition.tensor import TensorParallel
@@ -103,7 +104,7 @@ def plan_run(run: RunSpec) -> RunPlan:
         zero=p.zero,
         grad_dtype=t.grad_dtype,
         bucket_elements=run.runtime.ddp_bucket_elements,
-        optimizer=t.optimizer,
+        optimizer=Optimizer(name=t.optimizer, master=t.master_weights, moment_dtype=t.moment_dtype),
         loss_scaling=t.precision == "fp16",
         average_in_collective=run.runtime.average_in_collective,
         shard_ranks=run.shard_size,
@@ -235,4 +236,6 @@ def _narrow(run: RunSpec, layer: int) -> Narrow | None:
     last = run.model.num_hidden_layers - t.num_layers_at_end_in_bf16
     if recipe is None or not t.num_layers_at_start_in_bf16 <= layer < last:
         return None
+    if run.parallelism.zero == FULLY_SHARDED and not t.fp8_param_gather:
+        recipe = replace(recipe, cached_weights=False)  # gathered anew, they are quantised anew
     return Narrow(recipe, run.runtime.quantize_fusion, t.fp8_param_gather)

@@ -173,8 +173,12 @@ class Training:
     """Last layers whose products stay in bf16 beside a narrower precision."""
     grad_dtype: Annotated[str, Choice(("fp32", "bf16", "fp16"))] = "fp32"
     """Format in which gradients accumulate and are reduced."""
-    optimizer: Annotated[str, Choice(("adam", "adamw", "sgd"))] = "adamw"
-    """Optimizer; Adam keeps two moments and an fp32 copy of the weights."""
+    optimizer: Annotated[str, Choice(("adam", "adamw", "sgd", "sgd-momentum", "muon"))] = "adamw"
+    """Optimizer; Adam keeps two moments, Muon and momentum one."""
+    master_weights: Annotated[str, Choice(("fp32", "remainder"))] = "fp32"
+    """Master weights in fp32, or 16 bits more beside each weight (a precision-aware optimizer)."""
+    moment_dtype: Annotated[str, Choice(("fp32", "bf16", "fp16", "fp8"))] = "fp32"
+    """Format of the optimizer's moments."""
     recompute: Recompute = field(default_factory=Recompute)
     """Activation checkpointing."""
     activation_offload_layers: CountOrZero = 0

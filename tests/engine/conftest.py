@@ -14,6 +14,7 @@ from simulator.graph.operators import MemoryBound
 from simulator.network.estimate import TransferEstimate
 from simulator.partition.data import DataParallel
 from simulator.partition.layer_share import LayerShare
+from simulator.partition.optimizer import Optimizer
 from simulator.partition.plan import ChunkShare, RunPlan
 from simulator.partition.segment import SegmentBuilder, split_gradients
 from simulator.partition.tensor import TensorParallel
@@ -70,7 +71,7 @@ def layer(forward: float, input_gradient: float, weight_gradient: float) -> Laye
 
 def plan(stages: list[tuple[float, float, float]], microbatches: int) -> RunPlan:
     data = DataParallel(
-        replicas=1, zero=0, grad_dtype="fp32", bucket_elements=1e9, optimizer="adamw", loss_scaling=False
+        replicas=1, zero=0, grad_dtype="fp32", bucket_elements=1e9, optimizer=Optimizer(), loss_scaling=False
     )
     chunks = tuple(
         ChunkShare(index=i, layers=(layer(*times),), buckets=data.buckets((1.0,), cut=False))

@@ -1,0 +1,100 @@
+"""Optimizers: what they keep for each parameter of a rank's shard, and what a step reads and writes.
+
+Mixed precision keeps an fp32 master of every 16-bit weight (Micikevicius 2018). A precision-aware optimizer
+stores it as 16 more bits beside the weight, and moments in fewer bits (Megatron-LM's
+``--use-precision-aware-optimizer``; DeepSeek-V3 report, section 3.3.3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simulator.graph.operators import DTYPE_BYTES, Gemm, MemoryBound, Operator
+
+PARAMETER_BYTES = 2.0  # a weight in the model's 16-bit format
+MASTER_BYTES = {"fp32": 4.0, "remainder": 2.0}
+MOMENTS = {"adam": 2, "adamw": 2, "sgd": 0, "sgd-momentum": 1, "muon": 1}
+NEWTON_SCHULZ_STEPS = 5  # Jordan 2024, "Muon"; Liu 2025 (Moonlight), algorithm 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matrix:
+    """``count`` weight matrices of one shape, held by a rank."""
+
+    rows: int
+    columns: int
+    count: int
+
+    @property
+    def elements(self) -> float:
+        """Of all of them."""
+        return float(self.rows * self.columns * self.count)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimizer:
+    """An optimizer by name, and the formats of its state.
+
+    ``master``: ``fp32``, or ``remainder`` (the low 16 bits of an fp32 number whose high ones are the weight).
+    """
+
+    name: str = "adamw"
+    master: str = "fp32"
+    moment_dtype: str = "fp32"
+
+    @property
+    def moments_bytes(self) -> float:
+        """Of one parameter's moments."""
+        return MOMENTS[self.name] * DTYPE_BYTES[self.moment_dtype]
+
+    @property
+    def state_bytes(self) -> float:
+        """Of one parameter, its weight and gradient not counted."""
+        return MASTER_BYTES[self.master] + self.moments_bytes
+
+    def step(self, shard: float, grad_bytes: float, *, copy: bool = True) -> tuple[MemoryBound, ...]:
+        """The update of ``shard`` parameters: gradient, master and moments read; master and moments written.
+
+        An fp32 master takes fp32 gradients, so that others are cast first, and is copied to the model's
+        weights (``copy``) by a kernel of its own; with a remainder the weight is read and written as the
+        master's other half.
+        """
+        if self.master == "remainder":
+            state = self.state_bytes + PARAMETER_BYTES
+            return (_kernel("optimizer", shard, grad_bytes + state, state),)
+        wide, state = DTYPE_BYTES["fp32"], self.state_bytes
+        casts = () if grad_bytes == wide else (_kernel("cast_gradients", shard, grad_bytes, wide),)
+        update = _kernel("optimizer", shard, wide + state, state)
+        copies = (_kernel("copy_parameters", shard, wide, PARAMETER_BYTES),) if copy else ()
+        return (*casts, update, *copies)
+
+    def orthogonalise(self, matrices: tuple[Matrix, ...], ranks: int) -> tuple[Operator, ...]:
+        """Muon's Newton–Schulz iterations on the momentum of whole matrices, dealt out over ``ranks``.
+
+        Each step is X·Xᵀ, its square, and their product with X, for X with no more rows than columns
+        (Jordan 2024; Liu 2025, algorithm 1), in bf16.
+        """
+        if self.name != "muon":
+            return ()
+        return tuple(
+            op
+            for matrix in matrices
+            for _ in range(NEWTON_SCHULZ_STEPS)
+            for op in _newton_schulz(matrix, ranks)
+        )
+
+
+def _kernel(name: str, elements: float, read: float, written: float) -> MemoryBound:
+    """Bytes per element read and written."""
+    return MemoryBound(
+        name=name, kind="optimizer", read_bytes=elements * read, write_bytes=elements * written
+    )
+
+
+def _newton_schulz(matrix: Matrix, ranks: int) -> tuple[Gemm, ...]:
+    short, long = sorted((matrix.rows, matrix.columns))
+    own = -(-matrix.count // ranks)  # the rank with most of them is awaited
+    square = Gemm(name="newton_schulz.gram", m=short, n=short, k=long, batch=own)
+    power = Gemm(name="newton_schulz.square", m=short, n=short, k=short, batch=own)
+    apply = Gemm(name="newton_schulz.apply", m=short, n=long, k=short, batch=own)
+    return square, power, apply
