@@ -6,7 +6,8 @@ max-min fair rates, recomputed whenever one starts or ends among those that are 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Generator, Hashable, Mapping
+from typing import Any
 
 import simpy
 
@@ -14,17 +15,21 @@ from simulator.engine.tasks import Flow
 from simulator.network.sharing import fair_rates
 
 
-class _Transfer:
-    """A transfer under way. ``left`` is in seconds at its own rate; ``speed`` 1 is that rate."""
+class Transfer:
+    """A transfer under way. ``left`` is in seconds at its own rate; ``speed`` 1 is that rate.
+
+    ``done`` is there once it has met a rival, and fires at its end; until then it ends when its own time is
+    up.
+    """
 
     __slots__ = ("done", "flow", "left", "since", "speed", "timer")
 
-    def __init__(self, flow: Flow, seconds: float, now: float, done: simpy.Event) -> None:
+    def __init__(self, flow: Flow, seconds: float, now: float) -> None:
         self.flow = flow
         self.left = seconds
         self.speed = 1.0
         self.since = now
-        self.done = done
+        self.done: simpy.Event | None = None
         self.timer = 0  # counts reschedulings: an older timer that fires is ignored
 
 
@@ -34,11 +39,11 @@ class SharedLinks:
     def __init__(self, env: simpy.Environment, capacities: Mapping[str, float]) -> None:
         self._env = env
         self._capacities = capacities
-        self._on: dict[tuple[str, Hashable], list[_Transfer]] = {}
+        self._on: dict[tuple[str, Hashable], list[Transfer]] = {}
 
-    def start(self, flow: Flow, seconds: float) -> simpy.Event:
-        """Begins a transfer of ``seconds`` alone; the event fires at its end."""
-        transfer = _Transfer(flow, seconds, self._env.now, self._env.event())
+    def cross(self, flow: Flow, seconds: float) -> Generator[simpy.Event, Any, None]:
+        """Carries a transfer that takes ``seconds`` alone, for the process that yields from this."""
+        transfer = Transfer(flow, seconds, self._env.now)
         crowded = False
         for link in flow.links:
             users = self._on.setdefault(link, [])
@@ -46,58 +51,59 @@ class SharedLinks:
             users.append(transfer)
         if crowded:
             self._share(transfer)
-        else:
-            self._schedule(transfer)
-        return transfer.done
+        yield self._env.timeout(seconds)  # no transfer is ever faster than alone
+        if transfer.done is None:
+            for link in flow.links:
+                self._on[link].remove(transfer)
+        elif not transfer.done.triggered:
+            yield transfer.done
 
-    def _schedule(self, transfer: _Transfer) -> None:
+    def _schedule(self, transfer: Transfer) -> None:
         """(Re)starts the timer of a transfer's end."""
         transfer.timer += 1
         version = transfer.timer
         timeout = self._env.timeout(transfer.left / transfer.speed)
         timeout.callbacks.append(lambda _: self._end(transfer, version))
 
-    def _end(self, transfer: _Transfer, version: int) -> None:
-        if version != transfer.timer:
+    def _end(self, transfer: Transfer, version: int) -> None:
+        if version != transfer.timer or transfer.done is None:
             return
-        users = [self._on[link] for link in transfer.flow.links]
-        rivals = self._joined(transfer)[1:] if any(len(each) > 1 for each in users) else []
-        for each in users:
-            each.remove(transfer)
+        rivals = self._joined(transfer)[1:]
+        for link in transfer.flow.links:
+            self._on[link].remove(transfer)
         transfer.done.succeed()
         seen: set[int] = set()
         for rival in rivals:
             if id(rival) not in seen:
                 seen.update(id(t) for t in self._share(rival))
 
-    def _joined(self, transfer: _Transfer) -> list[_Transfer]:
+    def _joined(self, transfer: Transfer) -> list[Transfer]:
         """All transfers that share a link with this one, directly or through others."""
-        found = {id(transfer): transfer}
+        found = {id(transfer)}
         queue = [transfer]
         for current in queue:
             for link in current.flow.links:
                 for other in self._on[link]:
                     if id(other) not in found:
-                        found[id(other)] = other
+                        found.add(id(other))
                         queue.append(other)
         return queue
 
-    def _share(self, transfer: _Transfer) -> list[_Transfer]:
+    def _share(self, transfer: Transfer) -> list[Transfer]:
         """Gives a group of joined transfers their fair rates from now on."""
         group = self._joined(transfer)
         now = self._env.now
-        for member in group:
+        rates = fair_rates(
+            {i: t.flow.links for i, t in enumerate(group)},
+            {link: self._capacities[link[0]] for t in group for link in t.flow.links},
+            ceilings={i: t.flow.rate for i, t in enumerate(group)},
+        )
+        for i, member in enumerate(group):
             member.left = max(0.0, member.left - (now - member.since) * member.speed)
             member.since = now
-        numbered = dict(enumerate(group))
-        rates = fair_rates(
-            {i: t.flow.links for i, t in numbered.items()},
-            {link: self._capacities[link[0]] for t in group for link in t.flow.links},
-            ceilings={i: t.flow.rate for i, t in numbered.items()},
-        )
-        for i, member in numbered.items():
             speed = rates[i] / member.flow.rate
-            if speed != member.speed or member.timer == 0:
+            if speed != member.speed or member.done is None:
+                member.done = member.done or self._env.event()
                 member.speed = speed
                 self._schedule(member)
         return group

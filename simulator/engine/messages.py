@@ -10,7 +10,7 @@ from simulator.schedule.actions import Action, Kind, Order
 
 # tokens are (what, direction, stage, microbatch); the kinds of work that signal their end share one numbering
 FORWARD_DONE, GRADIENT_DONE, WEIGHTS_DONE, ACTIVATION, GRADIENT = range(5)
-_DONE = {Kind.F: FORWARD_DONE, Kind.B: GRADIENT_DONE, Kind.I: GRADIENT_DONE, Kind.W: WEIGHTS_DONE}
+_DONE = (FORWARD_DONE, GRADIENT_DONE, GRADIENT_DONE, WEIGHTS_DONE)  # by kind of action: F, B, I, W
 
 
 class Message(NamedTuple):

@@ -19,6 +19,7 @@ from simulator.partition.segment import Segment
 from simulator.schedule.actions import Action, Kind, Order
 
 PP = exposed("pp")
+LETTERS = "FBIW"  # by kind of action
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ class DeviceProgram:
     device: int
     streams: dict[str, list[Task]] = field(default_factory=lambda: {COMPUTE: []})
     issued: dict[int, dict[str, int]] = field(default_factory=dict)
-    _chains: dict[tuple[int, Kind], Block] = field(default_factory=dict)
+    _chains: dict[tuple[int, int], Block] = field(default_factory=dict)
     _hops: dict[tuple[int, int], tuple[float, Flow | None]] = field(default_factory=dict)
     _traffic: DataTraffic = field(init=False)
     _prepared: set[int] = field(default_factory=set)
@@ -163,11 +164,11 @@ class DeviceProgram:
         first = forward and action.stage not in self._prepared
         pieces = self._traffic.pieces(action)
         if pieces is None and not first and not self.options.every_operator:
-            key = (action.stage, action.kind)
+            key = (action.stage, int(action.kind))  # an enum member's own hash is slow
             block = self._chains.get(key)
             if block is None:
                 block = self._chains[key] = self.blocks.chain(_segments(chunk.layers, action.kind))
-            name = f"{action.kind.name}{action.microbatch}"
+            name = f"{LETTERS[action.kind]}{action.microbatch}"
             self._compute_task(Task(name, COMPUTE, block.seconds, waits, done, None, block.profile))
             return
         mark = Task("done", COMPUTE, 0.0, (), done)
@@ -194,7 +195,7 @@ class DeviceProgram:
         segments = _segments(layers, action.kind)
         if first:
             segments = [layer.preparation for layer in layers if layer.preparation.steps] + segments
-        name = f"{action.kind.name}{action.microbatch}"
+        name = f"{LETTERS[action.kind]}{action.microbatch}"
         if not self.options.every_operator:
             block = self.blocks.chain(segments)
             self._compute_task(Task(name, COMPUTE, block.seconds, waits, None, None, block.profile))

@@ -137,7 +137,7 @@ def _run_stream(
             cause = yield board.arrive(task.meeting, cause)
         previous = Record(rank, stream, task, env.now, cause)
         if task.flow is not None and links is not None and task.seconds:
-            yield links.start(task.flow, task.seconds)
+            yield from links.cross(task.flow, task.seconds)
             previous.end = env.now
         elif task.seconds:
             yield env.timeout(task.seconds)

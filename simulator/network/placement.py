@@ -126,6 +126,7 @@ class Placement:
                 "put pp last, or make ep·etp·edp equal tp·cp·dp inside it"
             )
         self._groups: dict[str, Group] = {}
+        self._hops: dict[int, Hop] = {}
 
     def coordinates(self, rank: int) -> dict[str, int]:
         """Position of a rank on every axis, dense and expert."""
@@ -161,6 +162,11 @@ class Placement:
 
         The last one wraps to stage 0 (interleaving).
         """
+        if stage not in self._hops:
+            self._hops[stage] = self._hop(stage)
+        return self._hops[stage]
+
+    def _hop(self, stage: int) -> Hop:
         pp = self.sizes["pp"]
         if not 0 <= stage < pp:
             raise ValueError(f"stage {stage} is outside 0 … {pp - 1}")
