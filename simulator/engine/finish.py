@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from simulator.engine.block import Placed
 from simulator.engine.costing import OperatorCosts, exposed
 from simulator.engine.data_traffic import DP, OPTIMIZER, collective
 from simulator.engine.tasks import COMPUTE, Meeting, Task, Token
-from simulator.graph.operators import Collective
+from simulator.graph.operators import Axis, Collective
+from simulator.partition.optimizer import Matrix
 from simulator.partition.plan import RunPlan
 
 WORLD, PAIR = "world", "pair"  # meetings of all devices, and of two of them
@@ -50,5 +51,20 @@ def finish_step(
     placed.append(Placed(COMPUTE, Task("local gradient norm", OPTIMIZER, before)))
     everyone = Meeting((WORLD, "norm"), devices)
     placed.append(Placed(COMPUTE, Task("gradient norm", OPTIMIZER, norm_s, meeting=everyone)))
+    placed += _whole_matrices(plan, held, costs)
     placed.append(Placed(COMPUTE, Task("optimizer step", OPTIMIZER, after)))
     return placed
+
+
+def _whole_matrices(plan: RunPlan, held: list[int], costs: OperatorCosts) -> Iterator[Placed]:
+    """What a matrix optimizer does before its element-wise step."""
+    layers = [layer for stage in held for layer in plan.chunks[stage].layers]
+    dense = tuple(matrix for layer in layers for matrix in layer.matrices)
+    experts = tuple(matrix for layer in layers for matrix in layer.expert_matrices)
+    groups: tuple[tuple[tuple[Matrix, ...], Axis], ...] = ((dense, "dp_cp"), (experts, "edp"))
+    for matrices, axis in groups:
+        for op in plan.data.whole_matrices(matrices, axis):
+            if isinstance(op, Collective):
+                yield collective(op, COMPUTE, (), (op.name, axis), costs)
+            else:
+                yield Placed(COMPUTE, Task(op.name, OPTIMIZER, costs.cost(op).seconds))

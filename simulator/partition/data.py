@@ -15,7 +15,7 @@ from math import ceil
 from typing import Literal
 
 from simulator.graph.operators import DTYPE_BYTES, Axis, Collective, CollectiveKind, MemoryBound, Operator
-from simulator.partition.optimizer import PARAMETER_BYTES, Optimizer
+from simulator.partition.optimizer import PARAMETER_BYTES, Matrix, Optimizer, newton_schulz
 
 FULLY_SHARDED = 3  # the ZeRO stage that shards parameters too
 MASTER_BYTES = 4.0
@@ -234,6 +234,18 @@ class DataParallel:
         if not self.loss_scaling:
             return (norm,)
         return (MemoryBound(name="unscale", kind="optimizer", read_bytes=size, write_bytes=size), norm)
+
+    def whole_matrices(self, matrices: tuple[Matrix, ...], axis: Axis) -> tuple[Operator, ...]:
+        """What Muon does before its step: momenta are gathered whole, in bf16, and orthogonalised.
+
+        Each rank does its part of the matrices (Liu 2025, algorithm 1 of "Distributed Muon").
+        """
+        if self.optimizer.name != "muon" or not matrices:
+            return ()
+        size = sum(matrix.elements for matrix in matrices) * PARAMETER_BYTES
+        gather = Collective(name="momentum.all_gather", kind="all_gather", axis=axis, size_bytes=size)
+        steps = newton_schulz(matrices, self.copies(axis))
+        return steps if self.shards(axis) == 1 else (gather, *steps)
 
     def after_norm(self, shard: float, parameters: float) -> tuple[Operator, ...]:
         """The optimizer on this rank's shard, the copy to the model's precision, and clearing the main

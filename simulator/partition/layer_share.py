@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
 from simulator.graph.decoder import LayerKind, decoder_layer, prediction_layer
 from simulator.graph.layer import LayerGraph, Node, Region
+from simulator.graph.operators import Gemm, GroupedGemm
 from simulator.graph.precision import Recipe
 from simulator.graph.quantized import quantize_layer
 from simulator.graph.transformer import GraphOptions
 from simulator.partition.expert import EXPERT_REGIONS, ExpertParallel, share_node
 from simulator.partition.fresh_gradients import without_accumulation
-from simulator.partition.optimizer import PARAMETER_BYTES
+from simulator.partition.optimizer import PARAMETER_BYTES, Matrix
 from simulator.partition.quantization import (
     cached_weight_bytes,
     quantized_weights,
@@ -50,6 +51,8 @@ class LayerShare:
     expert_parameters: float = 0.0  # of ``parameters``, those of routed experts
     quantized_parameters: float = 0.0  # of ``parameters``, those used in a narrow format
     weight_bytes: float = 0.0  # of all copies of ``parameters`` that the layer computes with
+    matrices: tuple[Matrix, ...] = ()  # weights that a matrix optimizer takes as they are, embeddings apart
+    expert_matrices: tuple[Matrix, ...] = ()
     preparation: Segment = NOTHING  # once a step, before the first forward: the weights quantised
 
 
@@ -144,6 +147,8 @@ def _share_layer(
         working_bytes=everything - saved,
         gathered_bytes=_gathered_bytes(nodes, tp),
         expert_parameters=sum(node.parameters for node in nodes if node.region in EXPERT_REGIONS),
+        matrices=_matrices(node for node in nodes if node.region not in EXPERT_REGIONS),
+        expert_matrices=_matrices(node for node in nodes if node.region in EXPERT_REGIONS),
     )
 
 
@@ -152,3 +157,11 @@ def _gathered_bytes(nodes: tuple[Node, ...], tp: TensorParallel) -> float:
     if not tp.sequence or tp.size == 1:
         return 0.0
     return max((node.boundary_bytes for node in nodes if node.region in GATHERED), default=0.0)
+
+
+def _matrices(nodes: Iterable[Node]) -> tuple[Matrix, ...]:
+    return tuple(
+        Matrix(rows=op.n, columns=op.k, count=op.groups if isinstance(op, GroupedGemm) else op.batch)
+        for node in nodes
+        if isinstance(op := node.forward, Gemm | GroupedGemm) and node.parameters and node.module != "head"
+    )

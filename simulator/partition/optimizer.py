@@ -68,21 +68,6 @@ class Optimizer:
         copies = (_kernel("copy_parameters", shard, wide, PARAMETER_BYTES),) if copy else ()
         return (*casts, update, *copies)
 
-    def orthogonalise(self, matrices: tuple[Matrix, ...], ranks: int) -> tuple[Operator, ...]:
-        """Muon's Newton–Schulz iterations on the momentum of whole matrices, dealt out over ``ranks``.
-
-        Each step is X·Xᵀ, its square, and their product with X, for X with no more rows than columns
-        (Jordan 2024; Liu 2025, algorithm 1), in bf16.
-        """
-        if self.name != "muon":
-            return ()
-        return tuple(
-            op
-            for matrix in matrices
-            for _ in range(NEWTON_SCHULZ_STEPS)
-            for op in _newton_schulz(matrix, ranks)
-        )
-
 
 def _kernel(name: str, elements: float, read: float, written: float) -> MemoryBound:
     """Bytes per element read and written."""
@@ -91,10 +76,21 @@ def _kernel(name: str, elements: float, read: float, written: float) -> MemoryBo
     )
 
 
-def _newton_schulz(matrix: Matrix, ranks: int) -> tuple[Gemm, ...]:
-    short, long = sorted((matrix.rows, matrix.columns))
-    own = -(-matrix.count // ranks)  # the rank with most of them is awaited
-    square = Gemm(name="newton_schulz.gram", m=short, n=short, k=long, batch=own)
-    power = Gemm(name="newton_schulz.square", m=short, n=short, k=short, batch=own)
-    apply = Gemm(name="newton_schulz.apply", m=short, n=long, k=short, batch=own)
-    return square, power, apply
+def newton_schulz(matrices: tuple[Matrix, ...], ranks: int) -> tuple[Operator, ...]:
+    """Muon's orthogonalisation in bf16, of matrices dealt out over ``ranks``.
+
+    Each step is X·Xᵀ, its square, and their product with X, for X with no more rows than columns (Jordan
+    2024; Liu 2025, algorithm 1).
+    """
+    counts: dict[tuple[int, int], int] = {}
+    for matrix in matrices:
+        short, long = sorted((matrix.rows, matrix.columns))
+        counts[short, long] = counts.get((short, long), 0) + matrix.count
+    ops: list[Operator] = []
+    for (short, long), count in counts.items():
+        own = -(-count // ranks)  # the rank with most of them is awaited
+        gram = Gemm(name="newton_schulz.gram", m=short, n=short, k=long, batch=own)
+        square = Gemm(name="newton_schulz.square", m=short, n=short, k=short, batch=own)
+        apply = Gemm(name="newton_schulz.apply", m=short, n=long, k=short, batch=own)
+        ops += [gram, square, apply] * NEWTON_SCHULZ_STEPS
+    return tuple(ops)
