@@ -1,0 +1,87 @@
+"""A figure under the house style, and its way into a file or a page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import wraps
+from io import StringIO
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from reports.style import DPI, PALETTE, WIDTH_IN, light, rc_params
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def styled(draw: Callable[P, T]) -> Callable[P, T]:
+    """Runs a drawing function under the style, whatever the caller's own settings are."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
+        with mpl.rc_context(rc_params()):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
+    """An empty figure, which no window shows and no global list holds."""
+    return Figure(figsize=(width_in, height_in), layout="constrained")
+
+
+def bare(axes: Axes) -> None:
+    """No frame, ticks or grid: for charts whose bars carry their own numbers."""
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+
+
+@styled
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as .png, .svg or .pdf; equal figures give equal files.
+
+    Raises:
+        ValueError: another ending.
+        OSError: the file cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"cannot draw into {path.name!r}: the name must end in .png, .svg or .pdf")
+    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {"Software": None}}[suffix]
+    figure.savefig(path, dpi=DPI, metadata=metadata)
+
+
+@styled
+def inline_svg(figure: Figure, name: str, title: str) -> str:
+    """A figure as an element of an HTML page: no background, colours and fonts those of the page.
+
+    Args:
+        figure: drawn with colours of the palette.
+        name: unique on the page; every id inside begins with it.
+        title: what it shows, for those who do not see it.
+    """
+    stream = StringIO()
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None}, dpi=DPI)
+    svg = stream.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"font-family: [^;\"]*|'DejaVu Sans'[^;\"]*", _page_font, svg)
+    svg = re.sub("|".join(_VARIABLES), lambda found: _VARIABLES[found[0]], svg)
+    head = f'<svg role="img" aria-label="{title}" class="figure" '
+    return re.sub(r"<svg (width|height)=\"[^\"]*\" (width|height)=\"[^\"]*\" ", head, svg, count=1)
+
+
+_VARIABLES = {light(name): f"var(--{name})" for name in PALETTE}
+
+
+def _page_font(found: re.Match[str]) -> str:
+    return "font-family: inherit" if found[0].startswith("font-family") else "inherit"
