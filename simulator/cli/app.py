@@ -27,6 +27,7 @@ class Commands(LazyGroup):
     """The subcommands of ``stepcast``: name → module."""
 
     table: ClassVar[dict[str, str]] = {
+        "calibrate": "simulator.cli.calibrate",
         "run": "simulator.cli.run",
         "show": "simulator.cli.show",
         "validate": "simulator.cli.validate",
