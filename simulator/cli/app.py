@@ -30,6 +30,7 @@ class Commands(LazyGroup):
         "calibrate": "simulator.cli.calibrate",
         "run": "simulator.cli.run",
         "show": "simulator.cli.show",
+        "sweep": "simulator.cli.sweep",
         "validate": "simulator.cli.validate",
     }
 

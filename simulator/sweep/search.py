@@ -1,0 +1,144 @@
+"""The search: which layouts are evaluated, in what order, and what came of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from simulator.spec.errors import Problem, SpecError
+from simulator.sweep.evaluation import Evaluation
+from simulator.sweep.execute import Executor
+from simulator.sweep.objective import Objective, Score
+from simulator.sweep.read import Sweep
+from simulator.sweep.space import MAX_COMBINATIONS, Census, Layout, TooManyCombinationsError
+from simulator.sweep.store import Store
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """Where a search stands; ``changed`` is called after every step."""
+
+    total: int = 0
+    done: int = 0
+    best: Evaluation | None = None
+    changed: Callable[[Progress], None] = lambda _: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a sweep found. ``ranked`` are the feasible layouts, best first.
+
+    ``evaluated`` counts this invocation, ``evaluated_total`` all that is kept; ``infeasible`` and ``failed``
+    are part of it.
+    """
+
+    sweep: Sweep
+    census: Census
+    layouts: dict[int, Layout]
+    ranked: tuple[Evaluation, ...]
+    infeasible: Counter[str]
+    failed: Counter[str]
+    evaluated: int
+    evaluated_total: int
+    complete: bool
+
+    @property
+    def best(self) -> Evaluation | None:
+        """The winner, if any layout is feasible."""
+        return self.ranked[0] if self.ranked else None
+
+
+def enumerate_layouts(sweep: Sweep) -> tuple[list[Layout], Census]:
+    """The legal layouts. Raises SpecError where there are none, or too many to look at."""
+    census = Census()
+    try:
+        layouts = list(sweep.space.layouts(census))
+    except TooManyCombinationsError as error:
+        sizes = ", ".join(f"{axis.key} has {len(axis.choices)}" for axis in sweep.space.axes)
+        rule = f"{error} are too many to look at; at most {MAX_COMBINATIONS:,} are"
+        remedy = f"give fewer values: {sizes}"
+        raise SpecError(Problem(file=sweep.file, key_path="run", rule=rule, suggestion=remedy)) from None
+    if not layouts:
+        raise SpecError(_nothing_legal(sweep, census))
+    return layouts, census
+
+
+def _nothing_legal(sweep: Sweep, census: Census) -> Problem:
+    """Why no combination is legal, by rule, with what to change for the most common ones."""
+    count = f"{census.combinations:,} combination" + ("" if census.combinations == 1 else "s")
+    broken = "; ".join(f"{rule} excludes {number:,}" for rule, number in census.illegal.most_common())
+    hint = " | ".join(census.examples[rule] for rule, _ in census.illegal.most_common(2))
+    rule = f"none of the {count} is legal: {broken}"
+    return Problem(file=sweep.file, key_path="run", rule=rule, suggestion=f"change what this says: {hint}")
+
+
+def search(sweep: Sweep, store: Store, executor: Executor, progress: Progress) -> Outcome:
+    """Evaluates what the search asks for and is not in the store yet.
+
+    An interruption (KeyboardInterrupt) ends the search early; what was finished is kept and ranked.
+
+    Raises SpecError where the space holds nothing to evaluate.
+    """
+    layouts, census = enumerate_layouts(sweep)
+    for layout in layouts:
+        sweep.objective.check(layout.run)
+    store.note("illegal", dict(census.illegal))
+    by_number = {layout.number: layout for layout in layouts}
+    judge = _Judge(sweep.objective, by_number)
+    for evaluation in store.evaluations():
+        judge.take(evaluation)
+    known = store.numbers()
+    todo = [layout for layout in layouts if layout.number not in known]
+    progress.total, progress.done, progress.best = len(layouts), len(known), judge.best
+    progress.changed(progress)
+    evaluated, complete = 0, True
+    try:
+        for finished in executor.run(todo, sweep.after):
+            store.add(finished)
+            evaluated += len(finished)
+            for evaluation in finished:
+                judge.take(evaluation)
+            progress.done, progress.best = len(known) + evaluated, judge.best
+            progress.changed(progress)
+    except KeyboardInterrupt:
+        complete = False
+    return judge.outcome(sweep, census, store, evaluated, complete)
+
+
+@dataclass(slots=True)
+class _Judge:
+    """Knows the best evaluation so far. Equal scores go to the lower number."""
+
+    objective: Objective
+    layouts: dict[int, Layout]
+    best: Evaluation | None = None
+    best_key: tuple[Score, int] | None = None
+
+    def key(self, evaluation: Evaluation) -> tuple[Score, int]:
+        """What evaluations are sorted by."""
+        run = self.layouts[evaluation.number].run
+        return self.objective.score(run, evaluation.step_time_s), evaluation.number
+
+    def take(self, evaluation: Evaluation) -> None:
+        """Looks at a finished evaluation."""
+        if evaluation.status != "ok":
+            return
+        key = self.key(evaluation)
+        if self.best_key is None or key < self.best_key:
+            self.best, self.best_key = evaluation, key
+
+    def outcome(self, sweep: Sweep, census: Census, store: Store, evaluated: int, complete: bool) -> Outcome:
+        """Everything in the store, sorted and counted."""
+        every = list(store.evaluations())
+        return Outcome(
+            sweep=sweep,
+            census=census,
+            layouts=self.layouts,
+            ranked=tuple(sorted((e for e in every if e.status == "ok"), key=self.key)),
+            infeasible=Counter(e.message for e in every if e.status == "infeasible"),
+            failed=Counter(e.message for e in every if e.status == "failed"),
+            evaluated=evaluated,
+            evaluated_total=len(every),
+            complete=complete,
+        )

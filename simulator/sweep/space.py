@@ -1,0 +1,176 @@
+"""The space of a sweep: a run in which some keys take several values, and what makes a layout illegal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from pydantic_core import PydanticCustomError
+
+from simulator.spec.fields import Accepts
+from simulator.spec.rules import Violation, broken_layout_rules
+from simulator.spec.run import RunSpec
+from simulator.sweep.expression import Expression, ExpressionError
+from simulator.sweep.names import Path, value_for
+
+MAX_COMBINATIONS: Final = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A value an axis takes, and how its file wrote it."""
+
+    label: Any
+    value: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """A key with several values. An expression among them gives one value or a list, for each run anew."""
+
+    path: Path
+    choices: tuple[Choice | Expression, ...]
+    accepts: Accepts | None = None  # what checks the values of expressions
+
+    @property
+    def key(self) -> str:
+        """The key path."""
+        return ".".join(self.path)
+
+    def values(self, run: RunSpec) -> Iterator[Choice]:
+        """The values for a run whose axes before this one are set, each once.
+
+        Raises ExpressionError where an expression has none.
+        """
+        seen = []
+        for choice in self.choices:
+            for each in (choice,) if isinstance(choice, Choice) else self._computed(choice, run):
+                if each.label not in seen:
+                    seen.append(each.label)
+                    yield each
+
+    def _computed(self, expression: Expression, run: RunSpec) -> Iterator[Choice]:
+        found = value_for(expression, run)
+        for value in found if isinstance(found, list) else [found]:
+            try:
+                checked = self.accepts.check(value) if self.accepts else value
+            except PydanticCustomError as error:
+                raise ExpressionError(f"{self.key}: {value!r} {error.message()}") from None
+            yield Choice(checked, checked)
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A named condition that layouts must meet."""
+
+    name: str
+    condition: Expression
+
+    def met(self, run: RunSpec, results: Mapping[str, Any] | None = None) -> bool:
+        """Whether a run, and its results where the condition names some, meet it. Raises ExpressionError."""
+        return bool(value_for(self.condition, run, results))
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A legal combination. ``labels`` has one entry per axis; ``number`` counts legal layouts from 1."""
+
+    number: int
+    labels: tuple[Any, ...]
+    run: RunSpec
+
+
+@dataclass(slots=True)
+class Census:
+    """Combinations seen: how many, and the illegal ones by the first rule each breaks, with an example."""
+
+    combinations: int = 0
+    legal: int = 0
+    illegal: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def refuse(self, rule: str, example: str) -> None:
+        """Counts an illegal combination."""
+        self.combinations += 1
+        self.illegal[rule] += 1
+        self.examples.setdefault(rule, example)
+
+
+class TooManyCombinationsError(ValueError):
+    """More combinations than anyone would wait for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """``axes`` are in an order in which none depends on a later one."""
+
+    base: RunSpec
+    axes: tuple[Axis, ...]
+    constraints: tuple[Constraint, ...] = ()
+
+    @property
+    def least_combinations(self) -> int:
+        """The product of the numbers of values, expressions counted as one each."""
+        product = 1
+        for axis in self.axes:
+            product *= len(axis.choices)
+        return product
+
+    def layouts(self, census: Census) -> Iterator[Layout]:
+        """Every legal layout, in the order of the axes, the last one varying fastest.
+
+        Raises TooManyCombinationsError beyond :data:`MAX_COMBINATIONS`.
+        """
+        if self.least_combinations > MAX_COMBINATIONS:
+            raise TooManyCombinationsError(f"{self.least_combinations:,} combinations")
+        for run, labels in self._combinations(self.base, (), census):
+            if census.combinations >= MAX_COMBINATIONS:
+                raise TooManyCombinationsError(f"more than {MAX_COMBINATIONS:,} combinations")
+            broken = self._broken(run)
+            if broken is not None:
+                census.refuse(broken.name, _example(self.axes, labels, broken))
+                continue
+            census.combinations += 1
+            census.legal += 1
+            yield Layout(census.legal, labels, run)
+
+    def _combinations(
+        self, run: RunSpec, labels: tuple[Any, ...], census: Census
+    ) -> Iterator[tuple[RunSpec, tuple[Any, ...]]]:
+        if len(labels) == len(self.axes):
+            yield run, labels
+            return
+        axis = self.axes[len(labels)]
+        try:
+            for choice in axis.values(run):
+                chosen = with_key(run, axis.path, choice.value)
+                yield from self._combinations(chosen, (*labels, choice.label), census)
+        except ExpressionError as error:
+            broken = Violation(axis.key, "", str(error))
+            census.refuse(f"value of {axis.key}", _example(self.axes, labels, broken))
+
+    def _broken(self, run: RunSpec) -> Violation | None:
+        """The first constraint or rule that a run breaks."""
+        for constraint in self.constraints:
+            try:
+                met = constraint.met(run)
+            except ExpressionError as error:
+                return Violation("", "", str(error), name=constraint.name)
+            if not met:
+                return Violation("", "", f"must meet {constraint.condition.text}", name=constraint.name)
+        return next(iter(broken_layout_rules(run)), None)
+
+
+def with_key(spec: Any, path: Path, value: Any) -> Any:
+    """A spec with another value at a key path."""
+    key, *rest = path
+    return replace(spec, **{key: with_key(getattr(spec, key), tuple(rest), value) if rest else value})
+
+
+def _example(axes: tuple[Axis, ...], labels: tuple[Any, ...], broken: Violation) -> str:
+    """One illegal combination in words."""
+    at = ", ".join(f"{axis.path[-1]} {label}" for axis, label in zip(axes, labels, strict=False))
+    subject = f"{broken.key_path} {broken.rule}".strip()
+    return f"{at}: {subject}" + (f" (try {broken.suggestion})" if broken.suggestion else "")
