@@ -80,6 +80,8 @@ def _step_options(run: RunSpec, schedule: Schedule, *, whole: bool) -> StepOptio
         overlap_param_gather=run.runtime.overlap_param_gather,
         overlap_p2p=schedule.default_overlap_p2p if asked is None else asked,
         every_operator=run.simulation.detail == "operator",
+        overlap_experts=run.runtime.ep_overlap,
+        delay_wgrad=run.runtime.delay_wgrad,
         every_rank=run.simulation.ranks == "all",
         fold_steady_state=not whole,
     )

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from simulator.engine.attribution import breakdown
 from simulator.engine.contention import slowed
 from simulator.engine.costing import OperatorCosts
+from simulator.engine.overlap import interleaved
 from simulator.engine.replay import replay
 from simulator.engine.tasks import COMPUTE, Meeting, Profile, Task, Token
 from simulator.graph.operators import Collective, Gemm, GroupedGemm
@@ -35,6 +36,7 @@ class Blocks:
         self.costs = costs
         self._known: dict[int, tuple[Segment, Block]] = {}
         self._quickest: dict[int, tuple[Segment, Segment]] = {}
+        self._joint: dict[tuple[int, int], tuple[Segment, Segment, Segment]] = {}
 
     def block(self, segment: Segment) -> Block:
         """The length of a segment run from idle to idle, and where the time went."""
@@ -71,6 +73,16 @@ class Blocks:
             for category, spent in block.profile.items():
                 profile[category] = profile.get(category, 0.0) + spent
         return Block(seconds, profile)
+
+    def joint(self, forward: Segment, backward: Segment, *, delay_wgrad: bool) -> Segment:
+        """A forward and a backward interleaved, where both communicate between experts' ranks."""
+        key = (id(forward), id(backward))
+        known = self._joint.get(key)
+        if known is None:
+            parts = (self.quickest(forward), self.quickest(backward))
+            segment = interleaved(*parts, self.costs, delay_wgrad=delay_wgrad)
+            known = self._joint[key] = (forward, backward, segment)
+        return known[2]
 
     def _replay(self, segment: Segment) -> Block:
         streams: dict[str, list[Task]] = {}

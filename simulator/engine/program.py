@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from simulator.engine.block import Block, Blocks, Placed, expand
 from simulator.engine.bucketed import BucketedTraffic
@@ -12,6 +13,7 @@ from simulator.engine.data_traffic import DataTraffic, collective
 from simulator.engine.finish import PAIR, finish_step
 from simulator.engine.fully_sharded import FullyShardedTraffic
 from simulator.engine.messages import Exchange, Pipeline
+from simulator.engine.overlap import communicates
 from simulator.engine.tasks import COMPUTE, Flow, Meeting, Streams, Task, Token
 from simulator.partition.layer_share import LayerShare
 from simulator.partition.plan import RunPlan
@@ -33,6 +35,8 @@ class ProgramOptions:
     norm_s: float  # the gradient norm's scalar all-reduce over the world
     tied_s: float | None  # summing the tied embedding's gradients across the pipeline; None: not tied
     every_operator: bool
+    overlap_experts: bool = False  # pairs of a forward and a backward hide each other's all-to-alls
+    delay_wgrad: bool = False
 
 
 @dataclass(slots=True)
@@ -51,6 +55,7 @@ class DeviceProgram:
     streams: dict[str, list[Task]] = field(default_factory=lambda: {COMPUTE: []})
     issued: dict[int, dict[str, int]] = field(default_factory=dict)
     _chains: dict[tuple[int, int], Block] = field(default_factory=dict)
+    _pairs: dict[tuple[int, int, int], Block] = field(default_factory=dict)
     _hops: dict[tuple[int, int], tuple[float, Flow | None]] = field(default_factory=dict)
     _traffic: DataTraffic = field(init=False)
     _prepared: set[int] = field(default_factory=set)
@@ -73,9 +78,10 @@ class DeviceProgram:
             if index in cuts:
                 self.issued[index] = {stream: len(tasks) for stream, tasks in self.streams.items()}
             waits = (*sent, *self._receive(action, exchanges[index] if exchanges is not None else None))
-            for each in _pair(action):
-                self._compute(each, waits)
-                waits = ()
+            if not self._compute_together(action, waits):
+                for each in _pair(action):
+                    self._compute(each, waits)
+                    waits = ()
             sent = self._send(action) if exchanges is None else ()
         if exchanges is not None:
             self._exchange(exchanges[-1])
@@ -188,6 +194,47 @@ class DeviceProgram:
                 self._compute_task(mark)
             self._place(self._traffic.after(action, piece))
 
+    def _compute_together(self, action: Action, waits: tuple[Token, ...]) -> bool:
+        """A pair's kernels interleaved, unless data-parallel traffic meets one of them (then it says no)."""
+        other = action.partner
+        if other is None or not self.options.overlap_experts:
+            return False
+        if any(self._traffic.pieces(each) is not None for each in (action, other)):
+            return False
+        if self.options.every_operator:
+            segments = self._together(action, other)
+            self._compute_task(Task("pair", COMPUTE, 0.0, waits))
+            for segment in segments:
+                label = (self.device, len(self.streams[COMPUTE]))
+                self._place(expand(self.blocks.quickest(segment), self.blocks.costs, label, rendezvous=True))
+            self._compute_task(Task("done", COMPUTE, 0.0, (), self.pipeline.done(other)))
+        else:
+            key = (action.stage, other.stage, other.kind)
+            block = self._pairs.get(key)
+            if block is None:
+                block = self._pairs[key] = self.blocks.chain(self._together(action, other))
+            name = f"F{action.microbatch}, {other.kind.name}{other.microbatch}"
+            done = self.pipeline.done(other)
+            self._compute_task(Task(name, COMPUTE, block.seconds, waits, done, None, block.profile))
+        self._compute_task(Task("done", COMPUTE, 0.0, (), self.pipeline.done(action)))
+        return True
+
+    def _together(self, action: Action, other: Action) -> list[Segment]:
+        """Layer by layer: two that both communicate are joined, the rest run one after the other."""
+        ahead = _segments(self.plan.chunks[action.stage].layers, action.kind)
+        back = _segments(self.plan.chunks[other.stage].layers, other.kind)
+        joined: list[Segment] = []
+        nothing: list[Segment] = []
+        runs = zip_longest(_expert_runs(back), _expert_runs(ahead), fillvalue=nothing)
+        for backward, forward in runs:
+            if backward and forward and communicates(backward[-1]) and communicates(forward[-1]):
+                delay = self.options.delay_wgrad
+                joint = self.blocks.joint(forward[-1], backward[-1], delay_wgrad=delay)
+                joined += [*backward[:-1], *forward[:-1], joint]
+            else:
+                joined += [*backward, *forward]
+        return joined
+
     def _run(
         self, action: Action, layers: Sequence[LayerShare], waits: tuple[Token, ...], *, first: bool
     ) -> None:
@@ -208,7 +255,7 @@ class DeviceProgram:
     def _finish(self, stages: Sequence[int]) -> None:
         placed, reduced = self._traffic.finish()
         self._place(placed)
-        at_an_end = stages and (stages[0] == 0 or stages[-1] == self.pipeline.last)
+        at_an_end = stages and (stages[0] == 0) != (stages[-1] == self.pipeline.last)
         self._place(
             finish_step(
                 self.plan,
@@ -230,6 +277,16 @@ def _pair(action: Action) -> tuple[Action, ...]:
 def _flat(order: Order) -> Iterator[Action]:
     for action in order:
         yield from _pair(action)
+
+
+def _expert_runs(segments: Sequence[Segment]) -> list[list[Segment]]:
+    """Runs of segments that each end with one that communicates between experts' ranks, and the rest."""
+    runs: list[list[Segment]] = [[]]
+    for segment in segments:
+        runs[-1].append(segment)
+        if communicates(segment):
+            runs.append([])
+    return runs if runs[-1] else runs[:-1]
 
 
 def _segments(layers: Sequence[LayerShare], kind: Kind) -> list[Segment]:

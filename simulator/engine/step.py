@@ -19,6 +19,7 @@ from simulator.graph.operators import Collective
 from simulator.partition.plan import RunPlan
 from simulator.schedule.actions import Order
 from simulator.schedule.definition import Schedule
+from simulator.schedule.paired import paired
 
 NORM_BYTES = 4.0  # one fp32 scalar
 
@@ -32,6 +33,8 @@ class StepOptions:
     overlap_p2p: bool
     every_operator: bool = False
     every_rank: bool = False
+    overlap_experts: bool = False  # run forwards and backwards in pairs, beside each other's all-to-alls
+    delay_wgrad: bool = False
     fold_steady_state: bool = True  # replay a periodic middle once
 
 
@@ -69,6 +72,8 @@ def run_step(
         DeadlockError: the schedule and its communication wait for each other.
     """
     p, m = layout.devices, plan.microbatches
+    if options.overlap_experts:
+        schedule = paired(schedule)
     machine = _Machine(plan, schedule, layout, vp, costs, options)
     if options.fold_steady_state and not (options.every_operator or options.every_rank):
         for fold in folds(schedule, p, m, vp):
@@ -148,6 +153,8 @@ def _program_options(
         norm_s=costs.cost(norm).seconds if layout.world > 1 else 0.0,
         tied_s=costs.hop(tied, devices - 1) if tied else None,
         every_operator=options.every_operator,
+        overlap_experts=options.overlap_experts,
+        delay_wgrad=options.delay_wgrad,
     )
 
 

@@ -97,6 +97,9 @@ def plan_run(run: RunSpec) -> RunPlan:
         flash=run.runtime.attention == "flash",
         grad_bytes=DTYPE_BYTES[t.grad_dtype],
         fused_accumulation=run.runtime.gradient_accumulation_fusion,
+        permute_fusion=run.runtime.moe_permute_fusion,
+        router_fusion=run.runtime.moe_router_fusion,
+        shared_expert_overlap=run.runtime.moe_shared_expert_overlap,
     )
     data = DataParallel(
         replicas=run.dp * p.cp,

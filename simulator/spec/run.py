@@ -213,6 +213,10 @@ class Runtime:
     """Messages between stages beside compute; null: for interleaved schedules, as Megatron does."""
     moe_dispatcher: Annotated[str, Choice(("alltoall", "allgather", "deepep", "hybridep"))] = "alltoall"
     """How rows reach their experts: each by itself, every token everywhere, or once per node (DeepEP)."""
+    ep_overlap: Flag = False
+    """A forward and a backward run together, each computing beside the other's dispatch and combine."""
+    delay_wgrad: Flag = False
+    """With ep_overlap: weight gradients run beside their own microbatch's all-to-all too."""
     moe_grouped_gemm: Annotated[str, Choice(("multi-stream", "fused"))] = "multi-stream"
     """Products of the local experts: a launch each on several streams, or one for all."""
     moe_permute_fusion: Flag = True

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from simulator.spec.rules.violation import Violation
 from simulator.spec.run import ExpertLoad, RunSpec, Runtime
 
+PAIRING = ("interleaved-1f1b", "dualpipe", "dualpipev")
+
 
 def expert_options(run: RunSpec) -> Iterator[Violation]:
     """Options of expert layers need a model that has some."""
@@ -16,7 +18,7 @@ def expert_options(run: RunSpec) -> Iterator[Violation]:
     switches, unset = run.runtime, Runtime()
     for key in (
         *("moe_dispatcher", "moe_grouped_gemm", "moe_permute_fusion", "moe_router_fusion"),
-        "moe_shared_expert_overlap",
+        *("moe_shared_expert_overlap", "ep_overlap"),
     ):
         value = getattr(switches, key)
         if value != getattr(unset, key):
@@ -59,6 +61,24 @@ def expert_dispatcher(run: RunSpec) -> Iterator[Violation]:
             yield Violation("runtime.moe_shared_expert_overlap", True, rule, "false")
 
 
+def expert_overlap(run: RunSpec) -> Iterator[Violation]:
+    """Overlap of all-to-alls needs some, and pairs that keep a pipeline busy."""
+    p, runtime = run.parallelism, run.runtime
+    if runtime.delay_wgrad and not runtime.ep_overlap:
+        yield Violation("runtime.delay_wgrad", True, "needs ep_overlap", "false, or ep_overlap: true")
+    if not runtime.ep_overlap:
+        return
+    if p.ep == 1 or runtime.moe_dispatcher == "allgather":
+        rule = "hides all-to-alls between experts' ranks; here are none"
+        yield Violation("runtime.ep_overlap", True, rule, "false")
+    if runtime.moe_shared_expert_overlap:
+        rule = "hides the same communication as ep_overlap; Megatron allows one of them"
+        yield Violation("runtime.moe_shared_expert_overlap", True, rule, "false")
+    if p.pp > 1 and run.schedule not in PAIRING:
+        rule = f"needs a schedule whose pairs do not wait for each other: {', '.join(PAIRING)}, or pp 1"
+        yield Violation("runtime.ep_overlap", True, rule, "false, or vp: 2")
+
+
 def expert_load(run: RunSpec) -> Iterator[Violation]:
     """One description of uneven routing; padding needs a capacity."""
     load, ep = run.training.moe, run.parallelism.ep
@@ -88,6 +108,7 @@ EXPERT_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
     expert_options,
     expert_recompute,
     expert_dispatcher,
+    expert_overlap,
     expert_load,
     expert_groups,
 )
