@@ -26,7 +26,7 @@ from simulator.spec.model import ModelSpec
 from simulator.spec.stage_layout import StageLayout
 
 SCHEDULES = (
-    *("gpipe", "1f1b", "looped-bfs", "interleaved-1f1b", "interleaved-zb", "zb-v", "zb-h1", "zb-h2"),
+    *("gpipe", "1f1b", "looped-bfs", "interleaved-1f1b", "interleaved-zb", "zb-v", "v-min", "zb-h1", "zb-h2"),
     *("dualpipe", "dualpipev", "pipedream", "pipedream-2bw", "forward-only"),
 )
 RECOMPUTE_MODULES = (
@@ -37,7 +37,8 @@ RECOMPUTE_MODULES = (
     "layernorm",
     "mla_up_proj",
     "shared_experts",
-)  # Megatron's
+    "per-op",
+)  # Megatron's; torchtitan's policy by operator
 FLOPS_CONVENTIONS = (
     *(
         "megatron",

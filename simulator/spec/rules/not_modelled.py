@@ -20,6 +20,7 @@ SCHEDULES = (
     "zb-h2",
     "interleaved-zb",
     "zb-v",
+    "v-min",
     "dualpipev",
 )
 MODULES = ("core_attn", "mlp", "moe", "moe_act", "layernorm", "mla_up_proj", "shared_experts")
