@@ -56,7 +56,8 @@ class Node:
     (zero-bubble schedules move it). ``boundary_bytes`` is the whole activation that crosses into a COLUMN
     node or out of a ROW or EMBEDDING node. ``reductions`` are sizes of small all-reduces over split features
     that follow the forward operator (vocabulary-parallel loss). ``parameters`` are divided with the region,
-    ``replicated_parameters`` are not.
+    ``replicated_parameters`` are not. ``products`` are the output widths of projections fused into one
+    product, in the order in which other software runs them.
     """
 
     forward: KernelOp
@@ -70,6 +71,7 @@ class Node:
     replicated_parameters: float = 0.0
     saves: tuple[Tensor, ...] = ()
     beside: bool = False  # runs beside the dispatch or combine under way (overlapped shared experts)
+    products: tuple[int, ...] = ()
     quantization: Quantization | None = None  # of a linear layer's operands; None: all in 16 bits or more
 
 
@@ -109,6 +111,7 @@ def linear(
     bias: bool = False,
     grad_bytes: float = 4.0,
     fused_accumulation: bool = True,
+    products: tuple[int, ...] = (),
     saves: tuple[Tensor, ...] = (),
 ) -> Node:
     """A linear layer [tokens, inputs] → [tokens, outputs] whose weight gradient accumulates into the main
@@ -130,6 +133,7 @@ def linear(
         weight_gradient=weight,
         boundary_bytes=tokens * (outputs if row else inputs) * DTYPE_BYTES["bf16"],
         parameters=float(inputs * outputs + (outputs if bias else 0)),
+        products=products,
         saves=saves,
     )
 

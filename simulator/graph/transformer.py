@@ -100,14 +100,15 @@ def residual(model: ModelSpec, opts: GraphOptions, name: str, *, biased: bool = 
 
 
 def _qkv(model: ModelSpec, opts: GraphOptions) -> Node:
-    width = (model.num_attention_heads + 2 * model.num_key_value_heads) * model.head_dim
+    query, key = (n * model.head_dim for n in (model.num_attention_heads, model.num_key_value_heads))
     return linear(
         "qkv",
         module="attention",
         region=Region.COLUMN,
         tokens=opts.tokens,
         inputs=model.hidden_size,
-        outputs=width,
+        outputs=query + 2 * key,
+        products=(query, key, key),
         dtype=opts.dtype,
         bias=model.linear_bias,
         grad_bytes=opts.grad_bytes,
@@ -304,6 +305,7 @@ def mlp_block(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
             bias=model.linear_bias,
             inputs=model.hidden_size,
             outputs=gates * width,
+            products=(width,) * gates,
             saves=(activation("fc1.input", opts.tokens * model.hidden_size, Region.SEQUENCE, "layernorm"),),
             **shared,  # type: ignore[arg-type]
         ),

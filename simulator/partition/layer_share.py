@@ -144,7 +144,7 @@ def _share_layer(
         weight_bytes=parameters * PARAMETER_BYTES,
         replicated_parameters=sum(node.replicated_parameters for node in nodes),
         saved_bytes=saved,
-        working_bytes=everything - saved,
+        working_bytes=max(0.0, everything - saved),
         gathered_bytes=_gathered_bytes(nodes, tp),
         expert_parameters=sum(node.parameters for node in nodes if node.region in EXPERT_REGIONS),
         matrices=_matrices(node for node in nodes if node.region not in EXPERT_REGIONS),

@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from simulator.graph.layer import LayerGraph, Node
+from simulator.partition import operator_recompute
 from simulator.partition.expert import run_backward, run_forward
 from simulator.partition.segment import Segment, SegmentBuilder
 from simulator.partition.tensor import TensorParallel
@@ -38,9 +39,10 @@ def backward_segment(
 ) -> Segment:
     """A rank's backward pass, recomputed forward work included."""
     out = SegmentBuilder()
-    if full:
-        for node in nodes:
-            run_forward(node, tp, out)
+    by_operator = operator_recompute.MODULE in modules
+    first = nodes if full else tuple(operator_recompute.repeated(nodes)) if by_operator else ()
+    for node in first:
+        run_forward(node, tp, out)
     for again, group in groupby(
         reversed(nodes), key=lambda node: not full and _selected(node.module, modules)
     ):
@@ -64,6 +66,8 @@ def saved_bytes(
     discarding = modules & OUTPUT_DISCARDING
     if full:
         return layer.input_bytes / (tp.size if tp.sequence else 1)
+    if operator_recompute.MODULE in modules:
+        return operator_recompute.kept_bytes(layer, nodes, tp)
     kept: dict[str, float] = {}
     for node in nodes:
         again = _selected(node.module, modules)

@@ -68,6 +68,9 @@ def recompute_options(run: RunSpec) -> Iterator[Violation]:
             yield Violation(f"training.recompute.{key}", value, rule, f"granularity: {owner}")
     if asked.granularity == "selective" and not asked.modules:
         yield Violation("training.recompute.modules", (), "must name what is recomputed", "[core_attn]")
+    if "per-op" in asked.modules and len(asked.modules) > 1:
+        rule = "per-op decides about every operator and stands alone"
+        yield Violation("training.recompute.modules", asked.modules, rule, "[per-op]")
 
 
 def recompute_depth(run: RunSpec) -> Iterator[Violation]:
