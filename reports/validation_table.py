@@ -139,12 +139,16 @@ def _memory(validation: Validation) -> list[RenderableType]:
     from simulator.validation.report import memory_errors  # noqa: PLC0415
 
     lines = list[RenderableType]()
-    for basis in ("allocated", "reserved"):
+    meanings = {
+        "allocated": "allocated",
+        "reserved": "reserved, which includes what the allocator keeps free",
+    }
+    for basis, meaning in meanings.items():
         errors = np.array(memory_errors(validation.counted, basis))
         if len(errors):
             middle, worst = np.median(np.abs(errors)), np.max(np.abs(errors))
             lines.append(
-                f"Peak memory {basis}: {len(errors)} rows, median {_percent(middle)} %, "
+                f"Peak memory {meaning}: {len(errors)} rows, median {_percent(middle)} %, "
                 f"worst {_percent(worst)} %, bias {100 * np.median(errors):+.1f} %"
             )
     return ["", *lines] if lines else []

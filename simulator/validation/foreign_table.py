@@ -212,6 +212,7 @@ REMARKS: tuple[tuple[str, str, str], ...] = (  # pattern -> column, cell
     (r"delay_wgrad", "delay_wgrad", "True"),
     (r"fp8_attention", "fp8_attention", "True"),
     (r".*fp8 (all-gather|param gather).*", "fp8_params", "True"),
+    (r"precision_aware_optimizer", "precision_aware_optimizer", "True"),
     (r"torch\.compile", "compiled", "True"),
     (r"eager", "compiled", "False"),
     (r"overlap_p2p", "overlap_p2p", "True"),

@@ -90,6 +90,9 @@ class Recipe:
     precision: str = "bf16"
     grad_dtype: str = ""
     optimizer: str = ""
+    precision_aware_optimizer: bool | None = (
+        None  # 16-bit moments, masters as 16 bits more beside each weight
+    )
     recompute: str = ""  # none, selective, full; "": not stated
     recompute_modules: tuple[str, ...] = ()
     offload_layers: int | None = None  # layers whose activations go to the host

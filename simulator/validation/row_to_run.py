@@ -47,6 +47,7 @@ PRECISIONS = {
     "fp8-tw": ("fp8", "torchao-tensorwise"),
     "fp8-rw": ("fp8", "torchao-rowwise"),
 }
+OPTIMIZERS = {"": "adam", "adam": "adam", "adamw": "adamw", "decoupled adamw": "adamw", "muon": "muon"}
 
 
 class NotExpressibleError(Exception):
@@ -99,12 +100,14 @@ def _missing(row: PublishedRun) -> Iterator[str]:
         yield "vp is not published"
     if recipe.task != "pretrain":
         yield f"the task is {recipe.task}"
+    if recipe.optimizer not in OPTIMIZERS:
+        yield f"optimizer {recipe.optimizer}"
     if recipe.precision not in PRECISIONS:
         yield f"precision {recipe.precision} has no counterpart"
     if unknown := set(recipe.recompute_modules) - set(RECOMPUTE_MODULES):
         yield f"recompute of {' and '.join(sorted(unknown))}"
-    if recipe.offload_layers or recipe.offload_modules:
-        yield "activation offload"
+    if recipe.offload_modules:
+        yield f"activation offload of {' and '.join(recipe.offload_modules)}"
     if recipe.ep_overlap:
         yield "expert communication overlapped with another microbatch"
     if recipe.fp8_attention:
@@ -258,7 +261,10 @@ def _training(row: PublishedRun, generation: Generation) -> Training:
         fp8_recipe=fp8_recipe,
         fp8_param_gather=bool(recipe.fp8_params) and precision in {"fp8", "mxfp8"},
         grad_dtype=own if grad_dtype == "params" else grad_dtype,
-        optimizer="adam" if recipe.optimizer in {"", "adam"} else "adamw",
+        optimizer=OPTIMIZERS[recipe.optimizer],
+        master_weights="remainder" if recipe.precision_aware_optimizer else "fp32",
+        moment_dtype="bf16" if recipe.precision_aware_optimizer else "fp32",
+        activation_offload_layers=recipe.offload_layers or 0,
         recompute=_recompute(row),
         moe=ExpertLoad(
             capacity_factor=recipe.capacity_factor or 0.0,

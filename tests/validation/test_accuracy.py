@@ -34,6 +34,10 @@ def test_megatron_papers_within_fifteen_per_cent() -> None:
     assert score(rows).worst <= 0.15
 
 
+def test_megatron_papers_median_within_eight_per_cent() -> None:
+    assert score([p for source in MEGATRON_PAPERS for p in predictions(source)]).median <= 0.08
+
+
 @pytest.mark.parametrize(
     "source",
     [
