@@ -108,8 +108,6 @@ def _missing(row: PublishedRun) -> Iterator[str]:
         yield f"recompute of {' and '.join(sorted(unknown))}"
     if recipe.offload_modules:
         yield f"activation offload of {' and '.join(recipe.offload_modules)}"
-    if recipe.ep_overlap:
-        yield "expert communication overlapped with another microbatch"
     if recipe.fp8_attention:
         yield "attention in fp8"
 
@@ -294,6 +292,8 @@ def _runtime(row: PublishedRun, generation: Generation) -> Runtime:
         given.pop("overlap_p2p", None)  # without interleaving, messages are awaited anyway
     if row.is_moe and recipe.ep_dispatcher:
         given["moe_dispatcher"] = recipe.ep_dispatcher
+    given["ep_overlap"] = row.is_moe and bool(recipe.ep_overlap)
+    given["delay_wgrad"] = bool(recipe.delay_wgrad)
     if recipe.cuda_graphs:
         given["cuda_graphs"] = recipe.cuda_graphs
     if recipe.compiled is not None:
