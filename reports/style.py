@@ -66,7 +66,7 @@ def ramp(count: int) -> list[float]:
     return [1.0 - 0.62 * index / max(1, count - 1) for index in range(count)]
 
 
-def rc_params() -> dict[str, Any]:
+def rc_params() -> dict[Any, Any]:
     """matplotlib's settings for every figure."""
     ink, muted, line = light("ink"), light("muted"), light("line")
     return {
@@ -97,7 +97,6 @@ def rc_params() -> dict[str, Any]:
         "legend.frameon": False,
         "legend.fontsize": 8.5,
         "figure.facecolor": light("paper"),
-        "figure.constrained_layout.use": True,
         "savefig.facecolor": light("paper"),
         "svg.hashsalt": "stepcast",  # equal figures give equal files
         "svg.fonttype": "path",

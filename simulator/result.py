@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+    from simulator.details import Details
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimelineEvent:
@@ -47,9 +49,10 @@ class Result:
     warnings: tuple[str, ...]
     provenance: Mapping[str, Any]
     timeline: tuple[TimelineEvent, ...] = ()
+    details: Details | None = None  # what pictures show beside; made with the timeline
 
     def to_dict(self) -> dict[str, Any]:
-        """The stable JSON form; the timeline goes to trace files instead."""
+        """The stable JSON form; the timeline and details go to traces and pictures instead."""
         return {
             name: list(value)
             if isinstance(value, tuple)
@@ -57,7 +60,7 @@ class Result:
             if isinstance(value, Mapping)
             else value
             for name in self.__dataclass_fields__
-            if name != "timeline"
+            if name not in ("timeline", "details")
             for value in (getattr(self, name),)
         }
 

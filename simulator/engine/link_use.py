@@ -1,0 +1,93 @@
+"""What links carried over a step: the fluid model of :mod:`simulator.engine.links`, read off a replay."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TypeAlias
+
+from simulator.engine.replay import Replay
+from simulator.engine.tasks import Record
+from simulator.network.sharing import fair_rates
+
+Link: TypeAlias = tuple[str, Hashable]
+Series: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+"""Times, and the rate in bytes/s from each on."""
+
+
+def link_use(events: Replay, capacities: Mapping[str, float]) -> dict[tuple[str, int], Series]:
+    """By kind of link and device; of a simulation of every rank, what the first replica's links carried.
+
+    Args:
+        events: a replay whose transfers name their links.
+        capacities: bytes/s by kind of link.
+    """
+    transfers = [
+        record
+        for records in events.records.values()
+        for record in records
+        if record.task.flow is not None and record.end > record.start
+    ]
+    ends = [(record.end, 0, index) for index, record in enumerate(transfers)]
+    starts = [(record.start, 1, index) for index, record in enumerate(transfers)]
+    use = _Use(capacities)
+    for time, begins, index in sorted(starts + ends):
+        (use.begin if begins else use.end)(time, transfers[index])
+    return {
+        (kind, device): (tuple(series), tuple(series.values()))
+        for (kind, owner), series in use.series.items()
+        if (device := _device(owner)) is not None
+    }
+
+
+def _device(owner: Hashable) -> int | None:
+    """Whose a link is: a device's, or in a simulation of every rank that of (device, replica)."""
+    if isinstance(owner, tuple):
+        device, replica = owner
+        return int(device) if not any(replica) else None
+    return int(owner)  # type: ignore[call-overload, no-any-return]
+
+
+class _Use:
+    """Transfers under way, link by link, and the rates that links have carried so far."""
+
+    def __init__(self, capacities: Mapping[str, float]) -> None:
+        self._capacities = capacities
+        self._on: dict[Link, dict[int, Record]] = {}
+        self.series: dict[Link, dict[float, float]] = {}
+
+    def begin(self, time: float, transfer: Record) -> None:
+        """A transfer starts."""
+        for link in _links(transfer):
+            self._on.setdefault(link, {})[id(transfer)] = transfer
+        self._share(time, [transfer])
+
+    def end(self, time: float, transfer: Record) -> None:
+        """A transfer is over."""
+        for link in _links(transfer):
+            del self._on[link][id(transfer)]
+            self.series[link][time] = 0.0
+        self._share(time, [other for link in _links(transfer) for other in self._on[link].values()])
+
+    def _share(self, time: float, changed: Iterable[Record]) -> None:
+        """Notes the rates of all transfers joined with these, from now on."""
+        group = {id(transfer): transfer for transfer in changed}
+        queue = list(group.values())
+        for current in queue:
+            for link in _links(current):
+                for key, other in self._on[link].items():
+                    if key not in group:
+                        group[key] = other
+                        queue.append(other)
+        links = {link for transfer in queue for link in _links(transfer)}
+        rates = fair_rates(
+            {key: _links(transfer) for key, transfer in group.items()},
+            {link: self._capacities[link[0]] for link in links},
+            ceilings={key: t.task.flow.rate for key, t in group.items() if t.task.flow is not None},
+        )
+        for link in links:
+            carried = sum(rates[key] for key in self._on[link])
+            self.series.setdefault(link, {0.0: 0.0})[time] = carried
+
+
+def _links(transfer: Record) -> tuple[Link, ...]:
+    return () if transfer.task.flow is None else transfer.task.flow.links
