@@ -44,7 +44,16 @@ def simulate(run: RunSpec, *, timeline: bool = False) -> Result:
     costs = OperatorCosts(kernels, network, _host_costs(run), share)
     p = run.parallelism
     etp = (p.etp or p.tp) if run.model.is_moe else 1
-    layout = Layout(tp=p.tp, dp=run.dp * p.cp, devices=p.pp, cp=p.cp, shard=run.shard_size, ep=p.ep, etp=etp)
+    layout = Layout(
+        tp=p.tp,
+        dp=run.dp * p.cp,
+        devices=p.pp,
+        cp=p.cp,
+        cp_inner=p.cp_inner or 1,
+        shard=run.shard_size,
+        ep=p.ep,
+        etp=etp,
+    )
     step = run_step(plan, schedule, layout, p.vp, costs, _step_options(run, schedule, whole=timeline))
     memory = memory_report(plan, schedule.placement(p.pp, p.vp), step.orders, run.cluster.device.memory_bytes)
     return _result(run, plan, step, memory, kernels, costs, timeline=timeline)
@@ -61,6 +70,7 @@ def _placement(run: RunSpec) -> Placement:
         pp=p.pp,
         etp=p.etp,
         shard=run.shard_size,
+        cp_inner=p.cp_inner,
         rank_order=run.runtime.rank_order,
     )
 

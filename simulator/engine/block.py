@@ -11,7 +11,7 @@ from simulator.engine.costing import OperatorCosts
 from simulator.engine.overlap import interleaved
 from simulator.engine.replay import replay
 from simulator.engine.tasks import COMPUTE, Meeting, Profile, Task, Token
-from simulator.graph.operators import Collective, Gemm, GroupedGemm
+from simulator.graph.operators import Collective, Gemm, GroupedGemm, SendRecv
 from simulator.partition.segment import HOST, Segment, Step
 
 
@@ -116,7 +116,7 @@ def expand(segment: Segment, costs: OperatorCosts, label: Token, *, rendezvous: 
         if step.stream != COMPUTE and not waits:
             waits = (begin,)
         meeting = None
-        if rendezvous and isinstance(step.op, Collective):
+        if rendezvous and isinstance(step.op, Collective | SendRecv):
             meeting = Meeting((step.op.axis, token), 0)
         seconds = _contended(cost.seconds, step, segment, costs)
         placed.append(Placed(step.stream, Task(step.op.name, cost.category, seconds, waits, token, meeting)))

@@ -14,7 +14,15 @@ from simulator.network.estimate import TransferEstimate
 NIC_OUT, NIC_IN = "nic out", "nic in"  # a rank's share of its node's NICs, by direction
 OWN = -1  # in a link's name: the device that runs the task
 FREE_HOST = HostCosts()
-_COUNTED_AS = {"dp_cp": "dp", "edp": "dp", "shard": "dp", "replicate": "dp", "etp": "ep"}
+_COUNTED_AS = {
+    "dp_cp": "dp",
+    "edp": "dp",
+    "shard": "dp",
+    "cp_inner": "cp",
+    "cp_outer": "cp",
+    "replicate": "dp",
+    "etp": "ep",
+}
 
 
 class NetworkModel(Protocol):

@@ -27,6 +27,7 @@ class Layout:
     dp: int
     devices: int
     cp: int = 1
+    cp_inner: int = 1
     shard: int = 0
     ep: int = 1
     etp: int = 1
@@ -84,6 +85,11 @@ class _Scope:
             "tp": ((device, dp), layout.tp),
             "dp_cp": ((device, tp), layout.dp),
             "cp": ((device, tp, dp // layout.cp), layout.cp),
+            "cp_inner": ((device, tp, dp // layout.cp_inner), layout.cp_inner),
+            "cp_outer": (
+                (device, tp, dp // layout.cp, dp % layout.cp_inner),
+                layout.cp // layout.cp_inner,
+            ),
             "shard": ((device, tp, dp // shard), shard),
             "replicate": ((device, tp, dp % shard), layout.dp // shard),
             "etp": ((device, "etp", ep, edp), layout.etp),

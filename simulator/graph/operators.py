@@ -18,7 +18,9 @@ DTYPE_BYTES = {
 
 GemmRole = Literal["forward", "dgrad", "wgrad"]
 CollectiveKind = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "reduce"]
-Axis = Literal["tp", "cp", "ep", "etp", "dp", "dp_cp", "edp", "shard", "replicate", "pp", "world"]
+Axis = Literal[
+    "tp", "cp", "ep", "etp", "dp", "dp_cp", "edp", "shard", "replicate", "cp_inner", "cp_outer", "pp", "world"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,11 +111,16 @@ class Attention:
 
     @property
     def score_pairs(self) -> float:
-        """Query–key pairs per head and sequence (half the square when causal; banded when windowed)."""
-        if self.window and self.causal:
-            w = min(self.window, self.seq_kv)
-            return self.seq_q * w - w * w / 2.0
-        return self.seq_q * self.seq_kv * (0.5 if self.causal else 1.0)
+        """Query–key pairs computed per head and sequence: all; where causal, those of the last ``seq_q``
+        queries with the keys up to them, or with the last ``window`` of these.
+        """
+        if not self.causal:
+            return float(self.seq_q * self.seq_kv)
+        before = self.seq_kv - self.seq_q
+        if 0 < self.window < self.seq_kv:
+            growing = max(0, self.window - before)  # queries that see all keys up to them
+            return self.seq_q * self.window - growing * growing / 2.0
+        return self.seq_q * (before + self.seq_q / 2.0)
 
     @property
     def flops(self) -> float:

@@ -32,7 +32,7 @@ class GraphOptions:
     """What besides the architecture decides which kernels run."""
 
     batch: int  # sequences in a microbatch
-    seq: int
+    seq: int  # of a whole sequence
     dtype: str
     vocab_size: int  # padded
     flash: bool = True
@@ -43,10 +43,12 @@ class GraphOptions:
     router_fusion: bool = False  # experts: scores, choice and loss by one kernel each
     shared_expert_overlap: bool = False  # experts: shared ones beside the all-to-alls
 
+    context: int = 1  # ranks that share each sequence
+
     @property
     def tokens(self) -> int:
-        """Tokens of a microbatch."""
-        return self.batch * self.seq
+        """A rank's tokens of a microbatch."""
+        return self.batch * self.seq // self.context
 
 
 def activation(

@@ -13,14 +13,28 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, product
 from math import gcd, prod
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from simulator.spec.cluster import ClusterSpec
 
 Ranks: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
-GroupAxis = Literal["tp", "cp", "ep", "etp", "dp", "dp_cp", "shard", "replicate", "edp", "pp", "world"]
+GroupAxis = Literal[
+    "tp",
+    "cp",
+    "cp_inner",
+    "cp_outer",
+    "ep",
+    "etp",
+    "dp",
+    "dp_cp",
+    "shard",
+    "replicate",
+    "edp",
+    "pp",
+    "world",
+]
 DENSE = ("tp", "cp", "dp", "pp")
 EXPERT = ("etp", "ep", "edp", "pp")
 # where each axis stands in a rank order written with the dense names
@@ -73,6 +87,21 @@ class Group:
         )
 
 
+class _Part(NamedTuple):
+    """Groups that cut those of another axis."""
+
+    of: str
+    size: str  # the axis of the first part, which names its size
+
+
+_PARTS = {
+    "shard": _Part("dp_cp", "shard"),
+    "replicate": _Part("dp_cp", "shard"),
+    "cp_inner": _Part("cp", "cp_inner"),
+    "cp_outer": _Part("cp", "cp_inner"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class _Dimension:
     size: int
@@ -84,7 +113,8 @@ class Placement:
 
     ``rank_order`` lists tp, cp, ep, dp and pp, fastest first; ``ep`` marks where expert parallelism is
     counted among the expert layers' dimensions. ``etp`` 0 means equal to ``tp``. ``shard`` neighbours of a
-    ``dp_cp`` group form a ``shard`` group, whose counterparts are a ``replicate`` group (HSDP); 0: all.
+    ``dp_cp`` group form a ``shard`` group, their counterparts a ``replicate`` group (HSDP); 0: all.
+    ``cp_inner`` cuts a ``cp`` group in the same way into ``cp_inner`` and ``cp_outer``.
     """
 
     def __init__(
@@ -98,6 +128,7 @@ class Placement:
         pp: int = 1,
         etp: int = 0,
         shard: int = 0,
+        cp_inner: int = 0,
         rank_order: str = "tp-cp-ep-dp-pp",
     ) -> None:
         self.cluster = cluster
@@ -108,7 +139,7 @@ class Placement:
                 f"ep·etp = {ep}·{etp} does not divide tp·cp·dp = {tp * cp * dp}: "
                 "experts fold into the ranks of one pipeline stage"
             )
-        self._shard = shard or dp * cp
+        self._parts = {"shard": shard or dp * cp, "cp_inner": cp_inner or cp}
         self.sizes = {"tp": tp, "cp": cp, "ep": ep, "etp": etp, "dp": dp, "pp": pp}
         self.sizes["edp"] = tp * cp * dp // (etp * ep)
         order = _parse_order(rank_order)
@@ -199,8 +230,8 @@ class Placement:
         """The dimensions a group runs over and those that number the groups."""
         if axis == "world":
             return [_Dimension(self.world_size, 1)], []
-        if axis in ("shard", "replicate"):
-            return self._split_shards(axis)
+        if axis in _PARTS:
+            return self._split_part(axis)
         both = axis == "dp_cp" or (axis == "edp" and self._same_data)
         axes = ("dp", "cp") if both else (axis,)
         grid = self._dense if axes[0] in self._dense else self._expert
@@ -210,18 +241,19 @@ class Placement:
         outer = sorted((d for a, d in grid.items() if a not in axes), key=lambda d: d.stride)
         return inner, outer
 
-    def _split_shards(self, axis: str) -> tuple[list[_Dimension], list[_Dimension]]:
-        """``dp_cp`` cut where its first ``shard`` ranks end."""
-        whole, others = self._split("dp_cp")
-        left, first, rest = self._shard, [], []
+    def _split_part(self, axis: str) -> tuple[list[_Dimension], list[_Dimension]]:
+        """An axis cut where the first ranks of each of its groups end: those, or their counterparts."""
+        part = _PARTS[axis]
+        whole, others = self._split(part.of)
+        left, first, rest = self._parts[part.size], [], []
         for d in whole:
             taken = gcd(left, d.size)
             left //= taken
             first.append(_Dimension(taken, d.stride))
             rest.append(_Dimension(d.size // taken, d.stride * taken))
         if left > 1:
-            raise ValueError(f"groups of {self._shard} do not divide dp and cp of {self.sizes}")
-        inner, outer = (first, rest) if axis == "shard" else (rest, first)
+            raise ValueError(f"groups of {self._parts[part.size]} do not divide {part.of} of {self.sizes}")
+        inner, outer = (first, rest) if axis == part.size else (rest, first)
         return inner, sorted((*others, *outer), key=lambda d: d.stride)
 
     def _bases(self, axis: str) -> Iterator[int]:
@@ -235,7 +267,7 @@ class Placement:
         dims, _ = self._split(axis)
         offsets = _offsets(dims)
         grid = self._dense if axis in DENSE or axis in ("dp_cp", "world") else self._expert
-        samples = 1 if self._is_even(grid) else SAMPLED_GROUPS
+        samples = 1 if axis not in _PARTS and self._is_even(grid) else SAMPLED_GROUPS
         candidates = (offsets + base for base in islice(self._bases(axis), samples))
         ranks = max(candidates, key=lambda r: (_units(r, self._domain), _units(r, self._node)))
         per_node = _most(ranks, self._node)

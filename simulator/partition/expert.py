@@ -19,6 +19,7 @@ from simulator.graph.operators import (
     KernelOp,
     MemoryBound,
 )
+from simulator.partition.context import SharedAttention, shared_backward, shared_forward
 from simulator.partition.expert_load import Load, router_load
 from simulator.partition.segment import SegmentBuilder
 from simulator.partition.tensor import TensorParallel, backward_steps, forward_steps, shard_tensor
@@ -119,7 +120,10 @@ def run_forward(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
         _exchange(node.announced, out)
         if node.count is not None:
             out.synchronise(node.count)
-    forward_steps(node, tp, out)
+    if isinstance(node, SharedAttention):
+        shared_forward(node, out)
+    else:
+        forward_steps(node, tp, out)
     if isinstance(node, RoutedNode):
         if node.awaited is not None:
             out.await_elsewhere(Awaited(work=node.awaited.forward, axis="ep"), arrived)
@@ -133,7 +137,10 @@ def run_backward(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
     arrived = out.pending
     if node.beside:
         out.pending = ()
-    backward_steps(node, tp, out)
+    if isinstance(node, SharedAttention):
+        shared_backward(node, out)
+    else:
+        backward_steps(node, tp, out)
     if isinstance(node, RoutedNode):
         if node.awaited is not None:
             for op in node.awaited.input_gradient:

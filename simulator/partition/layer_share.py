@@ -13,6 +13,7 @@ from simulator.graph.operators import Gemm, GroupedGemm
 from simulator.graph.precision import Recipe
 from simulator.graph.quantized import quantize_layer
 from simulator.graph.transformer import GraphOptions
+from simulator.partition.context import ContextParallel, SharedAttention, share_attention
 from simulator.partition.expert import EXPERT_REGIONS, ExpertParallel, share_node
 from simulator.partition.fresh_gradients import without_accumulation
 from simulator.partition.optimizer import PARAMETER_BYTES, Matrix
@@ -61,6 +62,7 @@ class Split(NamedTuple):
 
     tensor: TensorParallel
     experts: ExpertParallel
+    context: ContextParallel = ContextParallel()
     fresh_gradient_bytes: float = 0.0  # of a weight gradient that is written, not added; 0: added
 
     def share(self, node: Node) -> Node:
@@ -69,7 +71,7 @@ class Split(NamedTuple):
             node = without_accumulation(node, self.fresh_gradient_bytes)
         if node.region in EXPERT_REGIONS:
             return share_node(node, self.tensor, self.experts)
-        return shard(node, self.tensor)
+        return share_attention(shard(node, self.tensor), self.context)
 
 
 class Narrow(NamedTuple):
@@ -145,11 +147,16 @@ def _share_layer(
         replicated_parameters=sum(node.replicated_parameters for node in nodes),
         saved_bytes=saved,
         working_bytes=max(0.0, everything - saved),
-        gathered_bytes=_gathered_bytes(nodes, tp),
+        gathered_bytes=max(_gathered_bytes(nodes, tp), _shared_bytes(nodes)),
         expert_parameters=sum(node.parameters for node in nodes if node.region in EXPERT_REGIONS),
         matrices=_matrices(node for node in nodes if node.region not in EXPERT_REGIONS),
         expert_matrices=_matrices(node for node in nodes if node.region in EXPERT_REGIONS),
     )
+
+
+def _shared_bytes(nodes: tuple[Node, ...]) -> float:
+    """Keys and values of other ranks of the CP group."""
+    return max((node.buffer_bytes for node in nodes if isinstance(node, SharedAttention)), default=0.0)
 
 
 def _gathered_bytes(nodes: tuple[Node, ...], tp: TensorParallel) -> float:

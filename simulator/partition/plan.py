@@ -9,6 +9,7 @@ from simulator.graph.decoder import layer_kinds, prediction_head
 from simulator.graph.operators import DTYPE_BYTES, Collective
 from simulator.graph.precision import find_recipe
 from simulator.graph.transformer import GraphOptions, embedding, head
+from simulator.partition.context import ContextParallel
 from simulator.partition.data import FULLY_SHARDED, Bucket, DataParallel, Sharding
 from simulator.partition.expert import ExpertParallel, expert_parallel
 from simulator.partition.layer_share import LayerShare, Narrow, Split, share_decoder_layer, share_end
@@ -92,6 +93,7 @@ def plan_run(run: RunSpec) -> RunPlan:
     opts = GraphOptions(
         batch=t.micro_batch_size,
         seq=t.seq_length,
+        context=p.cp,
         dtype="bf16" if t.precision in NARROW_PRECISIONS else t.precision,
         vocab_size=pad_vocabulary(run.model.vocab_size, p.tp),
         flash=run.runtime.attention == "flash",
@@ -134,6 +136,10 @@ def plan_run(run: RunSpec) -> RunPlan:
     )
 
 
+def _context(p: Parallelism) -> ContextParallel:
+    return ContextParallel(size=p.cp, method=p.cp_method, inner=p.cp_inner or 1)
+
+
 def _sharding(p: Parallelism) -> Sharding:
     """When parameters are whole. By default a pipeline keeps them after the forward, as torchtitan does."""
     fsdp = p.fsdp
@@ -165,7 +171,7 @@ def _share_chunk(
     index: int, chunk: Chunk, run: RunSpec, opts: GraphOptions, tp: TensorParallel, data: DataParallel
 ) -> ChunkShare:
     layers: list[LayerShare] = []
-    ends = Split(tp, ExpertParallel(), data.fresh_gradient_bytes)
+    ends = Split(tp, ExpertParallel(), _context(run.parallelism), data.fresh_gradient_bytes)
     if chunk.embedding:
         layers.append(share_end(embedding, run.model, opts, ends))
     layers += _decoder_layers(chunk, run, opts, ends)

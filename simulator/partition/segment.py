@@ -147,6 +147,11 @@ class SegmentBuilder:
         self.elsewhere = ()
         return len(self.steps) - 1
 
+    def alongside(self, op: Collective | SendRecv, waits: tuple[int, ...]) -> int:
+        """Starts communication after given steps, whatever else the data path does; returns its position."""
+        self.steps.append(Step(op, op.axis, waits))
+        return len(self.steps) - 1
+
     def exposed(self, op: Collective | SendRecv) -> None:
         """Communication whose result the next kernel needs."""
         self.pending = (self.communicate(op),)

@@ -57,6 +57,10 @@ FP8_RECIPES = ("delayed", "current", "blockwise", "torchao-tensorwise", "torchao
 
 Precision: TypeAlias = Annotated[str, Choice(("fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4"))]
 ZeroStage: TypeAlias = Annotated[int, Integer(0, 3)]
+ContextMethod: TypeAlias = Annotated[
+    Literal["ring", "all-gather", "ulysses", "hierarchical"],
+    Choice(("ring", "all-gather", "ulysses", "hierarchical")),
+]
 GatherBuffers: TypeAlias = Annotated[
     Literal["copied", "flat", "in-place"], Choice(("copied", "flat", "in-place"))
 ]
@@ -98,6 +102,10 @@ class Parallelism:
     """Virtual stages: model chunks per pipeline device."""
     cp: Count = 1
     """Context parallel: GPUs that share each sequence."""
+    cp_method: ContextMethod = "ring"
+    """How their attention meets: keys and values sent round or gathered, heads exchanged, or both."""
+    cp_inner: CountOrZero = 0
+    """For hierarchical: GPUs that exchange heads; rings run across them."""
     ep: Count = 1
     """Expert parallel: GPUs that share the experts of a layer."""
     etp: CountOrZero = 0

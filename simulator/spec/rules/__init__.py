@@ -9,6 +9,7 @@ from __future__ import annotations
 from simulator.spec.cluster import ClusterSpec
 from simulator.spec.model import ModelSpec
 from simulator.spec.rules.cluster import CLUSTER_RULES
+from simulator.spec.rules.context import CONTEXT_RULES
 from simulator.spec.rules.experts import EXPERT_RULES
 from simulator.spec.rules.layout import LAYOUT_RULES
 from simulator.spec.rules.model import MODEL_RULES
@@ -28,7 +29,7 @@ __all__ = [
     "broken_rules",
 ]
 
-RULES = (*LAYOUT_RULES, *PIPELINE_RULES, *TRAINING_RULES, *SHARDING_RULES, *EXPERT_RULES)
+RULES = (*LAYOUT_RULES, *PIPELINE_RULES, *TRAINING_RULES, *SHARDING_RULES, *CONTEXT_RULES, *EXPERT_RULES)
 
 
 def broken_rules(run: RunSpec) -> list[Violation]:

@@ -63,14 +63,6 @@ def sequence_parallel(run: RunSpec) -> Iterator[Violation]:
         yield Violation("training.seq_length", tokens, rule, near_multiples(p.cp * p.tp, tokens))
 
 
-def context_parallel(run: RunSpec) -> Iterator[Violation]:
-    """Causal balance gives every rank one early and one late slice of the sequence."""
-    slices, tokens = 2 * run.parallelism.cp, run.training.seq_length
-    if slices > 2 and tokens % slices:
-        rule = f"must be a multiple of 2·cp = {slices}: causal balance cuts the sequence into 2·cp slices"
-        yield Violation("training.seq_length", tokens, rule, near_multiples(slices, tokens))
-
-
 def expert_parallel(run: RunSpec) -> Iterator[Violation]:
     """EP divides the experts, ETP their width, and both fold into the ranks of a stage."""
     p, model = run.parallelism, run.model
@@ -112,7 +104,6 @@ LAYOUT_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
     cluster_size,
     tensor_parallel,
     sequence_parallel,
-    context_parallel,
     expert_parallel,
     expert_sequence_parallel,
 )

@@ -37,9 +37,6 @@ def architecture(run: RunSpec) -> Iterator[Violation]:
 
 def parallelism(run: RunSpec) -> Iterator[Violation]:
     """Ways to split."""
-    p = run.parallelism
-    if p.cp > 1:
-        yield _no("parallelism.cp", p.cp, "context parallelism", "1")
     if run.schedule not in SCHEDULES:
         yield _no("parallelism.schedule", run.schedule, "this schedule", listed(SCHEDULES))
 

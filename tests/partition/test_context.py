@@ -1,0 +1,172 @@
+"""Context parallelism: work and volumes against the closed forms, folding, and what overlap hides."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from simulator.graph.operators import Attention, Collective, Operator, SendRecv
+from simulator.partition.plan import plan_run
+from simulator.simulate import simulate
+from simulator.spec.load import load_run
+from simulator.spec.rules import broken_rules
+from simulator.spec.run import RunSpec, Simulation
+
+METHODS = ["ring", "all-gather", "ulysses", "hierarchical"]
+SEQ = 8192
+K_AND_V = 8 * (128 + 128)  # Llama 3 8B: elements of keys and values per token
+
+
+def run_of(cp: int, method: str, *, tp: int = 1, pp: int = 1, dp: int = 1, inner: int = 0) -> RunSpec:
+    run = load_run("llama3-8b-8-h100")
+    return replace(
+        run,
+        gpus=tp * cp * dp * pp,
+        parallelism=replace(
+            run.parallelism,
+            tp=tp,
+            pp=pp,
+            dp=dp,
+            cp=cp,
+            cp_method=method if cp > 1 else "ring",
+            cp_inner=inner,
+            sequence_parallel=None,
+        ),
+        model=replace(run.model, num_hidden_layers=4),
+        training=replace(run.training, seq_length=SEQ, micro_batch_size=1, global_batch_size=2 * dp),
+    )
+
+
+def operators(run: RunSpec, direction: str) -> list[Operator]:
+    """Of one decoder layer."""
+    return [step.op for step in getattr(plan_run(run).chunks[0].layers[1], direction).steps]
+
+
+@st.composite
+def shared_runs(draw: st.DrawFn) -> RunSpec:
+    method = draw(st.sampled_from(METHODS))
+    cp = draw(st.sampled_from([2, 4, 8]))
+    inner = draw(st.sampled_from([2, 4])) if method == "hierarchical" else 0
+    tp, pp = draw(st.sampled_from([(1, 1), (2, 1), (4, 1), (2, 2)]))
+    run = run_of(cp, method, tp=tp, pp=pp, dp=draw(st.sampled_from([1, 2])), inner=inner)
+    assume(run.gpus <= 64 and not broken_rules(run))
+    return run
+
+
+@settings(max_examples=30, deadline=None)
+@given(run=shared_runs())
+def test_flops_are_conserved(run: RunSpec) -> None:
+    p = run.parallelism
+    alone = replace(run, gpus=run.gpus // p.cp, parallelism=replace(p, cp=1, cp_method="ring", cp_inner=0))
+    whole = plan_run(alone).flops_per_replica
+    assert plan_run(run).flops_per_replica * p.cp == pytest.approx(whole, rel=1e-12)
+
+
+@settings(max_examples=12, deadline=None)
+@given(run=shared_runs())
+def test_classes_and_blocks_give_the_step_time_of_every_rank_and_operator(run: RunSpec) -> None:
+    folded = simulate(run)
+    whole = simulate(replace(run, simulation=Simulation(detail="operator", ranks="all")))
+    assert folded.step_time_s == pytest.approx(whole.step_time_s, rel=1e-9)
+
+
+@pytest.mark.parametrize("cp", [2, 4, 8, 16])
+def test_a_ring_sends_keys_and_values_round(cp: int) -> None:
+    """c − 1 messages forward; backward c, of 2(c − 1) blocks in all (Transformer Engine)."""
+    run = run_of(cp, "ring")
+    block = SEQ // cp * K_AND_V * 2.0
+    forward = [op for op in operators(run, "forward") if isinstance(op, SendRecv)]
+    backward = [op for op in operators(run, "backward") if isinstance(op, SendRecv)]
+    assert [op.size_bytes / block for op in forward] == [1.0] * (cp - 1)
+    assert [op.size_bytes / block for op in backward] == [1.0, *[2.0] * (cp - 2), 1.0]
+    pieces = [op for op in operators(run, "forward") if isinstance(op, Attention)]
+    assert len(pieces) == cp
+    assert len({op.flops for op in pieces}) == 1  # zig-zag: every block is two squares of slices
+
+
+def collectives(run: RunSpec, direction: str) -> list[tuple[str, str, float]]:
+    ops = [op for op in operators(run, direction) if isinstance(op, Collective) and op.axis != "tp"]
+    return [(op.kind, op.axis, op.size_bytes) for op in ops]
+
+
+@pytest.mark.parametrize("tp", [1, 2])
+def test_all_gather_moves_all_keys_and_values(tp: int) -> None:
+    run = run_of(4, "all-gather", tp=tp)
+    size = SEQ * K_AND_V * 2.0 / tp
+    assert collectives(run, "forward") == [("all_gather", "cp", size)]
+    assert collectives(run, "backward") == [("all_gather", "cp", size), ("reduce_scatter", "cp", size)]
+
+
+@pytest.mark.parametrize(("cp", "kv"), [(2, 8), (8, 8), (16, 16), (32, 32)])
+def test_ulysses_exchanges_heads(cp: int, kv: int) -> None:
+    """4·N·h/P elements per layer and rank with equal heads (Jacobs 2023, section 3.2).
+
+    Key-value heads fewer than ranks go to several of them.
+    """
+    run = run_of(cp, "ulysses")
+    rows = SEQ / cp * 2.0 * 128
+    exchanged = [("all_to_all", "cp", rows * (32 + 2 * kv)), ("all_to_all", "cp", rows * 32)]
+    assert collectives(run, "forward") == exchanged
+    assert collectives(run, "backward") == exchanged[::-1]
+    (core,) = [op for op in operators(run, "forward") if isinstance(op, Attention)]
+    assert (core.heads, core.seq_q, core.seq_kv) == (32 // cp, SEQ, SEQ)
+
+
+def test_hierarchical_exchanges_heads_inside_and_rings_across() -> None:
+    run = run_of(8, "hierarchical", inner=2)
+    hops = [op for op in operators(run, "forward") if isinstance(op, SendRecv)]
+    assert {op.axis for op in hops} == {"cp_outer"}
+    assert [op.size_bytes for op in hops] == [SEQ / 4 * K_AND_V / 2 * 2.0] * 3
+    assert {axis for _, axis, _ in collectives(run, "forward")} == {"cp_inner"}
+
+
+@given(
+    queries=st.integers(1, 300), before=st.integers(0, 300), window=st.integers(0, 400), causal=st.booleans()
+)
+def test_score_pairs_count_what_is_seen(queries: int, before: int, window: int, causal: bool) -> None:
+    core = Attention(
+        name="a",
+        batch=1,
+        seq_q=queries,
+        seq_kv=before + queries,
+        heads=1,
+        kv_heads=1,
+        qk_head_dim=1,
+        v_head_dim=1,
+        causal=causal,
+        window=window,
+    )
+    if not causal:
+        assert core.score_pairs == queries * (before + queries)
+        return
+    seen = [before + i + 1 for i in range(queries)]
+    counted = sum(min(window, n) if window else n for n in seen)
+    assert core.score_pairs == pytest.approx(counted, abs=queries / 2)  # half a key per query on the diagonal
+
+
+@pytest.mark.parametrize("method", ["ring", "all-gather", "ulysses"])
+def test_longer_sequences_on_more_ranks_cost_their_attention(method: str) -> None:
+    """Tokens per GPU constant: the time grows by the attention over more keys, and little else."""
+    base = run_of(1, "ring")
+    long = replace(
+        run_of(8, method), training=replace(base.training, seq_length=8 * SEQ, global_batch_size=2)
+    )
+    one, eight = simulate(base), simulate(long)
+    gemm = eight.breakdown_s["gemm"]
+    assert gemm == pytest.approx(one.breakdown_s["gemm"], rel=0.01)
+    assert 7 < eight.breakdown_s["attention"] / one.breakdown_s["attention"] < 9
+
+
+def test_a_ring_in_a_node_hides_behind_long_attention() -> None:
+    long = run_of(8, "ring")
+    long = replace(long, training=replace(long.training, seq_length=16 * SEQ))
+    result = simulate(long)
+    assert result.breakdown_s.get("exposed_cp", 0.0) < 0.01 * result.step_time_s
+
+
+def test_saved_activations_shrink_with_the_group() -> None:
+    one, four = (plan_run(run_of(cp, "ring")).chunks[0].saved_bytes for cp in (1, 4))
+    assert four == pytest.approx(one / 4)
