@@ -6,6 +6,7 @@ gather moves fewer bytes; what must lie transposed is transposed once it is whol
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from simulator.graph.layer import Node
@@ -37,8 +38,8 @@ def forward_input(node: Node, parts: int) -> Operand:
         casts: tuple[Operator, ...] = (transpose(name, elements / parts, recipe),) if turned else ()
         return Operand((*casts, *weights), recipe.element_bytes / WIDE_BYTES)
     if not recipe.narrow_gather:
-        return Operand((), 1.0, (*quantize(name, elements, recipe, copies=copies), *weights))
-    casts = _agreed(quantize(name, elements / parts, recipe, copies=copies), recipe, parts)
+        return Operand((), 1.0, (*_casts(node, name, elements, recipe, copies=copies), *weights))
+    casts = _agreed(_casts(node, name, elements / parts, recipe, copies=copies), recipe, parts)
     return Operand((*casts, *weights), recipe.element_bytes / WIDE_BYTES)
 
 
@@ -50,9 +51,9 @@ def output_gradient(node: Node, parts: int) -> Operand:
     elements = _outputs(node)
     weights = () if recipe.cached_weights else _weight_casts(node, recipe)
     if not recipe.narrow_gather:
-        return Operand((), 1.0, (*quantize(name, elements, recipe, copies=recipe.copies), *weights))
+        return Operand((), 1.0, (*_casts(node, name, elements, recipe, copies=recipe.copies), *weights))
     copies = 1 if parts > 1 and recipe.second_is_transpose else recipe.copies
-    casts = _agreed(quantize(name, elements / parts, recipe, copies=copies), recipe, parts)
+    casts = _agreed(_casts(node, name, elements / parts, recipe, copies=copies), recipe, parts)
     return Operand((*casts, *weights), copies * recipe.element_bytes / WIDE_BYTES)
 
 
@@ -63,8 +64,8 @@ def saved_input(node: Node, parts: int) -> Operand:
     recipe, name = node.quantization.recipe, f"{node.forward.name}.saved_input"
     elements = _inputs(node)
     if recipe.keeps_wide_input and not recipe.narrow_gather:
-        return Operand((), 1.0, quantize(name, elements, recipe, copies=1))
-    again = quantize(name, elements / parts, recipe, copies=1) if recipe.keeps_wide_input else ()
+        return Operand((), 1.0, _casts(node, name, elements, recipe, copies=1))
+    again = _casts(node, name, elements / parts, recipe, copies=1) if recipe.keeps_wide_input else ()
     turned = (transpose(name, elements, recipe),) if parts > 1 and recipe.transposed else ()
     return Operand(again, recipe.element_bytes / WIDE_BYTES, turned)
 
@@ -90,7 +91,7 @@ def weight_preparation(node: Node, *, only_copy: bool) -> tuple[Operator, ...]:
     recipe, name = node.quantization.recipe, f"{node.forward.name}.weight"
     if only_copy and recipe.dtype != "mxfp8":
         return (transpose(name, quantized_weights(node), recipe),) if recipe.both else ()
-    return quantize(name, quantized_weights(node), recipe, copies=recipe.copies)
+    return _casts(node, name, quantized_weights(node), recipe, copies=recipe.copies)
 
 
 def cached_weight_bytes(recipe: Recipe) -> float:
@@ -103,8 +104,15 @@ def quantized_weights(node: Node) -> float:
     return 0.0 if node.quantization is None else _weights(_product(node))
 
 
+def _casts(node: Node, name: str, elements: float, recipe: Recipe, *, copies: int) -> tuple[MemoryBound, ...]:
+    """Kernels that quantise an operand; of experts with a launch each, every one's rows or weights apart."""
+    launches = node.forward.kernels if isinstance(node.forward, GroupedGemm) else 1
+    ops = quantize(name, elements, recipe, copies=copies)
+    return tuple(replace(op, kernels=op.kernels * launches) for op in ops)
+
+
 def _weight_casts(node: Node, recipe: Recipe) -> tuple[Operator, ...]:
-    return quantize(f"{node.forward.name}.weight", _weights(_product(node)), recipe, copies=1)
+    return _casts(node, f"{node.forward.name}.weight", _weights(_product(node)), recipe, copies=1)
 
 
 def _agreed(casts: tuple[MemoryBound, ...], recipe: Recipe, parts: int) -> tuple[Operator, ...]:
