@@ -39,6 +39,7 @@ EXPERT_REGIONS = frozenset(
 ON_EXPERT_RANKS = EXPERT_REGIONS - {Region.DISPATCH, Region.COMBINE}
 PROBABILITY_BYTES = 4.0
 BALANCED = Load()
+DISPATCHED_BYTES = {"bf16": 2.0, "fp8": 1.0 + 4.0 / 128}  # fp8 with an fp32 scale for 128 elements
 COUNT_BYTES = 8.0  # rows per expert, int64
 MAP_BYTES = 1.0  # whether a token goes to an expert
 
@@ -64,7 +65,7 @@ class ExpertParallel:
     load: Load = BALANCED
     single_launch: bool = False
     synchronises: bool = True
-    dispatch_bytes: float = 2.0  # of an element sent to its expert
+    dispatch_bytes: float = 2.0  # of an element on the way to its expert, with its share of the scales
 
     @property
     def ranks(self) -> int:
@@ -346,4 +347,5 @@ def expert_parallel(run: RunSpec, layer: int) -> ExpertParallel:
         load=router_load(run.training.moe, p.ep, model.num_experts, seed=(run.simulation.seed, layer)),
         single_launch=runtime.moe_grouped_gemm == "fused",
         synchronises=not static,
+        dispatch_bytes=DISPATCHED_BYTES[runtime.moe_dispatch_precision],
     )

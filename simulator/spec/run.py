@@ -226,6 +226,8 @@ class Runtime:
     """A forward and a backward run together, each computing beside the other's dispatch and combine."""
     delay_wgrad: Flag = False
     """With ep_overlap: weight gradients run beside their own microbatch's all-to-all too."""
+    moe_dispatch_precision: Annotated[str, Choice(("bf16", "fp8"))] = "bf16"
+    """Of rows and gradients on the way to the experts; the way back is bf16 (DeepSeek-V3, section 3.3.3)."""
     moe_grouped_gemm: Annotated[str, Choice(("multi-stream", "fused"))] = "multi-stream"
     """Products of the local experts: a launch each on several streams, or one for all."""
     moe_permute_fusion: Flag = True

@@ -18,7 +18,7 @@ def expert_options(run: RunSpec) -> Iterator[Violation]:
     switches, unset = run.runtime, Runtime()
     for key in (
         *("moe_dispatcher", "moe_grouped_gemm", "moe_permute_fusion", "moe_router_fusion"),
-        *("moe_shared_expert_overlap", "ep_overlap"),
+        *("moe_shared_expert_overlap", "moe_dispatch_precision", "ep_overlap"),
     ):
         value = getattr(switches, key)
         if value != getattr(unset, key):
@@ -49,6 +49,9 @@ def expert_dispatcher(run: RunSpec) -> Iterator[Violation]:
     if not model.is_moe:
         return
     etp = p.etp or p.tp
+    if run.runtime.moe_dispatch_precision == "fp8" and dispatcher not in ("deepep", "hybridep"):
+        rule = f"needs moe_dispatcher deepep or hybridep, not {dispatcher}"
+        yield Violation("runtime.moe_dispatch_precision", "fp8", rule, "bf16")
     if dispatcher in ("deepep", "hybridep") and etp > 1:
         rule = f"{dispatcher} is modelled with etp 1 only; it is {etp}"
         yield Violation("runtime.moe_dispatcher", dispatcher, rule, "parallelism.etp: 1, or alltoall")
