@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from simulator.cost.catalog import kernels_for
 from simulator.cost.kernels import Kernels
+from simulator.engine.block import Blocks
 from simulator.engine.contention import COMMUNICATION_PROCESSORS
 from simulator.engine.costing import OperatorCosts
 from simulator.engine.host import SOFTWARE, HostCosts
-from simulator.engine.step import StepOptions, StepReplay, run_step
+from simulator.engine.messages import Pipeline
+from simulator.engine.step import StepOptions, StepReplay, replayed_orders, run_step
+from simulator.engine.timeline import shown
 from simulator.engine.world import Layout
+from simulator.explain.details import Subject, details
 from simulator.explain.uncertainty import ErrorTerm, interval, relative_error
 from simulator.graph.flops import find_convention
 from simulator.graph.operators import Operator
@@ -23,25 +29,62 @@ from simulator.partition.plan import RunPlan, plan_run
 from simulator.result import Result, TimelineEvent
 from simulator.schedule.definition import Schedule
 from simulator.schedule.registry import SCHEDULES
+from simulator.spec.cluster import ClusterSpec
 from simulator.spec.run import RunSpec
 
 
-def simulate(run: RunSpec, *, timeline: bool = False) -> Result:
+class Shared:
+    """What simulations of one process have in common: kernel models, networks, timed operators and blocks.
+
+    Results are the same with it and without; many similar runs take less time.
+    """
+
+    def __init__(self) -> None:
+        self._clusters: list[tuple[ClusterSpec, Kernels]] = []
+        self._blocks: dict[Hashable, Blocks] = {}
+
+    def kernels(self, cluster: ClusterSpec) -> Kernels:
+        """The kernel model of a cluster, with its cache."""
+        return self._clusters[self._known(cluster)][1]
+
+    def blocks(self, run: RunSpec) -> Blocks:
+        """Timed operators and replayed blocks of runs on the same cluster with groups in the same places."""
+        known, p = self._known(run.cluster), run.parallelism
+        sizes = (run.gpus, p.tp, p.cp, p.ep, p.etp, p.pp, run.shard_size)
+        host = (run.runtime.software, run.runtime.cuda_graphs)
+        key = (known, *sizes, run.runtime.rank_order, *host)
+        found = self._blocks.get(key)
+        if found is None:
+            cluster, kernels = self._clusters[known]
+            network = Network(cluster, _placement(run))
+            share = COMMUNICATION_PROCESSORS / cluster.device.sm_count
+            found = self._blocks[key] = Blocks(OperatorCosts(kernels, network, _host_costs(run), share))
+        return found
+
+    def _known(self, cluster: ClusterSpec) -> int:
+        """Clusters hold mappings and cannot be hashed; there are few."""
+        for index, (known, _) in enumerate(self._clusters):
+            if known is cluster or known == cluster:
+                return index
+        self._clusters.append((cluster, kernels_for(cluster)))
+        return len(self._clusters) - 1
+
+
+def simulate(run: RunSpec, *, timeline: bool = False, shared: Shared | None = None) -> Result:
     """Predicts one step of a run.
 
     Args:
         run: from :func:`simulator.spec.load.load_run`.
         timeline: keep every task of the replay, for a trace.
+        shared: of other simulations, whose work need not be done again.
 
     Raises:
         ValueError: the layout is impossible; the message names the rule.
     """
+    shared = shared or Shared()
     plan = plan_run(run)
     schedule = SCHEDULES[run.schedule]
-    kernels = kernels_for(run.cluster)
-    network = Network(run.cluster, _placement(run))
-    share = COMMUNICATION_PROCESSORS / run.cluster.device.sm_count
-    costs = OperatorCosts(kernels, network, _host_costs(run), share)
+    kernels, blocks = shared.kernels(run.cluster), shared.blocks(run)
     p = run.parallelism
     etp = (p.etp or p.tp) if run.model.is_moe else 1
     layout = Layout(
@@ -54,9 +97,35 @@ def simulate(run: RunSpec, *, timeline: bool = False) -> Result:
         ep=p.ep,
         etp=etp,
     )
-    step = run_step(plan, schedule, layout, p.vp, costs, _step_options(run, schedule, whole=timeline))
+    step = run_step(plan, schedule, layout, p.vp, blocks, _step_options(run, schedule, whole=timeline))
     memory = memory_report(plan, schedule.placement(p.pp, p.vp), step.orders, run.cluster.device.memory_bytes)
-    return _result(run, plan, step, memory, kernels, costs, timeline=timeline)
+    result = _result(run, plan, step, memory, kernels, blocks.costs)
+    if not timeline:
+        return result
+    subject = Subject(
+        cluster=run.cluster,
+        placement=_placement(run),
+        plan=plan,
+        pipeline=Pipeline(schedule.placement(p.pp, p.vp), len(plan.chunks), schedule.directions),
+        step=step,
+        memory=memory,
+        costs=blocks.costs,
+        every_operator=run.simulation.detail == "operator",
+        ranks_per_device=run.gpus // p.pp if run.simulation.ranks == "all" else 1,
+        process=partial(_process, run),
+    )
+    return replace(result, timeline=tuple(_timeline(step, run)), details=details(subject))
+
+
+def simulate_memory(run: RunSpec) -> MemoryReport:
+    """The memory part of :func:`simulate`, which needs no replay.
+
+    Raises ValueError as :func:`simulate` does.
+    """
+    plan, schedule, p = plan_run(run), SCHEDULES[run.schedule], run.parallelism
+    options = _step_options(run, schedule, whole=False)
+    orders = replayed_orders(schedule, p.pp, plan.microbatches, p.vp, options)
+    return memory_report(plan, schedule.placement(p.pp, p.vp), orders, run.cluster.device.memory_bytes)
 
 
 def _placement(run: RunSpec) -> Placement:
@@ -104,8 +173,6 @@ def _result(
     memory: MemoryReport,
     kernels: Kernels,
     costs: OperatorCosts,
-    *,
-    timeline: bool,
 ) -> Result:
     tokens = run.training.global_batch_size * run.training.seq_length
     convention = find_convention(run.simulation.flops_convention)
@@ -137,7 +204,6 @@ def _result(
         world_size=run.gpus,
         warnings=_warnings(memory),
         provenance=_provenance(run, kernels),
-        timeline=tuple(_timeline(step, run)) if timeline else (),
     )
 
 
@@ -186,17 +252,20 @@ def _provenance(run: RunSpec, kernels: Kernels) -> dict[str, object]:
     }
 
 
+def _process(run: RunSpec, rank: int) -> str:
+    """What a simulated rank stands for."""
+    if run.simulation.ranks == "all":
+        return f"rank {rank}"
+    return f"stage {rank} (×{run.gpus // run.parallelism.pp} ranks)"
+
+
 def _timeline(step: StepReplay, run: RunSpec) -> Iterator[TimelineEvent]:
-    ranks = run.gpus // run.parallelism.pp
-    for (rank, stream), records in step.events.records.items():
-        process = f"rank {rank}" if run.simulation.ranks == "all" else f"stage {rank} (×{ranks} ranks)"
-        for record in records:
-            if record.task.seconds > 0:
-                yield TimelineEvent(
-                    process=process,
-                    thread=stream,
-                    name=record.task.name,
-                    category=record.task.category,
-                    start_s=record.start,
-                    end_s=record.end,
-                )
+    for record in shown(step.events):
+        yield TimelineEvent(
+            process=_process(run, record.rank),
+            thread=record.stream,
+            name=record.task.name,
+            category=record.task.category,
+            start_s=record.start,
+            end_s=record.end,
+        )

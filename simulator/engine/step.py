@@ -63,7 +63,7 @@ class StepReplay:
 
 @paused_collector()
 def run_step(
-    plan: RunPlan, schedule: Schedule, layout: Layout, vp: int, costs: OperatorCosts, options: StepOptions
+    plan: RunPlan, schedule: Schedule, layout: Layout, vp: int, blocks: Blocks, options: StepOptions
 ) -> StepReplay:
     """Replays one steady-state step of a planned run.
 
@@ -72,16 +72,33 @@ def run_step(
         DeadlockError: the schedule and its communication wait for each other.
     """
     p, m = layout.devices, plan.microbatches
-    if options.overlap_experts:
-        schedule = paired(schedule)
-    machine = _Machine(plan, schedule, layout, vp, costs, options)
-    if options.fold_steady_state and not (options.every_operator or options.every_rank):
+    schedule = _as_run(schedule, options)
+    machine = _Machine(plan, schedule, layout, vp, blocks, options)
+    if _may_fold(options):
         for fold in folds(schedule, p, m, vp):
             short = machine.replay(fold.orders, cut_points(fold))
             state = steady_state(short.events, fold, machine.issued)
             if state is not None:
                 return _extended(short, state, fold.repeats)
     return machine.replay(schedule.checked_order(p, m, vp))
+
+
+def replayed_orders(schedule: Schedule, p: int, m: int, vp: int, options: StepOptions) -> Sequence[Order]:
+    """The orders whose replay comes first in :func:`run_step`: of a short step, where one may stand for all.
+
+    Raises ValueError where the schedule is not defined for p, m, vp.
+    """
+    schedule = _as_run(schedule, options)
+    fold = next(folds(schedule, p, m, vp), None) if _may_fold(options) else None
+    return schedule.checked_order(p, m, vp) if fold is None else fold.orders
+
+
+def _as_run(schedule: Schedule, options: StepOptions) -> Schedule:
+    return paired(schedule) if options.overlap_experts else schedule
+
+
+def _may_fold(options: StepOptions) -> bool:
+    return options.fold_steady_state and not (options.every_operator or options.every_rank)
 
 
 def _extended(short: StepReplay, state: SteadyState, repeats: int) -> StepReplay:
@@ -104,7 +121,7 @@ class _Machine:
         schedule: Schedule,
         layout: Layout,
         vp: int,
-        costs: OperatorCosts,
+        blocks: Blocks,
         options: StepOptions,
     ) -> None:
         self._plan = plan
@@ -113,8 +130,8 @@ class _Machine:
         placement = schedule.placement(layout.devices, vp)
         self._pipeline = Pipeline(placement, len(plan.chunks), schedule.directions)
         self._blocking = not options.overlap_p2p and vp == 1 and layout.devices > 1
-        self._program = _program_options(plan, layout, costs, options)
-        self._blocks = Blocks(costs)
+        self._program = _program_options(plan, layout, blocks.costs, options)
+        self._blocks = blocks
         self.issued: Cuts = []
 
     def replay(self, orders: list[Order], cuts: Sequence[Sequence[int]] | None = None) -> StepReplay:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from simulator.cost.estimate import Estimate
+from simulator.engine.block import Blocks
 from simulator.engine.costing import OperatorCosts
 from simulator.engine.step import StepOptions, StepReplay, run_step
 from simulator.engine.world import Layout
@@ -119,7 +120,7 @@ def pipeline() -> Pipeline:
         )
         chunk_times = tuple(t / share for t in times)
         return run_step(
-            plan([chunk_times] * stages, m), schedule, Layout(tp=1, dp=1, devices=p), v, costs, options
+            plan([chunk_times] * stages, m), schedule, Layout(tp=1, dp=1, devices=p), v, Blocks(costs), options
         )
 
     return run
