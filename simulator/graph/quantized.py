@@ -5,19 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simulator.graph.layer import LayerGraph, Node, Quantization, Region, Tensor
-from simulator.graph.operators import Gemm, GroupedGemm, KernelOp, MemoryBound
+from simulator.graph.operators import Attention, Gemm, GroupedGemm, KernelOp, MemoryBound
 from simulator.graph.precision import WIDE_BYTES, Recipe
 
 WIDE_MODULES = frozenset({"head", "router", "embedding"})  # their products stay in 16 bits or more
 
 
-def quantize_layer(layer: LayerGraph, recipe: Recipe, *, fuse_norm: bool = True) -> LayerGraph:
+def quantize_layer(
+    layer: LayerGraph, recipe: Recipe, *, fuse_norm: bool = True, attention: bool = False
+) -> LayerGraph:
     """The layer with its linear products in the recipe's format, FLOPs unchanged.
 
     ``fuse_norm``: a norm that feeds such a product writes its output quantised, where the recipe allows.
+    ``attention``: the core runs in fp8 too.
     """
     nodes: list[Node] = []
     for node in layer.nodes:
+        if attention and isinstance(node.forward, Attention):
+            nodes += _narrow_core(node, node.forward)
+            continue
         if not _is_narrow(node):
             nodes.append(node)
             continue
@@ -74,3 +80,31 @@ def _kept(tensor: Tensor, recipe: Recipe) -> Tensor:
     """One quantised copy of the input, for the weight gradient; a tensor of its own beside a 16-bit one."""
     size = tensor.bytes * recipe.element_bytes / WIDE_BYTES
     return replace(tensor, name=f"{tensor.name}.{recipe.dtype}", bytes=size)
+
+
+def _narrow_core(node: Node, core: Attention) -> tuple[Node, Node]:
+    """Attention in fp8: Q, K and V are cast before it, the output gradient before its backward.
+
+    Kept: Q, K and V as cast; the output in 16 bits. Per-tensor scales, as Transformer Engine's fp8 attention.
+    """
+    queries, keys = core.batch * core.seq_q * core.heads, core.batch * core.seq_kv * core.kv_heads
+    width = core.qk_head_dim + core.v_head_dim
+    cast = _cast(f"{core.name}.qkv", queries * core.qk_head_dim + keys * width)
+    backward = tuple(
+        replace(op, dtype="fp8") if isinstance(op, Attention) else op for op in node.input_gradient
+    )
+    gradient = _cast(f"{core.name}.grad", queries * core.v_head_dim)
+    kept = tuple(
+        replace(t, name=f"{t.name}.fp8", bytes=t.bytes / WIDE_BYTES) if t.name in ("q", "k", "v") else t
+        for t in node.saves
+    )
+    narrow = replace(
+        node, forward=replace(core, dtype="fp8"), input_gradient=(gradient, *backward), saves=kept
+    )
+    return Node(forward=cast, module=node.module, region=node.region), narrow
+
+
+def _cast(name: str, elements: float) -> MemoryBound:
+    """16 bits to fp8."""
+    size = elements * WIDE_BYTES
+    return MemoryBound(name=f"{name}.quantize", kind="quantize", read_bytes=size, write_bytes=elements)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -55,6 +55,7 @@ class LayerShare:
     matrices: tuple[Matrix, ...] = ()  # weights that a matrix optimizer takes as they are, embeddings apart
     expert_matrices: tuple[Matrix, ...] = ()
     preparation: Segment = NOTHING  # once a step, before the first forward: the weights quantised
+    nodes: tuple[Node, ...] = field(default=(), compare=False, repr=False)  # what it was made of
 
 
 class Split(NamedTuple):
@@ -75,11 +76,15 @@ class Split(NamedTuple):
 
 
 class Narrow(NamedTuple):
-    """How a layer's products are quantised; ``only_copy``: their weights exist in no other format."""
+    """How a layer's products are quantised; ``only_copy``: their weights exist in no other format.
+
+    ``attention``: the core runs in fp8 too.
+    """
 
     recipe: Recipe
     fuse_norm: bool
     only_copy: bool
+    attention: bool
 
 
 @lru_cache(maxsize=4096)
@@ -106,7 +111,7 @@ def share_decoder_layer(
     modules = frozenset(recompute.modules if recompute.granularity == "selective" else ())
     layer = prediction_layer(model, opts) if kind is None else decoder_layer(model, opts, kind)
     if narrow is not None:
-        layer = quantize_layer(layer, narrow.recipe, fuse_norm=narrow.fuse_norm)
+        layer = quantize_layer(layer, narrow.recipe, fuse_norm=narrow.fuse_norm, attention=narrow.attention)
     share = _share_layer(layer, split, full=full, modules=modules)
     return share if narrow is None else _with_weights(share, layer, split, narrow)
 
@@ -151,6 +156,7 @@ def _share_layer(
         expert_parameters=sum(node.parameters for node in nodes if node.region in EXPERT_REGIONS),
         matrices=_matrices(node for node in nodes if node.region not in EXPERT_REGIONS),
         expert_matrices=_matrices(node for node in nodes if node.region in EXPERT_REGIONS),
+        nodes=nodes,
     )
 
 

@@ -247,4 +247,4 @@ def _narrow(run: RunSpec, layer: int) -> Narrow | None:
         return None
     if run.parallelism.zero == FULLY_SHARDED and not t.fp8_param_gather:
         recipe = replace(recipe, cached_weights=False)  # gathered anew, they are quantised anew
-    return Narrow(recipe, run.runtime.quantize_fusion, t.fp8_param_gather)
+    return Narrow(recipe, run.runtime.quantize_fusion, t.fp8_param_gather, t.fp8_attention)

@@ -150,14 +150,17 @@ def backward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
         size = node.boundary_bytes * operand.share
         kept = (out.communicate(_collective("all_gather", size, f"{name}.input")),)
     _run(gradient.after, out)
+    start, ready = len(out.steps), out.ready
     for op in inputs:
         out.compute(op, beside=kept)
     reduced: tuple[int, ...] = ()
     if tp.size > 1 and node.region is Region.COLUMN:
         kind: CollectiveKind = "reduce_scatter" if tp.sequence else "all_reduce"
-        reduced = (out.communicate(_collective(kind, node.boundary_bytes, f"{name}.dgrad")),)
+        reduction = _collective(kind, node.boundary_bytes, f"{name}.dgrad")
+        reduced = (out.communicate(reduction),)
         if not tp.overlap_dgrad:
             kept = (*kept, *reduced)
+            _in_chunks(inputs, reduction, tp, out, start, ready)
     again = () if regathered else operand.before
     late = (*again, *operand.after, *gathered_gradient(node, tp.size if gathered else 1))
     for weight_op in (*late, *node.weight_gradient):
@@ -186,10 +189,23 @@ def _reduced_product(node: Node, tp: TensorParallel, out: SegmentBuilder) -> Non
     kind: CollectiveKind = "reduce_scatter" if tp.sequence else "all_reduce"
     reduction = _collective(kind, node.boundary_bytes, node.forward.name)
     out.exposed(reduction)
-    if tp.overlap and isinstance(node.forward, Gemm):
-        chunked = pipelined_reduction(node.forward, reduction, start, ready)
-        if chunked is not None:
-            out.otherwise(start, chunked)
+    _in_chunks((node.forward,), reduction, tp, out, start, ready)
+
+
+def _in_chunks(
+    ops: tuple[KernelOp, ...],
+    reduction: Collective,
+    tp: TensorParallel,
+    out: SegmentBuilder,
+    start: int,
+    ready: tuple[int, ...],
+) -> None:
+    """Another way to do a product and its reduction, appended since ``start``."""
+    if not tp.overlap or len(ops) != 1 or not isinstance(ops[0], Gemm):
+        return
+    chunked = pipelined_reduction(ops[0], reduction, start, ready)
+    if chunked is not None:
+        out.otherwise(start, chunked)
 
 
 def _gathers(node: Node, tp: TensorParallel, region: Region) -> bool:

@@ -176,6 +176,8 @@ class Training:
     """How fp8 tensors are scaled; empty: delayed, where precision is fp8."""
     fp8_param_gather: Flag = False
     """Weights are kept and gathered in fp8, without bf16 copies."""
+    fp8_attention: Flag = False
+    """The attention core runs in fp8 beside narrow linear layers."""
     num_layers_at_start_in_bf16: CountOrZero = 0
     """First layers whose products stay in bf16 beside a narrower precision."""
     num_layers_at_end_in_bf16: CountOrZero = 0

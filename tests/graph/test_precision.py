@@ -99,3 +99,20 @@ def test_kept_inputs_take_a_byte_and_core_attention_keeps_its_own_output() -> No
     assert narrow["proj.input"] == wide["proj.input"]  # flash attention's backward reads it in bf16
     assert narrow["proj.input.fp8"] == wide["proj.input"] / 2
     assert kept(quantize_layer(LAYER, RECIPES["torchao-rowwise"])) == wide
+
+
+def test_attention_in_fp8_casts_its_inputs_and_keeps_a_byte_of_each() -> None:
+    narrow = quantize_layer(LAYER, RECIPES["delayed"], attention=True)
+    plain = quantize_layer(LAYER, RECIPES["delayed"])
+    assert (narrow.forward_flops, narrow.backward_flops) == (plain.forward_flops, plain.backward_flops)
+    (core,) = [node for node in narrow.nodes if isinstance(node.forward, Attention)]
+    assert core.forward.dtype == "fp8"
+    (cast,) = [node.forward for node in narrow.nodes if node.forward.name == "core_attn.qkv.quantize"]
+    width = (LLAMA.num_attention_heads + 2 * LLAMA.num_key_value_heads) * LLAMA.head_dim
+    assert cast.bytes == 3 * OPTIONS.tokens * width
+    gradient, backward = core.input_gradient
+    assert gradient.bytes == 3 * OPTIONS.tokens * LLAMA.num_attention_heads * LLAMA.head_dim
+    assert isinstance(backward, Attention) and backward.dtype == "fp8"
+    sizes = {tensor.name: tensor.bytes for tensor in core.saves}
+    assert sizes["q.fp8"] == OPTIONS.tokens * LLAMA.num_attention_heads * LLAMA.head_dim
+    assert "q" not in sizes and "proj.input" in sizes

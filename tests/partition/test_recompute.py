@@ -125,3 +125,19 @@ def test_offload_is_free_on_a_fast_link_and_exposed_on_a_slow_one() -> None:
     assert peak(fast) < peak(none)
     assert slow.step_time_s > 1.2 * none.step_time_s
     assert slow.breakdown_s["copy"] > 0.0
+
+
+def test_torchtitans_policy_repeats_every_other_product_and_keeps_the_core() -> None:
+    """Llama: of wq wk wv wo w1 w3 w2 the second, fourth and sixth run again."""
+    model, tp = RUN.model, RUN.parallelism.tp
+    again = replace(
+        RUN, training=replace(RUN.training, recompute=Recompute(granularity="selective", modules=("per-op",)))
+    )
+    before, after = (plan_run(run).chunks[0].layers[1] for run in (RUN, again))
+    tokens, h = RUN.training.seq_length, model.hidden_size
+    keys = model.num_key_value_heads * model.head_dim
+    repeated = 2 * tokens * h * (keys + h + model.intermediate_size) / tp
+    assert after.backward.flops - before.backward.flops == pytest.approx(repeated)
+    assert after.saved_bytes < before.saved_bytes
+    names = [step.op.name for step in after.backward.steps]
+    assert "core_attn" not in names and "fc2" not in names

@@ -66,6 +66,15 @@ def test_every_product_with_its_own_collective_may_run_in_chunks() -> None:
     assert not any(segment.ways for segment in passes(replace(TP, overlap=False)))
 
 
+def test_exposed_reductions_of_input_gradients_may_run_in_chunks_too() -> None:
+    """Where nothing else hides them: QKV's and FC1's beside their own product."""
+    _, backward = passes(replace(TP, overlap_dgrad=False))
+    assert len(backward.ways) == 4
+    chunked = backward.taking(backward.ways)
+    assert chunked.flops == pytest.approx(backward.flops)
+    assert moved(chunked) == pytest.approx(moved(backward))
+
+
 def test_chunks_do_the_same_work_and_move_the_same_bytes() -> None:
     for segment in passes(TP):
         chunked = segment.taking(segment.ways)
