@@ -108,8 +108,6 @@ def _missing(row: PublishedRun) -> Iterator[str]:
         yield f"recompute of {' and '.join(sorted(unknown))}"
     if recipe.offload_modules:
         yield f"activation offload of {' and '.join(recipe.offload_modules)}"
-    if recipe.fp8_attention:
-        yield "attention in fp8"
 
 
 def _cluster(row: PublishedRun) -> ClusterSpec:
@@ -258,6 +256,7 @@ def _training(row: PublishedRun, generation: Generation) -> Training:
         precision=precision,
         fp8_recipe=fp8_recipe,
         fp8_param_gather=bool(recipe.fp8_params) and precision in {"fp8", "mxfp8"},
+        fp8_attention=bool(recipe.fp8_attention),
         grad_dtype=own if grad_dtype == "params" else grad_dtype,
         optimizer=OPTIMIZERS[recipe.optimizer],
         master_weights="remainder" if recipe.precision_aware_optimizer else "fp32",
