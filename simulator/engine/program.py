@@ -167,7 +167,7 @@ class DeviceProgram:
         chunk = self.plan.chunks[action.stage]
         done = self.pipeline.done(action)
         forward = action.kind is Kind.F
-        first = forward and action.stage not in self._prepared
+        first = forward and (action.stage not in self._prepared or self.plan.data.regathers)
         pieces = self._traffic.pieces(action)
         if pieces is None and not first and not self.options.every_operator:
             key = (action.stage, int(action.kind))  # an enum member's own hash is slow
@@ -238,7 +238,7 @@ class DeviceProgram:
     def _run(
         self, action: Action, layers: Sequence[LayerShare], waits: tuple[Token, ...], *, first: bool
     ) -> None:
-        """Layers one after the other; in the step's first forward each prepares its weights before."""
+        """Layers one after the other; where its weights are new, each prepares them before."""
         segments = _segments(layers, action.kind)
         if first:
             segments = [layer.preparation for layer in layers if layer.preparation.steps] + segments

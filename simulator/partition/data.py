@@ -99,6 +99,11 @@ class DataParallel:
             return 0.0
         return self.grad_bytes if self.sharding.buffers == "in-place" else PARAMETER_BYTES
 
+    @property
+    def regathers(self) -> bool:
+        """Whether parameters are gathered anew in every microbatch: what is derived from them is made again."""
+        return self.fully_sharded and self.sharding.keep != "step" and self.shards("dp_cp") > 1
+
     def copies(self, axis: Axis) -> int:
         """How many ranks hold the same parameters: those of a routed expert on ``edp``, else the others."""
         return max(1, self.expert_replicas) if axis == "edp" else self.replicas

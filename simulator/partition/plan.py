@@ -245,6 +245,7 @@ def _narrow(run: RunSpec, layer: int) -> Narrow | None:
     last = run.model.num_hidden_layers - t.num_layers_at_end_in_bf16
     if recipe is None or not t.num_layers_at_start_in_bf16 <= layer < last:
         return None
-    if run.parallelism.zero == FULLY_SHARDED and not t.fp8_param_gather:
+    regathered = run.parallelism.zero == FULLY_SHARDED and run.parallelism.fsdp.reshard_after_backward
+    if regathered and not t.fp8_param_gather:
         recipe = replace(recipe, cached_weights=False)  # gathered anew, they are quantised anew
     return Narrow(recipe, run.runtime.quantize_fusion, t.fp8_param_gather, t.fp8_attention)

@@ -121,3 +121,26 @@ def test_traffic_that_fits_behind_compute_is_hidden() -> None:
     """Inside a node a layer's gather is shorter than its forward; only the step's first gather waits."""
     eight = simulate(fsdp_run(8))
     assert eight.breakdown_s["exposed_dp"] < 0.02 * eight.step_time_s
+
+
+def test_weights_are_quantised_again_whenever_they_are_gathered() -> None:
+    def preparing(narrow: bool = False, **fsdp: object) -> int:
+        run = fsdp_run(3, **fsdp)
+        run = replace(run, training=replace(run.training, precision="fp8", fp8_param_gather=narrow))
+        run = replace(run, simulation=Simulation(detail="operator"))
+        names = [event.name for event in simulate(run, timeline=True).timeline]
+        return sum(".weight" in name for name in names)
+
+    once = preparing(reshard_after_backward=False)
+    assert once > 0
+    assert preparing() == preparing(reshard_after_forward=False) == 3 * 2 * once  # forward and backward
+    turned = preparing(narrow=True, reshard_after_backward=False)
+    assert preparing(narrow=True) == 3 * turned
+
+
+@pytest.mark.parametrize("options", [{}, {"reshard_after_forward": True}, {"gradient_sync": "step"}])
+def test_pipelines_of_sharded_stages_fold_too(options: dict[str, object]) -> None:
+    run = fsdp_run(64, **options)
+    run = replace(run, gpus=16, parallelism=replace(run.parallelism, pp=2))
+    folded, full = simulate(run), simulate(run, timeline=True)
+    assert folded.step_time_s == pytest.approx(full.step_time_s, rel=1e-9)
