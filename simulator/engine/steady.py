@@ -9,6 +9,7 @@ on the two before it and on differences of time only. The long step then takes t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -58,16 +59,22 @@ def folds(schedule: Schedule, p: int, m: int, v: int) -> Iterator[Fold]:
     """Short steps worth trying for a step of ``m`` microbatches, shortest first."""
     for period in dict.fromkeys((1, 2, p)):
         for scale in (2, 4):
-            least = scale * p + (WINDOWS + 2) * period
-            short = least + (m - least) % period
-            if WORTH * short > m or schedule.check(p, short, v) or schedule.check(p, short + period, v):
-                continue
-            orders = schedule.order(p, short, v)
-            longer = schedule.order(p, short + period, v)
-            windows = [_window(a, b, period) for a, b in zip(orders, longer, strict=True)]
-            found = _before_the_edges([window for window in windows if window is not None], orders)
-            if len(found) == p:
-                yield Fold(orders, found, (m - short) // period)
+            fold = _fold(schedule, p, m, v, period, scale * p + (WINDOWS + 2) * period)
+            if fold is not None:
+                yield fold
+
+
+@lru_cache(maxsize=32)  # similar runs have it in common
+def _fold(schedule: Schedule, p: int, m: int, v: int, period: int, least: int) -> Fold | None:
+    """The shortest step of at least so many microbatches that may stand for ``m``."""
+    short = least + (m - least) % period
+    if WORTH * short > m or schedule.check(p, short, v) or schedule.check(p, short + period, v):
+        return None
+    orders = schedule.order(p, short, v)
+    longer = schedule.order(p, short + period, v)
+    windows = [_window(a, b, period) for a, b in zip(orders, longer, strict=True)]
+    found = _before_the_edges([window for window in windows if window is not None], orders)
+    return Fold(orders, found, (m - short) // period) if len(found) == p else None
 
 
 def _window(short: Order, longer: Order, period: int) -> Window | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 
 from simulator.engine.attribution import breakdown
 from simulator.engine.block import Blocks
@@ -21,6 +22,7 @@ from simulator.schedule.actions import Order
 from simulator.schedule.definition import Schedule
 from simulator.schedule.paired import paired
 
+_paired = cache(paired)  # one object for one schedule, so that its orders are found again
 NORM_BYTES = 4.0  # one fp32 scalar
 
 
@@ -80,7 +82,7 @@ def run_step(
             state = steady_state(short.events, fold, machine.issued)
             if state is not None:
                 return _extended(short, state, fold.repeats)
-    return machine.replay(schedule.checked_order(p, m, vp))
+    return machine.replay(_whole_order(schedule, p, m, vp))
 
 
 def replayed_orders(schedule: Schedule, p: int, m: int, vp: int, options: StepOptions) -> Sequence[Order]:
@@ -90,11 +92,16 @@ def replayed_orders(schedule: Schedule, p: int, m: int, vp: int, options: StepOp
     """
     schedule = _as_run(schedule, options)
     fold = next(folds(schedule, p, m, vp), None) if _may_fold(options) else None
-    return schedule.checked_order(p, m, vp) if fold is None else fold.orders
+    return _whole_order(schedule, p, m, vp) if fold is None else fold.orders
+
+
+@lru_cache(maxsize=32)  # similar runs have it in common
+def _whole_order(schedule: Schedule, p: int, m: int, vp: int) -> list[Order]:
+    return schedule.checked_order(p, m, vp)
 
 
 def _as_run(schedule: Schedule, options: StepOptions) -> Schedule:
-    return paired(schedule) if options.overlap_experts else schedule
+    return _paired(schedule) if options.overlap_experts else schedule
 
 
 def _may_fold(options: StepOptions) -> bool:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
+from simulator.engine.replay import paused_collector
 from simulator.result import Result
-from simulator.simulate import simulate
+from simulator.simulate import Shared, simulate, simulate_memory
 from simulator.spec.run import RunSpec
 from simulator.sweep.expression import ExpressionError
 from simulator.sweep.space import Constraint, Layout
 
 Status: TypeAlias = Literal["ok", "infeasible", "failed"]
+
+_SHARED = Shared()  # of this process, which may be one of many workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,36 +41,41 @@ class Evaluation:
 
 def evaluate_all(layouts: Sequence[Layout], after: Sequence[Constraint]) -> list[Evaluation]:
     """Evaluates layouts one after the other, in any process."""
-    return [evaluate(layout, after) for layout in layouts]
+    with paused_collector():  # once for all of them: caches are large, and scanning them takes long
+        return [evaluate(layout, after) for layout in layouts]
 
 
-def evaluate(layout: Layout, after: Sequence[Constraint]) -> Evaluation:
-    """Simulates a layout. What the simulator refuses is an outcome, not an error."""
+def evaluate(layout: Layout, after: Sequence[Constraint] = ()) -> Evaluation:
+    """Simulates a layout that fits. What the simulator refuses is an outcome, not an error."""
     try:
-        result = simulate(layout.run)
+        memory = simulate_memory(layout.run)
+        result = simulate(layout.run, shared=_SHARED) if memory.fits else None
+        unmet = _unmet(layout.run, result, after) if result else "memory"
     except Exception as error:  # one layout must not end the other thousands; the message is kept and counted
         message = f"{type(error).__name__}: {error}"
         return Evaluation(number=layout.number, labels=layout.labels, status="failed", message=message)
-    unmet = _unmet(layout.run, result, after)
-    return Evaluation(
+    known = Evaluation(
         number=layout.number,
         labels=layout.labels,
         status="infeasible" if unmet else "ok",
         message=unmet,
+        peak_bytes=memory.peak_bytes,
+        capacity_bytes=memory.capacity_bytes,
+    )
+    if result is None:
+        return known
+    return replace(
+        known,
         step_time_s=result.step_time_s,
         tokens_per_s=result.tokens_per_s,
         mfu=result.mfu,
         bubble_fraction=result.bubble_fraction,
-        peak_bytes=result.memory["peak_bytes"],
-        capacity_bytes=result.memory["capacity_bytes"],
         breakdown_s=dict(result.breakdown_s),
     )
 
 
 def _unmet(run: RunSpec, result: Result, after: Sequence[Constraint]) -> str:
-    """Why a result will not do; empty where it will."""
-    if not result.memory["fits"]:
-        return "memory"
+    """The first constraint that a result breaks."""
     values = {**result.to_dict(), **result.memory}
     for constraint in after:
         try:
