@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from simulator.engine.attribution import breakdown
@@ -103,15 +103,15 @@ def expand(segment: Segment, costs: OperatorCosts, label: Token, *, rendezvous: 
     begin, join = (label, "begin"), (label, "join")
     placed = [Placed(COMPUTE, Task("begin", HOST, 0.0, signal=begin))]
     last: dict[str, Token] = {}
-    issued_s = 0.0
+    issued_s = [0.0, 0.0]  # by operators that no graph holds, by those that one may hold
     issued_after: Token = begin
     for index, step in enumerate(segment.steps):
         cost, token = costs.cost(step.op), (label, index)
         if step.stream == HOST:
-            placed.append(_launch(issued_s, costs, issued_after, begin, (label, index, "launched")))
-            issued_s, issued_after = 0.0, token
+            placed.append(_launch(issued_s, costs, issued_after, (label, index, "launched")))
+            issued_s, issued_after = [0.0, 0.0], token
             cost = cost._replace(category=HOST, seconds=cost.seconds + costs.host.kernel_s)
-        issued_s += cost.issue_s
+        issued_s[step.captured] += cost.issue_s
         waits: tuple[Token, ...] = tuple((label, position) for position in step.waits)
         if step.stream != COMPUTE and not waits:
             waits = (begin,)
@@ -122,15 +122,15 @@ def expand(segment: Segment, costs: OperatorCosts, label: Token, *, rendezvous: 
         placed.append(Placed(step.stream, Task(step.op.name, cost.category, seconds, waits, token, meeting)))
         last[step.stream] = token
     tokens = tuple(token for stream, token in last.items() if stream != COMPUTE)
-    placed.append(_launch(issued_s, costs, issued_after, begin, (label, HOST)))
+    placed.append(_launch(issued_s, costs, issued_after, (label, HOST)))
     placed.append(Placed(COMPUTE, Task("join", HOST, 0.0, (*tokens, (label, HOST)), join)))
     return placed
 
 
-def _launch(issued_s: float, costs: OperatorCosts, after: Token, begin: Token, signal: Token) -> Placed:
+def _launch(issued_s: Sequence[float], costs: OperatorCosts, after: Token, signal: Token) -> Placed:
     """The host issues operators one after the other, or the graph that holds them."""
-    seconds = costs.host.launch(issued_s, capturable=after == begin)
-    return Placed(HOST, Task("launch", HOST, seconds, (after,), signal))
+    eager_s, captured_s = issued_s
+    return Placed(HOST, Task("launch", HOST, costs.host.launch(captured_s, eager_s), (after,), signal))
 
 
 def _contended(seconds: float, step: Step, segment: Segment, costs: OperatorCosts) -> float:

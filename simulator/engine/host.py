@@ -51,11 +51,10 @@ class HostCosts:
         module = self.software.product_s if isinstance(op, Gemm | GroupedGemm) else 0.0
         return kernels * self.kernel_s + self.software.operator_s + module
 
-    def launch(self, issued_s: float, *, capturable: bool) -> float:
-        """Seconds to launch work that takes ``issued_s`` operator by operator.
-
-        Work whose shapes the host learns only from the device (``capturable`` False) is in no layer's graph.
-        """
-        if self.graphs == "full" or not issued_s:
+    def launch(self, captured_s: float, eager_s: float) -> float:
+        """Seconds to launch work that takes so long operator by operator, by whether a graph may hold it."""
+        if self.graphs == "full":
             return 0.0
-        return GRAPH_LAUNCH_S if self.graphs == "layer" and capturable else issued_s
+        if self.graphs == "none" or not captured_s:
+            return captured_s + eager_s
+        return GRAPH_LAUNCH_S + eager_s

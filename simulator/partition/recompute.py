@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from simulator.graph.layer import LayerGraph, Node
 from simulator.partition import operator_recompute
-from simulator.partition.expert import run_backward, run_forward
+from simulator.partition.expert import RoutedNode, run_backward, run_forward
 from simulator.partition.segment import Segment, SegmentBuilder
 from simulator.partition.tensor import TensorParallel
 
@@ -30,6 +30,7 @@ def forward_segment(nodes: tuple[Node, ...], tp: TensorParallel) -> Segment:
     """A rank's forward pass through sharded nodes."""
     out = SegmentBuilder()
     for node in nodes:
+        _captured(node, nodes, out)
         run_forward(node, tp, out)
     return out.build()
 
@@ -42,6 +43,7 @@ def backward_segment(
     by_operator = operator_recompute.MODULE in modules
     first = nodes if full else tuple(operator_recompute.repeated(nodes)) if by_operator else ()
     for node in first:
+        _captured(node, nodes, out)
         run_forward(node, tp, out)
     for again, group in groupby(
         reversed(nodes), key=lambda node: not full and _selected(node.module, modules)
@@ -49,10 +51,18 @@ def backward_segment(
         run = list(group)
         if again:
             for node in reversed(run):
+                _captured(node, nodes, out)
                 run_forward(node, tp, out)
         for node in run:
+            _captured(node, nodes, out)
             run_backward(node, tp, out)
     return out.build()
+
+
+def _captured(node: Node, nodes: tuple[Node, ...], out: SegmentBuilder) -> None:
+    """Routed experts whose shapes the host waits for are in no CUDA graph of their layer."""
+    dynamic = any(isinstance(other, RoutedNode) and other.count is not None for other in nodes)
+    out.captured = not (dynamic and isinstance(node, RoutedNode))
 
 
 def saved_bytes(

@@ -18,7 +18,7 @@ class Step:
 
     ``waits`` are positions within the same segment. ``weight_gradient`` marks work that a zero-bubble
     schedule may postpone. ``beside`` are positions of communication that runs next to a kernel and takes some
-    of its processors.
+    of its processors. ``captured``: a layer's CUDA graph may hold it (its shape is known beforehand).
     """
 
     op: Operator
@@ -26,6 +26,7 @@ class Step:
     waits: tuple[int, ...] = ()
     weight_gradient: bool = False
     beside: tuple[int, ...] = ()
+    captured: bool = True
 
     def moved(self, position: Callable[[int], int]) -> Step:
         """The step with the positions it refers to renumbered."""
@@ -111,6 +112,7 @@ class SegmentBuilder:
     last_compute: int | None = None
     pending: tuple[int, ...] = ()  # communication that the next compute step on the data path needs
     elsewhere: tuple[int, ...] = ()  # another rank's work that the next communication needs
+    captured: bool = True  # of the steps appended from now on
 
     def compute(
         self,
@@ -121,14 +123,14 @@ class SegmentBuilder:
         beside: tuple[int, ...] = (),
     ) -> int:
         """Appends a kernel on the data path."""
-        self.steps.append(Step(op, COMPUTE, (*self.pending, *waits), weight_gradient, beside))
+        self._append(Step(op, COMPUTE, (*self.pending, *waits), weight_gradient, beside))
         self.pending = ()
         self.last_compute = len(self.steps) - 1
         return self.last_compute
 
     def beside(self, op: Operator, *, waits: tuple[int, ...] = (), beside: tuple[int, ...] = ()) -> int:
         """Appends a kernel that does not wait for pending communication (it runs beside it)."""
-        self.steps.append(Step(op, COMPUTE, waits, True, beside))
+        self._append(Step(op, COMPUTE, waits, True, beside))
         self.last_compute = len(self.steps) - 1
         return self.last_compute
 
@@ -143,13 +145,13 @@ class SegmentBuilder:
 
     def communicate(self, op: Collective | SendRecv) -> int:
         """Starts communication once the data path has produced its input; returns its position."""
-        self.steps.append(Step(op, op.axis, (*self.ready, *self.elsewhere)))
+        self._append(Step(op, op.axis, (*self.ready, *self.elsewhere)))
         self.elsewhere = ()
         return len(self.steps) - 1
 
     def alongside(self, op: Collective | SendRecv, waits: tuple[int, ...]) -> int:
         """Starts communication after given steps, whatever else the data path does; returns its position."""
-        self.steps.append(Step(op, op.axis, waits))
+        self._append(Step(op, op.axis, waits))
         return len(self.steps) - 1
 
     def exposed(self, op: Collective | SendRecv) -> None:
@@ -158,15 +160,18 @@ class SegmentBuilder:
 
     def synchronise(self, op: Copy) -> None:
         """Makes the host wait for a copy before it launches what follows."""
-        self.steps.append(Step(op, HOST, self.ready))
+        self._append(Step(op, HOST, self.ready))
         self.pending = (len(self.steps) - 1,)
 
     def await_elsewhere(
         self, op: Awaited, arrived: tuple[int, ...], *, weight_gradient: bool = False
     ) -> None:
         """Work of the most loaded rank, begun once ``arrived``; the next communication waits for it."""
-        self.steps.append(Step(op, ELSEWHERE, arrived, weight_gradient))
+        self._append(Step(op, ELSEWHERE, arrived, weight_gradient))
         self.elsewhere = (len(self.steps) - 1,)
+
+    def _append(self, step: Step) -> None:
+        self.steps.append(step if self.captured else replace(step, captured=False))
 
     def build(self) -> Segment:
         """The finished segment."""

@@ -46,6 +46,17 @@ def test_a_graph_is_one_launch_and_a_captured_step_none() -> None:
     assert seconds(HostCosts(kernel_s=4e-6, graphs="full"), PRODUCT) == pytest.approx(KERNELS * 1e-6)
 
 
+def test_work_of_unknown_shape_stays_outside_a_layers_graph() -> None:
+    host = HostCosts(kernel_s=4e-6, graphs="layer")
+    out = SegmentBuilder()
+    for captured in (True, False, True):
+        out.captured = captured
+        for _ in range(KERNELS):
+            out.compute(PRODUCT)
+    costs = OperatorCosts(Microseconds(), Microseconds(), host)  # type: ignore[arg-type]
+    assert Blocks(costs).block(out.build()).seconds == pytest.approx(GRAPH_LAUNCH_S + KERNELS * 4e-6)
+
+
 def test_graphs_shorten_a_run_of_small_layers() -> None:
     run = load_run("llama3-8b-8-h100")
     small = replace(
