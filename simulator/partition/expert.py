@@ -334,7 +334,7 @@ def expert_parallel(run: RunSpec, layer: int) -> ExpertParallel:
     model, p, runtime = run.model, run.parallelism, run.runtime
     if not model.is_moe:
         return ExpertParallel()
-    limited = model.topk_group if model.n_group else 0
+    limited = model.topk_group if model.n_group > 1 else 0  # groups are placed node by node
     static = run.training.moe.pad_to_capacity or runtime.cuda_graphs == "full"
     return ExpertParallel(
         size=p.ep,
