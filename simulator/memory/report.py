@@ -1,19 +1,17 @@
-"""Peak memory of every pipeline device, from the parameters it holds and the activations its schedule keeps
-alive.
-
-Counted: weights, main gradients, optimizer state, saved activations, what one layer's backward needs while it
-runs, and messages in flight. Not counted yet: the allocator's fragmentation, workspaces, the CUDA context and
-NCCL's buffers (a few GB together).
+"""Peak memory of every pipeline device: what its parameters take, and the most that its schedule keeps alive of
+activations, gradients of activations and temporaries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from simulator.memory.activations import Passes, peak_activations
+from simulator.memory.layer_pass import placeholder_shapes
 from simulator.memory.shards import gradient_bytes, weight_bytes
 from simulator.partition.plan import ChunkShare, RunPlan
-from simulator.schedule.actions import Action, Kind, Order
+from simulator.schedule.actions import Order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +52,16 @@ def memory_report(
     plan: RunPlan, placement: Sequence[Sequence[int]], orders: Sequence[Order], capacity_bytes: float
 ) -> MemoryReport:
     """The peak of every device under its schedule's order."""
+    passes = Passes(plan)
     return MemoryReport(
-        stages=tuple(_stage(plan, held, order) for held, order in zip(placement, orders, strict=True)),
+        stages=tuple(
+            _stage(plan, passes, held, order) for held, order in zip(placement, orders, strict=True)
+        ),
         capacity_bytes=capacity_bytes,
     )
 
 
-def _stage(plan: RunPlan, held: Sequence[int], order: Order) -> StageMemory:
+def _stage(plan: RunPlan, passes: Passes, held: Sequence[int], order: Order) -> StageMemory:
     chunks = [plan.chunks[stage] for stage in held]
     parameters = sum(chunk.parameters for chunk in chunks)
     experts = sum(chunk.expert_parameters for chunk in chunks)
@@ -68,43 +69,16 @@ def _stage(plan: RunPlan, held: Sequence[int], order: Order) -> StageMemory:
         weights=weight_bytes(plan.data, chunks),
         gradients=gradient_bytes(plan.data, chunks),
         optimizer=plan.data.shard(parameters, experts) * plan.data.optimizer.state_bytes,
-        activations=_peak_activations(plan, order),
+        activations=peak_activations(passes, order),
         buffers=_buffers(plan, chunks, len(plan.chunks) > 1),
     )
 
 
-def _peak_activations(plan: RunPlan, order: Order) -> float:
-    """The most that is alive at once: saved by forwards whose gradients are not done, plus what the layer
-    being worked on recomputes.
-    """
-    stages = {action.stage for action in _flat(order)}
-    saved = {stage: plan.chunks[stage].saved_bytes for stage in stages}
-    working = {stage: _working(plan.chunks[stage]) for stage in stages}
-    alive = peak = 0.0
-    for kind, stage, *_ in _flat(order):
-        if kind is Kind.F:
-            alive += saved[stage]
-            peak = max(peak, alive)
-        else:
-            peak = max(peak, alive + working[stage])
-            if kind is not Kind.I:
-                alive -= saved[stage]
-    return peak
-
-
-def _flat(order: Order) -> Iterator[Action]:
-    for action in order:
-        yield action
-        if action.partner is not None:
-            yield action.partner
-
-
-def _working(chunk: ChunkShare) -> float:
-    """Recomputed activations, of one layer at a time."""
-    return max((layer.working_bytes for layer in chunk.layers), default=0.0)
-
-
 def _buffers(plan: RunPlan, chunks: Sequence[ChunkShare], pipelined: bool) -> float:
-    """Boundary tensors being received and sent (two each way), and the largest layer's gathered input."""
+    """Boundary tensors being received and sent (two each way), and stand-ins for weight gradients."""
     messages = 4 * plan.message_bytes if pipelined else 0.0
-    return messages + max(layer.gathered_bytes for chunk in chunks for layer in chunk.layers)
+    shapes: dict[tuple[int, int], float] = {}
+    for chunk in chunks:
+        for layer in chunk.layers:
+            shapes |= placeholder_shapes(layer.nodes)
+    return messages + sum(shapes.values())

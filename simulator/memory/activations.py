@@ -1,0 +1,103 @@
+"""The most activations alive on a rank under its schedule's order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from simulator.memory.layer_pass import PassPeaks, pass_peaks
+from simulator.partition.layer_share import LayerShare
+from simulator.partition.plan import ChunkShare, RunPlan
+from simulator.schedule.actions import Action, Kind, Order
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkPasses:
+    """Bytes of one microbatch in a chunk.
+
+    ``saved`` stays from forward to backward; the peaks are what an action adds at most to what was alive
+    before it. ``deferred`` stays from an input-gradient pass to its weight-gradient pass.
+    """
+
+    saved: float
+    forward: float
+    backward: float
+    input_gradient: float
+    deferred: float
+
+
+class Passes:
+    """Peaks by layer and chunk, each worked out once."""
+
+    def __init__(self, plan: RunPlan) -> None:
+        self._plan = plan
+        self._layers: dict[int, PassPeaks] = {}
+        self._chunks: dict[int, ChunkPasses] = {}
+
+    def layer(self, layer: LayerShare) -> PassPeaks:
+        """Of one layer."""
+        found = self._layers.get(id(layer))
+        if found is None:
+            own = not self._plan.data.fully_sharded  # else they fill a unit's bucket, counted with gradients
+            found = pass_peaks(layer.nodes, self._plan.tensor, gradient_tensors=own)
+            self._layers[id(layer)] = found
+        return found
+
+    def chunk(self, stage: int) -> ChunkPasses:
+        """Of the chunk of a virtual stage."""
+        found = self._chunks.get(stage)
+        if found is None:
+            found = self._chunks[stage] = self._measure(self._plan.chunks[stage])
+        return found
+
+    def _measure(self, chunk: ChunkShare) -> ChunkPasses:
+        saved = forward = 0.0
+        for layer in chunk.layers:
+            saved += layer.saved_bytes
+            forward = max(forward, saved + self.layer(layer).forward)
+        alive, backward = saved, 0.0
+        deferred, split = 0.0, 0.0
+        for layer in reversed(chunk.layers):
+            peaks = self.layer(layer)
+            during = layer.working_bytes + peaks.backward
+            backward = max(backward, alive + during)
+            split = max(split, alive + deferred + during)
+            alive -= layer.saved_bytes
+            deferred += peaks.deferred
+        return ChunkPasses(
+            saved=saved,
+            forward=forward,
+            backward=backward - saved,
+            input_gradient=split - saved,
+            deferred=deferred,
+        )
+
+
+def peak_activations(passes: Passes, order: Order) -> float:
+    """The most that is alive at once: kept by forwards whose gradients are not done, plus what the layer being
+    worked on needs.
+    """
+    alive = peak = 0.0
+    for kind, stage, *_ in flat(order):
+        chunk = passes.chunk(stage)
+        rise, left = CHANGES[kind](chunk)
+        peak = max(peak, alive + rise)
+        alive += left
+    return peak
+
+
+CHANGES: dict[Kind, Callable[[ChunkPasses], tuple[float, float]]] = {
+    Kind.F: lambda chunk: (chunk.forward, chunk.saved),
+    Kind.B: lambda chunk: (chunk.backward, -chunk.saved),
+    Kind.I: lambda chunk: (chunk.input_gradient, chunk.deferred - chunk.saved),
+    Kind.W: lambda chunk: (0.0, -chunk.deferred),
+}
+"""By kind of action: the most it adds to what was alive before it, and what it leaves."""
+
+
+def flat(order: Order) -> Iterator[Action]:
+    """Actions one by one, those of a pair after each other."""
+    for action in order:
+        yield action
+        if action.partner is not None:
+            yield action.partner
