@@ -9,14 +9,6 @@ from typing import NamedTuple
 from reports.style import PAGE_FONTS, css_variables
 
 
-class Tile(NamedTuple):
-    """A headline number: what it is, its value, a remark."""
-
-    label: str
-    value: str
-    remark: str
-
-
 class Section(NamedTuple):
     """A part of a page; ``body`` is HTML."""
 
@@ -43,8 +35,8 @@ def page(title: str, subtitle: Iterable[str], sections: Sequence[Section], foote
     )
 
 
-def tiles(items: Iterable[Tile]) -> str:
-    """Headline numbers side by side."""
+def tiles(items: Iterable[tuple[str, str, str]]) -> str:
+    """Headline numbers side by side: what each is, its value, a remark."""
     cells = "".join(
         f'<div class="tile"><dt>{escape(label)}</dt><dd>{escape(value)}</dd><p>{escape(remark)}</p></div>'
         for label, value, remark in items
@@ -100,7 +92,8 @@ nav a:hover, nav a:focus-visible {{ color: var(--ink); text-decoration: underlin
 section {{ padding: 1.6rem 0 .4rem; border-bottom: 1px solid var(--line); }}
 section:last-of-type {{ border-bottom: 0; }}
 p {{ max-width: 50rem; }}
-.tiles {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(13.5rem, 1fr)); gap: .8rem; margin: 0; }}
+.tiles {{ display: grid; gap: .8rem; margin: 0;
+  grid-template-columns: repeat(auto-fit, minmax(13.5rem, 1fr)); }}
 .tile {{ padding: .8rem 1rem; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }}
 .tile dt {{ color: var(--muted); font-size: .85rem; }}
 .tile dd {{ margin: 0; font-size: 1.55rem; font-weight: 650; line-height: 1.3; }}
@@ -113,9 +106,14 @@ svg.figure * {{ stroke-linejoin: round; stroke-linecap: butt; }}
 table {{ border-collapse: collapse; font-size: .88rem; }}
 th {{ color: var(--muted); font-weight: 500; text-align: left; }}
 th, td {{ padding: .28rem 1.2rem .28rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }}
+h3 {{ margin: .4rem 0; font-size: .95rem; }}
+.columns {{ columns: 21rem; column-gap: 2.2rem; }}
+.columns > div {{ break-inside: avoid-column; }}
+.columns table {{ width: 100%; font-size: .8rem; }}
+.columns td {{ overflow-wrap: anywhere; }}
 .number {{ text-align: right; white-space: nowrap; }}
 ul {{ margin: 0 0 1rem; padding-left: 1.1rem; max-width: 56rem; }}
-ul.warning {{ padding: .7rem 1rem .7rem 2rem; border-left: 4px solid var(--orange); background: var(--card); }}
+ul.warning {{ padding: .7rem 1rem .7rem 2rem; background: var(--card); border-left: 4px solid var(--red); }}
 footer {{ padding-top: 1.2rem; color: var(--muted); font-size: .82rem; overflow-wrap: anywhere; }}
 @media print {{
   body {{ max-width: none; padding: 0; font-size: 10pt; }}

@@ -41,14 +41,21 @@ CYCLE = ("blue", "orange", "green", "red", "sky", "pink", "yellow", "grey")
 WORK = {"F": "blue", "B": "green", "I": "sky", "W": "orange"}
 WORK_NAMES = {"F": "forward", "B": "backward", "I": "input gradient", "W": "weight gradient"}
 AXES = {"tp": "orange", "cp": "sky", "ep": "green", "pp": "pink", "dp": "red"}
+OPTIMIZER = "yellow"
 MEMORY = {
     "weights": "blue",
     "gradients": "sky",
-    "optimizer": "pink",
+    "optimizer": OPTIMIZER,
     "activations": "green",
     "buffers": "orange",
 }
-CAUSES = {"compute": "blue", "communication": "red", "bubble": "grey", "optimizer": "pink", "host": "orange"}
+CAUSES = {
+    "compute": "blue",
+    "communication": "red",
+    "bubble": "grey",
+    "optimizer": OPTIMIZER,
+    "host": "orange",
+}
 
 FONTS = ("DejaVu Sans",)  # matplotlib brings it along, so that files look the same everywhere
 PAGE_FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"

@@ -16,14 +16,23 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from reports.quantities import digits, gibibytes, percent, percentages, scaled, seconds, seconds_between
+from reports.causes import causes
+from reports.headline import comparisons, facts, headline, remarks, title
+from reports.quantities import gibibytes, percentages, seconds
 from reports.screen import is_plain, make_console, show
 
 if TYPE_CHECKING:
     from simulator.result import Result
     from simulator.spec.run import RunSpec
 
-KIND_COLOURS = ("cyan", "dark_orange", "bright_black", "magenta", "yellow", "yellow")
+KIND_COLOURS = {
+    "compute": "cyan",
+    "communication": "dark_orange",
+    "bubble": "bright_black",
+    "optimizer": "magenta",
+    "host": "yellow",
+    "other": "yellow",
+}
 MEMORY_COLOURS = {
     "weights": "cyan",
     "gradients": "blue",
@@ -58,57 +67,22 @@ def _section(title: str | Text, body: RenderableType) -> list[RenderableType]:
 
 def _headline(result: Result, run: RunSpec, plain: bool) -> RenderableType:
     """What was simulated, and the four numbers people ask for."""
-    title = run.name or run.model.name
-    facts = _facts(run)
-    low, high = result.step_time_interval_s
-    peak = f"{digits(result.peak_flops / 1e12)} TFLOP/s"
-    tiles = (
-        ("Step time", seconds(result.step_time_s, 4), f"p10 – p90: {seconds_between(low, high)}"),
-        (
-            "Throughput",
-            f"{scaled(result.tokens_per_s)} tokens/s",
-            f"{digits(result.tokens_per_s_per_gpu)} per GPU",
-        ),
-        (
-            "Model FLOPs",
-            f"{digits(result.model_tflops_per_gpu)} TFLOP/s",
-            f"per GPU ({result.flops_convention} counting)",
-        ),
-        ("MFU", percent(result.mfu), f"of {peak} (dense {run.training.precision} peak)"),
-        ("HFU", percent(result.hfu), f"{digits(result.hardware_tflops_per_gpu)} TFLOP/s, recompute included"),
-        ("Bubble", percent(result.bubble_fraction), "of the step: pipeline stages wait"),
-    )
     table = Table.grid(padding=(0, 2, 0, 0))
-    for label, value, remark in tiles:
+    for label, value, remark in headline(result, run):
         table.add_row(Text(label, style="dim"), Text(value, style="bold"), Text(remark, style="dim"))
     if plain:
-        return Group(Text(title), *(Text(f"  {fact}") for fact in facts), "", Padding(table, (0, 0, 0, 2)))
-    body = Group(*(Text(fact, style="dim") for fact in facts), "", table)
-    return Panel(body, title=Text(title, style="bold"), title_align="left", box=box.ROUNDED, padding=(0, 2))
-
-
-def _facts(run: RunSpec) -> list[str]:
-    """Model and machine; layout; batch."""
-    p, t, cluster = run.parallelism, run.training, run.cluster
-    sizes = {"TP": p.tp, "PP": p.pp, "VP": p.vp, "CP": p.cp, "EP": p.ep, "DP": run.dp}
-    layout = " · ".join(f"{axis} {size}" for axis, size in sizes.items() if size > 1) or "one GPU"
-    if p.pp > 1:
-        layout += f" · {run.schedule}"
-    batch = f"{t.global_batch_size:,} sequences of {t.seq_length:,} tokens"
-    microbatches = f"{run.microbatches} microbatches of {t.micro_batch_size}"
-    return [
-        f"{run.model.name} on {run.gpus:,} × {cluster.device.title or cluster.device.name} ({cluster.name})",
-        layout,
-        f"{batch} · {microbatches} · {t.precision}",
-    ]
+        return Group(
+            Text(title(run)), *(Text(f"  {fact}") for fact in facts(run)), "", Padding(table, (0, 0, 0, 2))
+        )
+    body = Group(*(Text(fact, style="dim") for fact in facts(run)), "", table)
+    return Panel(
+        body, title=Text(title(run), style="bold"), title_align="left", box=box.ROUNDED, padding=(0, 2)
+    )
 
 
 def _breakdown(result: Result, plain: bool) -> RenderableType:
     """One row per cause, each bar starting where the last one ended, so that together they fill the step."""
-    rows = sorted(
-        ((label, value) for label, value in result.breakdown_s.items() if value > 0),
-        key=lambda row: (_kind(row[0]), -row[1]),
-    )
+    rows = causes(result.breakdown_s)
     table = Table.grid(padding=(0, 2, 0, 0), expand=not plain)
     table.add_column(no_wrap=True)
     if not plain:
@@ -116,10 +90,10 @@ def _breakdown(result: Result, plain: bool) -> RenderableType:
     table.add_column(justify="right", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     begin = 0.0
-    for (label, value), share in zip(rows, percentages([value for _, value in rows]), strict=True):
-        end = begin + value
-        bar = [] if plain else [Bar(result.step_time_s, begin, end, color=KIND_COLOURS[_kind(label)])]
-        table.add_row(Text(_cause(label)), *bar, Text(f"{share} %"), Text(seconds(value)))
+    for row, share in zip(rows, percentages([row.seconds for row in rows]), strict=True):
+        end = begin + row.seconds
+        bar = [] if plain else [Bar(result.step_time_s, begin, end, color=KIND_COLOURS[row.kind])]
+        table.add_row(Text(row.words), *bar, Text(f"{share} %"), Text(seconds(row.seconds)))
         begin = end
     total: list[RenderableType] = [] if plain else [""]
     table.add_row(
@@ -129,20 +103,6 @@ def _breakdown(result: Result, plain: bool) -> RenderableType:
         Text(seconds(begin, 4), style="bold"),
     )
     return table
-
-
-def _cause(label: str) -> str:
-    """The label in words; communication in the breakdown is the exposed part of it."""
-    words = label.replace("_", " ")
-    return f"exposed {words}" if _kind(label) == 1 and not words.startswith("exposed") else words
-
-
-def _kind(label: str) -> int:
-    """Where a cause stands in the table: compute, communication, bubble, optimizer, host, the rest."""
-    first = label.partition("_")[0]
-    if first in ("exposed", "tp", "cp", "ep", "pp", "dp"):
-        return 1
-    return {"bubble": 2, "optimizer": 3, "host": 4, "other": 5}.get(first, 0)
 
 
 def _memory_title(result: Result) -> Text:
@@ -221,33 +181,14 @@ class StackedBar:
 
 def _published(result: Result, run: RunSpec) -> RenderableType:
     """What the run's source measured, beside the prediction."""
-    published = run.published
-    if published is None:
-        return ""
-    pairs = (
-        ("step time", result.step_time_s, published.step_time_s, seconds),
-        ("model TFLOP/s per GPU", result.model_tflops_per_gpu, published.model_tflops_per_gpu, digits),
-        ("MFU", result.mfu, published.mfu, percent),
-    )
     table = Table.grid(padding=(0, 2, 0, 0))
     for justify in ("left", "right", "right", "right", "left"):
         table.add_column(justify=justify, no_wrap=True)
     heads = ("predicted", "published", "deviation", "between p10 and p90")
     table.add_row("", *(Text(head, style="dim") for head in heads))
-    low, high = result.step_time_interval_s
-    for label, predicted, measured, shown in pairs:
-        if measured:
-            ratio = predicted / measured
-            step_s = result.step_time_s * (1 / ratio if label == "step time" else ratio)  # as published
-            within = "yes" if low <= step_s <= high else "no"
-            cells = (label, shown(predicted), shown(measured), f"{100 * (ratio - 1):+.1f} %", within)
-            table.add_row(*(Text(cell) for cell in cells))
-    remarks = [f"source: {published.source}"]
-    if published.flops_convention:
-        remarks.append(f"published FLOPs: {published.flops_convention}; predicted: {result.flops_convention}")
-    if published.notes:
-        remarks.append(published.notes)
-    return Group(table, _points(remarks, "", "dim"))
+    for row in comparisons(result, run):
+        table.add_row(*map(Text, row))
+    return Group(table, _points(remarks(result, run), "", "dim"))
 
 
 def _points(lines: Iterable[str], mark: str, style: str) -> RenderableType:

@@ -41,6 +41,13 @@ def run(
             "--trace", metavar="FILE.json[.gz]", help="Write a timeline for Perfetto (ui.perfetto.dev)."
         ),
     ] = None,
+    report_file: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE.html", help="Write a report with pictures, in one file."),
+    ] = None,
+    plots: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write every figure as PNG and SVG into this folder.")
+    ] = None,
     trace_detail: Annotated[
         Detail | None,
         typer.Option(help="What a slice of the timeline is; the run file's simulation.detail if left out."),
@@ -53,11 +60,20 @@ def run(
 
     detail = [f"simulation.detail={trace_detail}"] if trace_detail else []
     spec = load_run(run_file, [*(overrides or []), *detail])
-    result = simulate(spec, timeline=trace_file is not None)
+    pictured = [trace_file, report_file, plots]
+    result = simulate(spec, timeline=any(place is not None for place in pictured))
     if trace_file is not None:
         from reports.trace import write_trace
 
         write_trace(trace_file, result.timeline, {"run": spec.name, **result.provenance})
+    if report_file is not None:
+        from reports.html import write_report
+
+        write_report(report_file, result, spec)
+    if plots is not None:
+        from reports.plots import write_plots
+
+        write_plots(plots, result, spec)
     if json_file is not None:
         write_json(result.to_dict(), json_file)
     if json_file != STDOUT:

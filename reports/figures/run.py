@@ -1,0 +1,23 @@
+"""All figures of one run, by name."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from reports.figures.breakdown import breakdown
+from reports.figures.communication import communication
+from reports.figures.memory import memory, memory_over_time
+from reports.figures.pipeline import pipeline
+from simulator.result import Result
+from simulator.spec.run import RunSpec
+
+
+def figures(result: Result, run: RunSpec) -> dict[str, Figure]:
+    """Name → figure. Raises ValueError for a result without details."""
+    return {
+        "breakdown": breakdown(result),
+        "pipeline": pipeline(result),
+        "memory": memory(result),
+        "memory-over-time": memory_over_time(result),
+        "communication": communication(result),
+    }

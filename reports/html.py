@@ -1,0 +1,127 @@
+"""The report of one run: a page that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reports.figures.breakdown import breakdown
+from reports.figures.canvas import inline_svg
+from reports.figures.communication import communication
+from reports.figures.memory import memory, memory_over_time
+from reports.figures.pipeline import pipeline
+from reports.files import replacing
+from reports.headline import comparisons, facts, headline, remarks, title
+from reports.inputs import PARTS, inputs, readable
+from reports.page import Section, figure, page, paragraph, points, table, tiles
+from reports.quantities import digits, gibibytes, percent, scaled, seconds
+from simulator.details import OperatorUse
+from simulator.result import Result
+
+if TYPE_CHECKING:
+    from simulator.spec.run import RunSpec
+
+MOST_OPERATORS = 15
+
+
+def write_report(path: Path, result: Result, run: RunSpec) -> None:
+    """Write the report of a run. Raises OSError naming the file; ValueError for a result without details."""
+    text = report(result, run)
+    with replacing(path) as stream:
+        stream.write(text)
+
+
+def report(result: Result, run: RunSpec) -> str:
+    """The report as HTML.
+
+    Raises ValueError for a result without details; ``simulate(run, timeline=True)`` keeps them.
+    """
+    provenance = " · ".join(f"{key.replace('_', ' ')} {value}" for key, value in result.provenance.items())
+    lines = [*facts(run), *([run.description] if run.description else [])]
+    return page(title(run), lines, list(_sections(result, run)), provenance)
+
+
+def _sections(result: Result, run: RunSpec) -> Iterator[Section]:
+    yield Section("headline", "Headline", _headline(result, run))
+    svg = inline_svg(breakdown(result), "breakdown", "Waterfall of the step's time")
+    yield Section("breakdown", "Where the step goes", figure(svg, _BREAKDOWN))
+    svg = inline_svg(pipeline(result), "pipeline", "Pipeline schedule of all stages")
+    yield Section("pipeline", "Pipeline", figure(svg, _PIPELINE))
+    stages = inline_svg(memory(result), "memory", "Peak memory of every stage")
+    course = inline_svg(memory_over_time(result), "course", "Memory over the step")
+    text = _fits(result) + figure(stages, _MEMORY) + figure(course, _COURSE)
+    yield Section("memory", "Memory", text)
+    svg = inline_svg(communication(result), "communication", "Exposed and hidden communication by axis")
+    yield Section("communication", "Communication", figure(svg, _COMMUNICATION))
+    yield Section("operators", "Operators", _operators(result))
+    if run.published is not None:
+        heads = ("", "predicted", "published", "deviation", "between p10 and p90")
+        body = table(heads, comparisons(result, run)) + points(remarks(result, run))
+        yield Section("published", "Published", body)
+    yield Section("inputs", "Inputs", _inputs(run))
+    yield Section("provenance", "Provenance", _provenance(result, run))
+
+
+_BREAKDOWN = (
+    "Wall time of the compute stream, averaged over all GPUs. Each idle instant goes to the one cause that "
+    "ends it: communication under way, or another stage that still computes (bubble)."
+)
+_PIPELINE = (
+    "Compute of every stage, paler for later virtual stages; under it the messages it sends and its "
+    "data-parallel traffic."
+)
+_MEMORY = "What one GPU of each stage holds at its peak."
+_COURSE = "Weights, gradients and optimizer state stay; activations come with forwards and go with backwards."
+_COMMUNICATION = "Mean over GPUs. Communication is exposed where the compute stream waits for it."
+
+
+def _headline(result: Result, run: RunSpec) -> str:
+    warnings = points(result.warnings, "warning") if result.warnings else ""
+    return warnings + tiles(headline(result, run))
+
+
+def _fits(result: Result) -> str:
+    found = result.memory
+    peak, capacity = gibibytes(found["peak_bytes"]), gibibytes(found["capacity_bytes"])
+    verdict = "It fits." if found["fits"] else "It does not fit."
+    return paragraph(f"{peak} of {capacity} GiB on the fullest stage. {verdict}")
+
+
+def _operators(result: Result) -> str:
+    """The operators that take the most time, hidden communication included."""
+    uses = result.details.operators if result.details else ()
+    top = sorted(uses, key=lambda use: -use.runs * use.seconds)[:MOST_OPERATORS]
+    heads = ("operator", "counted as", "runs", "each", "per step", "of the step", "TFLOP/s", "GB/s")
+    rows = [_operator(use, result.step_time_s) for use in top]
+    rest = len(uses) - len(top)
+    note = "Runs and time per GPU, averaged; operators beside others count too, so shares may exceed 100 %."
+    more = f" {rest} smaller ones are left out." if rest else ""
+    return table(heads, rows, text_columns=2) + paragraph(note + more)
+
+
+def _operator(use: OperatorUse, step_s: float) -> tuple[str, ...]:
+    total = use.runs * use.seconds
+    flops = digits(use.flops / use.seconds / 1e12) if use.flops and use.seconds else "–"
+    moved = digits(use.bytes / use.seconds / 1e9) if use.bytes and use.seconds else "–"
+    kind = f"{use.category.replace('_', ' ')}{f' ({use.dtype})' if use.dtype else ''}"
+    share = percent(total / step_s)
+    return use.name, kind, scaled(use.runs), seconds(use.seconds), seconds(total), share, flops, moved
+
+
+def _inputs(run: RunSpec) -> str:
+    found = inputs(run)
+    blocks = "".join(f"<div><h3>{part}</h3>{table(('', ''), found[part])}</div>" for part in PARTS)
+    return f'<div class="columns">{blocks}</div>'
+
+
+def _provenance(result: Result, run: RunSpec) -> str:
+    rows = [(key.replace("_", " "), readable(key, value)) for key, value in result.provenance.items()]
+    body = table(("", ""), rows, text_columns=2)
+    if run.assumptions:
+        body += "<h3>Assumed</h3>" + points(run.assumptions)
+    sources = {**run.cluster.device.sources, **run.cluster.sources}
+    if sources:
+        body += "<h3>Sources of the machine's facts</h3>"
+        body += table(("fact", "source"), list(sources.items()), text_columns=2)
+    return body
