@@ -6,6 +6,9 @@ says how the scale of a tensor is found and in how many copies it is kept: the w
 over tokens, the others over features, so block-scaled formats need a tensor quantised along both, and
 Hopper's fp8 tensor cores need the second copy transposed (Transformer Engine, user guide, "Using FP8 and
 FP4").
+
+Left out: the all-reduce of delayed scaling's amax history once per pass, and the kernels that put MXFP8
+scales into the order of the tensor cores (1/32 of the bytes, fused into the cast by newer versions).
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ class Recipe:
     before a layer can write its output quantised. ``cached_weights``: weights are quantised once a step, not
     in every microbatch. ``keeps_wide_input``: the 16-bit input is kept for the weight gradient and quantised
     again there. ``narrow_gather``: operands are quantised before they are gathered over the TP group.
+    ``cast`` is the cost class of the kernel.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Recipe:
     cached_weights: bool = True
     keeps_wide_input: bool = False
     narrow_gather: bool = True
+    cast: str = "quantize"
 
     @property
     def copies(self) -> int:
@@ -64,7 +69,13 @@ RECIPES = {
         # per-tensor scale of this very tensor: a pass for the amax, then the cast
         replace(_PER_TENSOR, name="current", amax_pass=True, shared_amax=True),
         # DeepSeek-V3, section 3.3.2: 1×128 activations, 128×128 weights, an fp32 scale per block
-        Recipe(name="blockwise", dtype="fp8_block", element_bytes=1.0 + 4.0 / 128, transposed=True),
+        Recipe(
+            name="blockwise",
+            dtype="fp8_block",
+            element_bytes=1.0 + 4.0 / 128,
+            transposed=True,
+            cast="quantize_block",
+        ),
         # Rouhani 2023 (OCP MX): a one-byte exponent per 32 elements along the reduction
         Recipe(name="mxfp8", dtype="mxfp8", element_bytes=1.0 + 1.0 / 32, norm_fused=True),
         # NVIDIA 2025 (arXiv 2509.25149): 1×16 blocks with an fp8 scale below one fp32 scale per tensor, hence
@@ -102,7 +113,7 @@ def quantize(name: str, elements: float, recipe: Recipe, *, copies: int) -> tupl
     size = elements * WIDE_BYTES
     cast = MemoryBound(
         name=f"{name}.quantize",
-        kind="quantize",
+        kind=recipe.cast,
         read_bytes=size,
         write_bytes=elements * recipe.element_bytes * copies,
     )
