@@ -256,7 +256,7 @@ def grouped_linear(
     outputs: int,
     saves: tuple[Tensor, ...],
 ) -> Node:
-    """One linear layer per expert; weight gradients accumulate as in :func:`~simulator.graph.layer.linear`."""
+    """One linear layer per expert; weight gradients accumulate as those of a dense one."""
     forward = GroupedGemm(
         name=name, groups=model.num_experts, rows=rows, n=outputs, k=inputs, dtype=opts.dtype
     )
@@ -355,7 +355,7 @@ def _shared_experts(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
 
 
 def _add_shared(model: ModelSpec, opts: GraphOptions) -> Node:
-    """Adds the shared experts' output (and the bias of their last layer); its gradient goes to both as it is."""
+    """Adds the shared experts' output and the bias of their last layer; its gradient goes to both as it is."""
     size = opts.tokens * model.hidden_size * ACTIVATION_BYTES
     return elementwise(
         "add_shared",

@@ -222,7 +222,7 @@ def _nothing(op: MemoryBound) -> MemoryBound:
 
 
 def _share_sort(op: MemoryBound, tp: TensorParallel, ep: ExpertParallel, load: float) -> MemoryBound:
-    """Rows in the order of their experts: by a sort of chunks, or from tokens that came once for many rows."""
+    """Rows in the order of their experts: by a sort, or from tokens that came once for many rows."""
     factor = _rows(tp, ep, load)
     rows = op.write_bytes * factor
     if ep.dispatcher == "alltoall":
