@@ -21,6 +21,7 @@ from calibration.compose import Streams
 from calibration.fit.classes import fit_attention, fit_gemm, fit_moe, fit_stream
 from calibration.fit.site import carried_backward, fit_site_attention, fit_site_gemm, fit_site_grouped
 from calibration.fit.write import dump, profile_document
+from calibration.generations import unmeasured_generations
 from calibration.readers import Table, read_table
 from calibration.recipes import (
     CUDNN_START,
@@ -41,6 +42,7 @@ from simulator.cost.gemm import GemmCoefficients
 from simulator.cost.kernels import peak_flops
 from simulator.cost.memory_bound import MemoryCoefficients
 from simulator.cost.profile import FORMAT_VERSION, AttentionKernel, Fitted, KernelProfile
+from simulator.cost.profile_file import load_kernel_profile
 from simulator.cost.rates import Rates
 from simulator.spec.cluster import DeviceSpec
 from simulator.spec.load import load_device
@@ -76,7 +78,9 @@ def fit_device(recipe: Recipe, tables: Tables) -> KernelProfile:
     kinds = {key: fit.coefficients for key, fit in streams.items()}
     bench = Streams(kinds=kinds, memory_bandwidth=device.memory_bandwidth, l2_bytes=device.l2_bytes)
     grouped, permutes = _grouped(recipe, device, tables, gemm, bench)
-    attention = _attention(recipe, device, tables)
+    measured = _attention(recipe, device, tables)
+    ampere = measured if "flash2" in measured else load_kernel_profile("a100-sxm4-80gb").attention
+    others = unmeasured_generations(device.architecture, measured, ampere["flash2"])
     return KernelProfile(
         format_version=FORMAT_VERSION,
         name=recipe.device,
@@ -89,10 +93,10 @@ def fit_device(recipe: Recipe, tables: Tables) -> KernelProfile:
         },
         gemm=gemm,
         grouped_gemm=grouped,
-        attention=attention,
+        attention={**others, **measured},
         memory_bound={**streams, **permutes},
         copy={"default": _copy()},
-        default_attention=list(attention)[-1],
+        default_attention=list(measured)[-1],
     )
 
 

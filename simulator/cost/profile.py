@@ -21,7 +21,7 @@ from simulator.cost.memory_bound import MemoryCoefficients
 FORMAT_VERSION = 1
 C = TypeVar("C")
 
-Basis = Literal["fit", "transfer", "physics", "assumption"]
+Basis = Literal["fit", "transfer", "literature", "physics", "assumption"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,13 +1,14 @@
 """The layers of a GPT- or Llama-like decoder, whole: one microbatch, before any split.
 
-Byte counts of memory-bound kernels follow what fused implementations read and write (Megatron-LM, Transformer
-Engine); `T` is the number of tokens, `h` the hidden size, activations take 2 bytes.
+Which memory-bound kernels run, and what they read and write, depends on the software stack
+(:mod:`simulator.graph.fusion`); `T` is the number of tokens, `h` the hidden size, activations take 2 bytes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from simulator.graph.fusion import FUSED_LOSS, STACKS, Fusion, fused
 from simulator.graph.layer import (
     LayerGraph,
     Node,
@@ -42,13 +43,20 @@ class GraphOptions:
     permute_fusion: bool = True  # experts: rows are gathered and summed by one kernel each
     router_fusion: bool = False  # experts: scores, choice and loss by one kernel each
     shared_expert_overlap: bool = False  # experts: shared ones beside the all-to-alls
-
     context: int = 1  # ranks that share each sequence
+    stack: str = "megatron"  # of memory-bound kernels: a key of STACKS
+    loss_fusion: bool = False  # cross entropy by a kernel each way, whatever the stack
 
     @property
     def tokens(self) -> int:
         """A rank's tokens of a microbatch."""
         return self.batch * self.seq // self.context
+
+    @property
+    def fusion(self) -> Fusion:
+        """What memory-bound operations take."""
+        fusion = STACKS[self.stack]
+        return replace(fusion, loss=FUSED_LOSS) if self.loss_fusion else fusion
 
 
 def activation(
@@ -58,46 +66,41 @@ def activation(
 
 
 def norm(model: ModelSpec, opts: GraphOptions, name: str) -> Node:
-    """Layer or RMS norm: reads x, writes y; backward reads dy and x, writes dx."""
-    size = opts.tokens * model.hidden_size * ACTIVATION_BYTES
+    """Layer or RMS norm of the residual stream."""
+    passes = opts.fusion.layernorm if model.norm == "layernorm" else opts.fusion.rmsnorm
+    elements = float(opts.tokens * model.hidden_size)
     weights = model.hidden_size * (2 if model.norm == "layernorm" else 1)
-    return elementwise(
+    kept = elements * passes.kept
+    return fused(
         name,
-        "norm",
+        passes,
+        elements,
         module="layernorm",
         region=Region.SEQUENCE,
-        forward=(size, size),
-        backward=(2 * size, size),
-        kernels=(1, 2),
         replicated_parameters=float(weights),
-        saves=(Tensor(name=f"{name}.input", bytes=size, region=Region.SEQUENCE, origin="residual"),),
+        saves=(Tensor(name=f"{name}.input", bytes=kept, region=Region.SEQUENCE, origin="residual"),),
     )
 
 
 def residual(model: ModelSpec, opts: GraphOptions, name: str, *, biased: bool = True) -> Node:
     """Adds the branch to the residual stream, after dropout; ``biased``: with the bias of the row-parallel
     layer before it, where the model has biases.
-
-    Backward: the two gradients that meet at the fork are added (two reads, one write), and the branch's
-    gradient is masked.
     """
-    size = opts.tokens * model.hidden_size * ACTIVATION_BYTES
-    mask = opts.tokens * model.hidden_size * MASK_BYTES if model.hidden_dropout else 0.0
-    saves = (
-        (Tensor(name=f"{name}.mask", bytes=mask, region=Region.SEQUENCE, origin="residual"),) if mask else ()
-    )
-    masked_read, masked_write = (size + mask, size) if mask else (0.0, 0.0)
-    return elementwise(
+    passes = opts.fusion.dropout if model.hidden_dropout else opts.fusion.residual
+    elements = float(opts.tokens * model.hidden_size)
+    mask = elements * passes.kept
+    biased = biased and model.linear_bias
+    return fused(
         name,
-        "residual",
+        passes,
+        elements,
         module="residual",
         region=Region.SEQUENCE,
-        forward=(2 * size, size + mask),
-        backward=(2 * size + masked_read, size + masked_write),
-        weight_gradient=(bias_gradient(name, size),) if model.linear_bias and biased else (),
-        replicated_parameters=float(model.hidden_size) if model.linear_bias and biased else 0.0,
-        kernels=(1, 2 if mask else 1),
-        saves=saves,
+        weight_gradient=(bias_gradient(name, elements * ACTIVATION_BYTES),) if biased else (),
+        replicated_parameters=float(model.hidden_size) if biased else 0.0,
+        saves=(Tensor(name=f"{name}.mask", bytes=mask, region=Region.SEQUENCE, origin="residual"),)
+        if mask
+        else (),
     )
 
 
@@ -119,38 +122,57 @@ def _qkv(model: ModelSpec, opts: GraphOptions) -> Node:
     )
 
 
+def _joined_gradient(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
+    """Backward of a split joint projection: dQ, dK and dV side by side."""
+    if opts.fusion.qkv_join is None:
+        return ()
+    heads = model.num_attention_heads + 2 * model.num_key_value_heads
+    elements = float(opts.tokens * heads * model.head_dim)
+    join = fused("qkv_join", opts.fusion.qkv_join, elements, module="attention", region=Region.FEATURE)
+    return (join,)
+
+
 def rope(model: ModelSpec, opts: GraphOptions) -> Node:
-    size = (
-        opts.tokens
-        * (model.num_attention_heads + model.num_key_value_heads)
-        * model.head_dim
-        * ACTIVATION_BYTES
+    """Rotates queries and keys."""
+    heads = model.num_attention_heads + model.num_key_value_heads
+    elements = float(opts.tokens * heads * model.head_dim)
+    return fused("rope", opts.fusion.rope, elements, module="attention", region=Region.FEATURE)
+
+
+def _repeated_heads(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
+    """Keys and values copied to every query head of their group; backward sums over the group."""
+    if not opts.fusion.repeat_kv or model.num_key_value_heads == model.num_attention_heads:
+        return ()
+    few, many = (
+        2 * opts.tokens * heads * model.head_dim * ACTIVATION_BYTES
+        for heads in (model.num_key_value_heads, model.num_attention_heads)
     )
-    return elementwise(
-        "rope",
-        "rope",
+    copy = elementwise(
+        "repeat_kv",
+        "copy",
         module="attention",
         region=Region.FEATURE,
-        forward=(size, size),
-        backward=(size, size),
+        forward=(few, many),
+        backward=(many, few),
         kernels=(2, 2),
     )
+    return (copy,)
 
 
 def _qk_norm(model: ModelSpec, opts: GraphOptions) -> Node:
     """RMS norm of every query and key head, before the rotation."""
-    heads = model.num_attention_heads + model.num_key_value_heads
-    size = opts.tokens * heads * model.head_dim * ACTIVATION_BYTES
-    return elementwise(
+    passes, heads = opts.fusion.rmsnorm, model.num_attention_heads + model.num_key_value_heads
+    elements = float(opts.tokens * heads * model.head_dim)
+    kept = elements * passes.kept
+    return fused(
         "qk_norm",
-        "norm",
+        passes,
+        elements,
         module="attention",
         region=Region.FEATURE,
-        forward=(size, size),
-        backward=(2 * size, size),
-        kernels=(2, 4),
+        operands=2,
         replicated_parameters=2.0 * model.head_dim,
-        saves=(Tensor(name="qk_norm.input", bytes=size, region=Region.FEATURE, origin="attention"),),
+        saves=(Tensor(name="qk_norm.input", bytes=kept, region=Region.FEATURE, origin="attention"),),
     )
 
 
@@ -199,17 +221,19 @@ def _unfused_core(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
     square = float(heads) * opts.seq * opts.seq
     size, mask = square * ACTIVATION_BYTES, square * MASK_BYTES
     probabilities = Tensor(name="softmax.output", bytes=size, region=Region.FEATURE, origin="core_attn")
+    passes = opts.fusion.softmax
+    wide = square * passes.kept - size
+    in_fp32 = Tensor(name="softmax.fp32", bytes=wide, region=Region.FEATURE, origin="core_attn")
     dims = {"module": "core_attn", "batch": heads, "dtype": opts.dtype}
     nodes = [
         product("scores", m=opts.seq, n=opts.seq, k=model.head_dim, saves=(q, k), **dims),  # type: ignore[arg-type]
-        elementwise(
+        fused(
             "softmax",
-            "softmax",
+            passes,
+            square,
             module="core_attn",
             region=Region.FEATURE,
-            forward=(size, size),
-            backward=(2 * size, size),
-            saves=(probabilities,),
+            saves=(probabilities, *((in_fp32,) if wide else ())),
         ),
     ]
     weights = probabilities
@@ -280,8 +304,10 @@ def attention_block(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
     return (
         norm(model, opts, "input_norm"),
         _qkv(model, opts),
+        *_joined_gradient(model, opts),
         *((_qk_norm(model, opts),) if model.qk_norm else ()),
         *rotary,
+        *_repeated_heads(model, opts),
         *core,
         projection(model, opts, width=model.num_attention_heads * model.head_dim),
         residual(model, opts, "attention_residual"),
@@ -291,7 +317,9 @@ def attention_block(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
 def mlp_block(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
     """Norm, FC1, activation, FC2, residual. A gated MLP's FC1 computes gate and up projection in one GEMM."""
     width, gates = model.intermediate_size, 2 if model.gated_mlp else 1
-    size = opts.tokens * width * ACTIVATION_BYTES
+    passes = opts.fusion.gated if model.gated_mlp else opts.fusion.activation
+    elements = float(opts.tokens * width)
+    kept = elements * passes.kept
     shared = {
         "module": "mlp",
         "tokens": opts.tokens,
@@ -301,6 +329,7 @@ def mlp_block(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
     }
     return (
         norm(model, opts, "mlp_norm"),
+        *_joined_gate(model, opts),
         linear(
             "fc1",
             region=Region.COLUMN,
@@ -311,14 +340,13 @@ def mlp_block(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
             saves=(activation("fc1.input", opts.tokens * model.hidden_size, Region.SEQUENCE, "layernorm"),),
             **shared,  # type: ignore[arg-type]
         ),
-        elementwise(
+        fused(
             "activation",
-            "activation",
+            passes,
+            elements,
             module="mlp.activation",
             region=Region.FEATURE,
-            forward=(gates * size, size),
-            backward=((1 + gates) * size, gates * size),
-            saves=(Tensor(name="fc1.output", bytes=gates * size, region=Region.FEATURE, origin="mlp"),),
+            saves=(Tensor(name="fc1.output", bytes=kept, region=Region.FEATURE, origin="mlp"),),
         ),
         linear(
             "fc2",
@@ -330,6 +358,14 @@ def mlp_block(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
         ),
         residual(model, opts, "mlp_residual"),
     )
+
+
+def _joined_gate(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
+    """Backward of gate and up projection where they are two modules: the sum of their input gradients."""
+    if opts.fusion.gate_join is None or not model.gated_mlp:
+        return ()
+    elements = float(opts.tokens * model.hidden_size)
+    return (fused("gate_join", opts.fusion.gate_join, elements, module="mlp", region=Region.SEQUENCE),)
 
 
 def dense_layer(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
@@ -385,8 +421,6 @@ def embedding(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
 def head(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
     """Final norm, LM head and vocabulary-parallel cross entropy (Shoeybi 2019, section 3).
 
-    The loss follows Megatron-LM's unfused code on fp32 logits: cast 2→4 bytes; maximum (read); subtract,
-    exponentiate, normalise in place (read and write each); sum (read). Backward: scale in place, cast back.
     Three all-reduces of one fp32 per token: maximum, target logit, sum.
     """
     logits = float(opts.tokens) * opts.vocab_size
@@ -403,15 +437,15 @@ def head(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
         fused_accumulation=opts.fused_accumulation,
         saves=(activation("lm_head.input", opts.tokens * model.hidden_size, Region.SEQUENCE, "layernorm"),),
     )
-    loss = elementwise(
+    passes = opts.fusion.loss
+    kept = "softmax_fp32" if passes.kept > ACTIVATION_BYTES else "logits"
+    loss = fused(
         "cross_entropy",
-        "cross_entropy",
+        passes,
+        logits,
         module="head",
         region=Region.FEATURE,
-        forward=(logits * (2 + 4 + 4 + 4 + 4 + 4), logits * (4 + 4 + 4 + 4)),
-        backward=(logits * (4 + 4), logits * (4 + 2)),
-        kernels=(7, 3),
         reductions=(tokens_fp32,) * 3,
-        saves=(Tensor(name="softmax_fp32", bytes=logits * 4, region=Region.FEATURE, origin="head"),),
+        saves=(Tensor(name=kept, bytes=logits * passes.kept, region=Region.FEATURE, origin="head"),),
     )
     return LayerGraph(kind="head", nodes=(norm(model, opts, "final_norm"), lm_head, loss))
