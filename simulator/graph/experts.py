@@ -355,7 +355,7 @@ def _shared_experts(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
 
 
 def _add_shared(model: ModelSpec, opts: GraphOptions) -> Node:
-    """Adds the shared experts' output and the bias of their last layer; its gradient goes to both as it is."""
+    """Adds the shared experts' output and the bias of their last layer; its gradient goes to both."""
     size = opts.tokens * model.hidden_size * ACTIVATION_BYTES
     return elementwise(
         "add_shared",
