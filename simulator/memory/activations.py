@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from simulator.memory.layer_pass import PassPeaks, pass_peaks
+from simulator.memory.layer_pass import LayerPasses, layer_passes
 from simulator.partition.layer_share import LayerShare
 from simulator.partition.plan import ChunkShare, RunPlan
 from simulator.schedule.actions import Action, Kind, Order
@@ -31,15 +31,15 @@ class Passes:
 
     def __init__(self, plan: RunPlan) -> None:
         self._plan = plan
-        self._layers: dict[int, PassPeaks] = {}
+        self._layers: dict[int, LayerPasses] = {}
         self._chunks: dict[int, ChunkPasses] = {}
 
-    def layer(self, layer: LayerShare) -> PassPeaks:
+    def layer(self, layer: LayerShare) -> LayerPasses:
         """Of one layer."""
         found = self._layers.get(id(layer))
         if found is None:
             own = not self._plan.data.fully_sharded  # else they fill a unit's bucket, counted with gradients
-            found = pass_peaks(layer.nodes, self._plan.tensor, gradient_tensors=own)
+            found = layer_passes(layer.nodes, self._plan.tensor, gradient_tensors=own)
             self._layers[id(layer)] = found
         return found
 
@@ -54,12 +54,12 @@ class Passes:
         saved = forward = 0.0
         for layer in chunk.layers:
             saved += layer.saved_bytes
-            forward = max(forward, saved + self.layer(layer).forward)
+            forward = max(forward, saved + self.layer(layer).forward_peak)
         alive, backward = saved, 0.0
         deferred, split = 0.0, 0.0
         for layer in reversed(chunk.layers):
             peaks = self.layer(layer)
-            during = layer.working_bytes + peaks.backward
+            during = layer.working_bytes + peaks.backward_peak
             backward = max(backward, alive + during)
             split = max(split, alive + deferred + during)
             alive -= layer.saved_bytes
@@ -74,7 +74,7 @@ class Passes:
 
 
 def peak_activations(passes: Passes, order: Order) -> float:
-    """The most that is alive at once: kept by forwards whose gradients are not done, plus what the layer being
+    """The most alive at once: kept by forwards whose gradients are not done, plus what the layer being
     worked on needs.
     """
     alive = peak = 0.0

@@ -1,15 +1,15 @@
-"""What comes and goes while a layer runs: the operators of its passes in order, with the births and deaths of
-their inputs, outputs, gradients and temporaries.
+"""What comes and goes while a layer runs: its operators in order, with the births and deaths of their inputs,
+outputs, gradients and temporaries.
 
-Both passes are walked over the rank's own nodes. Autograd's rules decide how long a tensor lives: an operator's
-input dies after it unless it is kept for backward; a kept tensor dies once the last gradient that needs it is
-done; the gradient of the residual stream lives through a whole block, since the branch's is added to it at the
-block's start.
+Both passes are walked over the rank's own nodes. Autograd's rules decide how long a tensor lives: an
+operator's input dies after it unless it is kept for backward; a kept tensor dies once the last gradient that
+needs it is done; the gradient of the residual stream lives through a whole block, since the branch's is added
+to it at the block's start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from simulator.graph.layer import Node, Region, Tensor
@@ -21,39 +21,58 @@ from simulator.partition.tensor import TensorParallel
 
 ACCUMULATOR_BYTES = 4.0  # FlashAttention-2 sums dQ over blocks of keys in fp32 (`dq_accum` of its backward)
 WEIGHT_BYTES = 2.0
+UNFUSED_LOSS = "log_softmax_fp32"  # what a loss of several kernels keeps
+
+
+Events = tuple[tuple[str, float], ...]
+"""Tensors by name in the order in which they come (with their bytes) and go (0)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PassPeaks:
-    """Bytes of one layer's passes beside what it keeps.
+class LayerPasses:
+    """What one layer's passes allocate beside what was there before, with their peaks in bytes.
 
-    ``forward``: the most alive during the forward pass, over all that the layer keeps by its end; never below
-    its output. ``backward``: the most alive during the backward pass, over all that it kept; the gradient that
-    comes in counts. ``deferred``: what its weight gradients need, once its input gradients are done.
+    ``kept`` are the tensors that stay from the forward to the backward pass. ``forward_peak`` is the most
+    alive during the forward pass over all that the layer keeps by its end; ``backward_peak`` the most during
+    the backward pass over all that it kept, the gradient that comes in counted. ``deferred``: what weight
+    gradients need, once the input gradients are done.
     """
 
-    forward: float
-    backward: float
+    kept: Events
+    forward: Events
+    backward: Events
+    forward_peak: float
+    backward_peak: float
     deferred: float
 
 
 @dataclass(slots=True)
 class _Ledger:
-    """Bytes alive now, and the most so far."""
+    """Tensors alive, their bytes, the most bytes so far, and all that happened."""
 
+    sizes: dict[str, float] = field(default_factory=dict)
     alive: float = 0.0
     peak: float = 0.0
+    events: list[tuple[str, float]] = field(default_factory=list)
 
-    def add(self, *sizes: float) -> None:
-        self.alive += sum(sizes)
+    def add(self, tensors: Mapping[str, float]) -> None:
+        for name, size in tensors.items():
+            if size > 0.0:
+                self.sizes[name] = size
+                self.alive += size
+                self.events.append((name, size))
         self.peak = max(self.peak, self.alive)
 
-    def drop(self, *sizes: float) -> None:
-        self.alive -= sum(sizes)
+    def drop(self, names: Iterable[str]) -> None:
+        for name in names:
+            size = self.sizes.pop(name, 0.0)
+            if size:
+                self.alive -= size
+                self.events.append((name, 0.0))
 
 
-def pass_peaks(nodes: Sequence[Node], tp: TensorParallel, *, gradient_tensors: bool) -> PassPeaks:
-    """The peaks of one layer's passes.
+def layer_passes(nodes: Sequence[Node], tp: TensorParallel, *, gradient_tensors: bool) -> LayerPasses:
+    """What one layer's passes allocate.
 
     Args:
         nodes: a rank's share of a layer, in forward order.
@@ -62,9 +81,15 @@ def pass_peaks(nodes: Sequence[Node], tp: TensorParallel, *, gradient_tensors: b
             their own for a moment (not so where they are counted with their bucket).
     """
     flow = _Flow(tuple(nodes), tp)
-    return PassPeaks(
-        forward=flow.forward_peak(),
-        backward=flow.backward_peak(gradient_tensors=gradient_tensors),
+    kept = {t.name: t.bytes for node in nodes for t in node.saves}
+    forward, backward = flow.forward(), flow.backward(kept, gradient_tensors=gradient_tensors)
+    total = sum(kept.values())
+    return LayerPasses(
+        kept=tuple(kept.items()),
+        forward=tuple(forward.events),
+        backward=tuple(backward.events),
+        forward_peak=forward.peak - total,
+        backward_peak=backward.peak - total,
         deferred=flow.deferred(),
     )
 
@@ -93,69 +118,77 @@ class _Flow:
     def _gathers(self, node: Node, *regions: Region) -> bool:
         return self.tp.size > 1 and self.tp.sequence and node.region in regions
 
-    def forward_peak(self) -> float:
-        ledger, kept = _Ledger(), dict[str, float]()
-        arriving = 0.0  # the activation that no node keeps
-        for node, size_in, size_out in zip(self.nodes, self.inputs, self.outputs, strict=True):
-            new = [t for t in node.saves if t.name not in kept]
-            kept.update((t.name, t.bytes) for t in new)
-            own = sum(t.bytes for t in new if _is_made_by(node, t))
-            claimed = min(arriving, sum(t.bytes for t in new) - own)
-            ledger.drop(claimed)
-            arriving -= claimed
-            leaving = max(0.0, size_out - own)
-            exchanged = _exchanged(node, "sent")
-            passing = (
-                node.boundary_bytes
-                if self._gathers(node, Region.COLUMN, Region.ROW, Region.EMBEDDING)
-                else 0.0,
-                _narrow_bytes(node, size_in),
-                exchanged,
-                _shared_bytes(node),
-            )
-            ledger.add(sum(t.bytes for t in new), leaving, *passing)
-            ledger.drop(arriving, *passing)
-            arriving = leaving
-        return ledger.peak - sum(kept.values())
-
-    def backward_peak(self, *, gradient_tensors: bool) -> float:
+    def forward(self) -> _Ledger:
         ledger = _Ledger()
+        arriving, size = "", 0.0  # the activation that no node keeps
+        for index, (node, size_in, size_out) in enumerate(
+            zip(self.nodes, self.inputs, self.outputs, strict=True)
+        ):
+            new = {t.name: t for t in node.saves if t.name not in ledger.sizes}
+            own = sum(t.bytes for t in new.values() if _is_made_by(node, t))
+            if sum(t.bytes for t in new.values()) - own >= size:  # what arrives is kept
+                ledger.drop((arriving,))
+            ledger.add({name: t.bytes for name, t in new.items()})
+            passing = self._forward_temporaries(node, size_in)
+            leaving = f"{index}.output"
+            ledger.add({**passing, leaving: max(0.0, size_out - own)})
+            ledger.drop((*passing, arriving))
+            arriving, size = leaving, ledger.sizes.get(leaving, 0.0)
+        ledger.drop((arriving,))
+        return ledger
+
+    def _forward_temporaries(self, node: Node, size_in: float) -> dict[str, float]:
+        around = self._gathers(node, Region.COLUMN, Region.ROW, Region.EMBEDDING)
+        return {
+            "gathered": node.boundary_bytes if around else 0.0,
+            "narrow": _narrow_bytes(node, size_in),
+            "exchanged": _exchanged(node, "sent"),
+            "shared": _shared_bytes(node),
+            "loss": _loss_bytes(node)[0],
+        }
+
+    def backward(self, kept: Mapping[str, float], *, gradient_tensors: bool) -> _Ledger:
+        ledger = _Ledger()
+        ledger.add(kept)
         last_use = {
             t.name: index for index, node in reversed(list(enumerate(self.nodes))) for t in node.saves
         }
-        gradient = self.outputs[-1] if self.nodes else 0.0
-        stream = 0.0
-        ledger.add(gradient)
+        gradient, stream = "incoming", ""
+        ledger.add({gradient: self.outputs[-1] if self.nodes else 0.0})
         for index in reversed(range(len(self.nodes))):
-            node, size_in = self.nodes[index], self.inputs[index]
+            node = self.nodes[index]
             if _joins(node):  # the branch's gradient is the stream's own unless dropout masks it
-                stream, masked = gradient or stream, sum(t.bytes for t in node.saves)
-                gradient = stream if masked else 0.0
-                ledger.add(gradient)
+                stream = gradient or stream
+                gradient = "masked" if node.saves else ""
+                ledger.add({gradient: ledger.sizes.get(stream, 0.0)} if gradient else {})
             else:
                 passing = self._backward_temporaries(node, gradient_tensors=gradient_tensors)
-                ledger.add(size_in, *passing)
-                ledger.drop(gradient, *passing)
-                gradient = size_in
-            ledger.drop(*(t.bytes for t in _distinct(node.saves) if last_use[t.name] == index))
-            starts_block = stream and (index == 0 or _joins(self.nodes[index - 1]))
-            if starts_block:  # added to the stream's
-                ledger.drop(gradient)
-                gradient = 0.0
-        return ledger.peak
+                result = f"{index}.gradient"
+                ledger.add({result: self.inputs[index], **passing})
+                ledger.drop((*passing, gradient))
+                gradient = result
+            ledger.drop(t.name for t in node.saves if last_use[t.name] == index)
+            if stream and (index == 0 or _joins(self.nodes[index - 1])):  # added to the stream's
+                ledger.drop((gradient,))
+                gradient = ""
+        ledger.drop(tuple(ledger.sizes))
+        return ledger
 
-    def _backward_temporaries(self, node: Node, *, gradient_tensors: bool) -> tuple[float, ...]:
-        around = self._gathers(node, Region.ROW, Region.EMBEDDING) or self._gathers(node, Region.COLUMN)
+    def _backward_temporaries(self, node: Node, *, gradient_tensors: bool) -> dict[str, float]:
+        around = self._gathers(node, Region.ROW, Region.EMBEDDING, Region.COLUMN)
         whole = self._gathers(node, Region.COLUMN)
-        return (
-            node.boundary_bytes if around else 0.0,  # the gathered gradient, or the input gathered again
-            node.boundary_bytes * (1.0 - 1.0 / self.tp.size) if whole else 0.0,  # dX before its reduction
-            _narrow_bytes(node, _output_bytes(node, 0.0)),
-            _exchanged(node, "returned"),
-            _shared_bytes(node),
-            sum(_accumulators(op) for op in node.input_gradient),
-            _weight_gradient_bytes(node) if gradient_tensors else 0.0,
-        )
+        return {
+            "gathered": node.boundary_bytes if around else 0.0,  # the gradient, or the input once more
+            "whole": node.boundary_bytes * (1.0 - 1.0 / self.tp.size)
+            if whole
+            else 0.0,  # before its reduction
+            "narrow": _narrow_bytes(node, _output_bytes(node, 0.0)),
+            "exchanged": _exchanged(node, "returned"),
+            "shared": _shared_bytes(node),
+            "accumulator": sum(_accumulators(op) for op in node.input_gradient),
+            "weight gradient": _weight_gradient_bytes(node) if gradient_tensors else 0.0,
+            "loss": _loss_bytes(node)[1],
+        }
 
     def deferred(self) -> float:
         """Inputs of products with weights, and the gradients of their outputs."""
@@ -170,10 +203,6 @@ class _Flow:
 def _joins(node: Node) -> bool:
     """Whether a branch is added to the residual stream here."""
     return node.module == "residual"
-
-
-def _distinct(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return list({t.name: t for t in tensors}.values())
 
 
 def _is_made_by(node: Node, tensor: Tensor) -> bool:
@@ -237,6 +266,16 @@ def _exchanged(node: Node, when: str) -> float:
 def _shared_bytes(node: Node) -> float:
     """Keys and values of other ranks of the CP group."""
     return node.buffer_bytes if isinstance(node, SharedAttention) else 0.0
+
+
+def _loss_bytes(node: Node) -> tuple[float, float]:
+    """Temporaries of PyTorch's own cross entropy on fp32 logits, forward and backward.
+
+    Forward a copy in fp32 beside the logarithms that are kept; backward the gradients of both its steps
+    (``nll_loss`` and ``log_softmax``), of which the second is cast into the logits' gradient.
+    """
+    logarithms = sum(t.bytes for t in node.saves if t.name == UNFUSED_LOSS)
+    return logarithms, 1.5 * logarithms
 
 
 def _weight_gradient_bytes(node: Node) -> float:

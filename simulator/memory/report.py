@@ -1,5 +1,5 @@
-"""Peak memory of every pipeline device: what its parameters take, and the most that its schedule keeps alive of
-activations, gradients of activations and temporaries.
+"""Peak memory of every pipeline device: what its parameters take, and the most that its schedule keeps alive
+of activations, gradients of activations and temporaries.
 """
 
 from __future__ import annotations
