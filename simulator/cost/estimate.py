@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from simulator.graph.operators import Copy, KernelOp
+from simulator.graph.operators import Copy, HostUpdate, KernelOp
 
 
 class Estimate(NamedTuple):
@@ -23,6 +23,6 @@ class Estimate(NamedTuple):
 class KernelModel(Protocol):
     """Anything that can time a kernel."""
 
-    def estimate(self, op: KernelOp | Copy) -> Estimate:
+    def estimate(self, op: KernelOp | Copy | HostUpdate) -> Estimate:
         """The time of one operator running alone, launch latency on the device included."""
         ...

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from simulator.engine.block import Placed
 from simulator.engine.costing import OperatorCosts
 from simulator.engine.tasks import COMPUTE, Meeting, Task, Token
-from simulator.graph.operators import Collective, Operator
+from simulator.graph.operators import Collective, Copy, Operator
 from simulator.partition.data import Bucket
 from simulator.partition.plan import ChunkShare, RunPlan
 from simulator.schedule.actions import Action
@@ -25,6 +25,7 @@ STREAMS = {
     "replicate": "replicate",
 }  # the groups' communicators run beside each other
 OPTIMIZER = "optimizer"
+PROCESSORS = "cpu"  # of the host
 PREPARE = "prepare"  # the stream of casts beside compute
 
 
@@ -86,6 +87,24 @@ def kernels(ops: Sequence[Operator], costs: OperatorCosts) -> Task:
     return Task(ops[0].name if ops else "nothing", category, costs.total(ops))
 
 
+def chain(
+    ops: Sequence[Operator], waits: tuple[Token, ...], place: Token, costs: OperatorCosts
+) -> tuple[list[Placed], tuple[Token, ...]]:
+    """Work outside the device, each operator after the one before it and on the stream of its kind.
+
+    Also what signals the end: the last token, or ``waits`` where there is nothing to do. ``place`` tells this
+    chain from all others of the device.
+    """
+    placed = []
+    for number, op in enumerate(ops):
+        stream = op.kind if isinstance(op, Copy) else PROCESSORS
+        cost = costs.cost(op)
+        done = ("chain", place, number)
+        placed.append(Placed(stream, Task(op.name, cost.category, cost.seconds, waits, done)))
+        waits = (done,)
+    return placed, waits
+
+
 def reduce_bucket(
     plan: RunPlan,
     place: tuple[object, ...],
@@ -96,10 +115,11 @@ def reduce_bucket(
     """Prepares a bucket's gradients and starts their reduction; also the token of its end, if there is one.
 
     ``place`` tells this reduction from all others of the device; it begins ``after`` some tokens. Each of
-    its collectives follows the one before it.
+    its collectives follows the one before it; then sharded gradients may leave for the host.
     """
     ops = plan.data.reduce_gradients(bucket, "gradients")
-    if not ops:
+    leaving = plan.data.leave_shard(bucket)
+    if not ops and not leaving:
         return [], ()
     ready: Token = ("gradients", bucket.axis, *place)
     before = kernels(plan.data.before_reduction(bucket), costs)
@@ -113,4 +133,5 @@ def reduce_bucket(
         reduced = ("reduced", bucket.axis, *place, number)
         placed.append(collective(op, STREAMS[op.axis], (ready,), reduced, costs))
         ready = reduced
-    return placed, (ready,)
+    left, ends = chain(leaving, (ready,), ("leave", bucket.axis, *place), costs)
+    return [*placed, *left], ends

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from simulator.engine.block import Placed
 from simulator.engine.costing import OperatorCosts, exposed
 from simulator.engine.data_traffic import DP, OPTIMIZER, collective
+from simulator.engine.host_update import update_on_host
 from simulator.engine.tasks import COMPUTE, Meeting, Task, Token
 from simulator.graph.operators import Axis, Collective
 from simulator.partition.optimizer import Matrix
@@ -50,9 +51,12 @@ def finish_step(
     after = costs.total(plan.data.after_norm(shard, parameters))
     placed.append(Placed(COMPUTE, Task("local gradient norm", OPTIMIZER, before)))
     everyone = Meeting((WORLD, "norm"), devices)
-    placed.append(Placed(COMPUTE, Task("gradient norm", OPTIMIZER, norm_s, meeting=everyone)))
+    norm: Token = ("norm", *held)
+    placed.append(Placed(COMPUTE, Task("gradient norm", OPTIMIZER, norm_s, (), norm, everyone)))
     placed += _whole_matrices(plan, held, costs)
     placed.append(Placed(COMPUTE, Task("optimizer step", OPTIMIZER, after)))
+    if plan.data.offload.optimizer != "device":
+        placed += update_on_host(plan, held, norm, costs)
     return placed
 
 

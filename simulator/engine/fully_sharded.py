@@ -18,6 +18,7 @@ from simulator.engine.data_traffic import (
     PREPARE,
     STREAMS,
     Piece,
+    chain,
     collective,
     cut,
     kernels,
@@ -77,7 +78,7 @@ class FullyShardedTraffic:
             for piece in cut(chunk) if forward else reversed(cut(chunk)):
                 for bucket in piece.buckets:
                     unit = (action.stage, bucket.first_layer, bucket.axis)
-                    if self._plan.data.gather_parameters(bucket, "") is None or unit in kept:
+                    if not self._comes(bucket) or unit in kept:
                         continue
                     if self._policy.keep == "step":
                         kept.add(unit)
@@ -85,15 +86,24 @@ class FullyShardedTraffic:
                     if forward or not stays:
                         yield _Use(action, bucket)
 
+    def _comes(self, bucket: Bucket) -> bool:
+        """Whether a unit's parameters have to be brought at all."""
+        data = self._plan.data
+        return data.gather_parameters(bucket, "") is not None or bool(data.fetch_shard(bucket))
+
     def _gather(self, use: _Use, waits: tuple[Token, ...]) -> list[Placed]:
-        op = self._plan.data.gather_parameters(use.bucket, "unit")
-        assert op is not None, "units without replicas are never queued"
-        placed: list[Placed] = []
+        """Brings a unit's parameters: its shard from the host, a cast, the gather; what there is of these."""
+        placed, waits = chain(
+            self._plan.data.fetch_shard(use.bucket), waits, ("fetch", use.token), self._costs
+        )
         cast = kernels(self._plan.data.before_gather(use.bucket), self._costs)
         if cast.seconds:
             ready = ("cast", use.token)
             placed.append(Placed(PREPARE, cast._replace(waits=waits, signal=ready)))
             waits = (ready,)
+        op = self._plan.data.gather_parameters(use.bucket, "unit")
+        if op is None:
+            return [*placed, Placed(PREPARE, Task("arrived", COMPUTE, 0.0, waits, use.token))]
         return [*placed, collective(op, STREAMS[op.axis], waits, use.token, self._costs)]
 
     def pieces(self, action: Action) -> Sequence[Piece] | None:

@@ -204,17 +204,37 @@ class SendRecv:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copy:
-    """A copy between device and host (``h2d``, ``d2h``) or to and from NVMe."""
+    """A copy between device and host (``h2d``, ``d2h``) or to and from NVMe.
+
+    ``sharers``: ranks of a node that do so at the same time over one link (NVMe).
+    """
 
     name: str
     kind: Literal["h2d", "d2h", "nvme_read", "nvme_write"]
     size_bytes: float
     flops: float = 0.0
+    sharers: int = 1
 
     @property
     def bytes(self) -> float:
         """Bytes moved."""
         return self.size_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostUpdate:
+    """Element-wise work of the host's processors, limited by its memory, which ``sharers`` ranks share."""
+
+    name: str
+    read_bytes: float
+    write_bytes: float
+    sharers: int = 1
+    flops: float = 0.0
+
+    @property
+    def bytes(self) -> float:
+        """Traffic to and from host memory."""
+        return self.read_bytes + self.write_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,4 +262,4 @@ class Awaited:
 
 KernelOp: TypeAlias = Gemm | GroupedGemm | Attention | MemoryBound
 NetworkOp: TypeAlias = Collective | SendRecv
-Operator: TypeAlias = KernelOp | NetworkOp | Copy | Awaited
+Operator: TypeAlias = KernelOp | NetworkOp | Copy | HostUpdate | Awaited

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from simulator.memory.activations import Passes, peak_activations
 from simulator.memory.layer_pass import placeholder_shapes
-from simulator.memory.shards import gradient_bytes, weight_bytes
+from simulator.memory.shards import gradient_bytes, optimizer_bytes, weight_bytes
 from simulator.partition.plan import ChunkShare, RunPlan
 from simulator.schedule.actions import Order
 
@@ -68,7 +68,7 @@ def _stage(plan: RunPlan, passes: Passes, held: Sequence[int], order: Order) -> 
     return StageMemory(
         weights=weight_bytes(plan.data, chunks),
         gradients=gradient_bytes(plan.data, chunks),
-        optimizer=plan.data.shard(parameters, experts) * plan.data.optimizer.state_bytes,
+        optimizer=optimizer_bytes(plan.data, parameters, experts),
         activations=peak_activations(passes, order),
         buffers=_buffers(plan, chunks, len(plan.chunks) > 1),
     )

@@ -21,9 +21,11 @@ def weight_bytes(data: DataParallel, chunks: Sequence[ChunkShare]) -> float:
     whole = sum(chunk.weight_bytes for chunk in chunks)
     if not data.fully_sharded:
         return whole
-    resident = _shard(data, chunks) * PARAMETER_BYTES if data.sharding.buffers == "in-place" else 0.0
-    if data.shards("dp_cp") == 1 or data.sharding.keep != "forward":
-        return resident + whole
+    elsewhere = data.offload.parameters != "device"
+    kept = data.sharding.buffers == "in-place" and not elsewhere
+    resident = _shard(data, chunks) * PARAMETER_BYTES if kept else 0.0
+    if data.sharding.keep != "forward" or (data.shards("dp_cp") == 1 and not elsewhere):
+        return whole if data.shards("dp_cp") == 1 else resident + whole
     gathered = (
         sum(layer.weight_bytes for layer in window)
         for chunk in chunks
@@ -39,12 +41,12 @@ def gradient_bytes(data: DataParallel, chunks: Sequence[ChunkShare]) -> float:
     bucket, filled in the format of its fresh gradients.
     """
     whole = sum(chunk.parameters for chunk in chunks) * data.grad_bytes
-    if data.zero < 2 or data.shards("dp_cp") == 1:
+    if data.zero < 2 or (data.shards("dp_cp") == 1 and data.offload.optimizer == "device"):
         return whole
     shard_format = (
         MASTER_BYTES if data.fully_sharded and data.sharding.buffers != "in-place" else data.grad_bytes
     )
-    shard = _shard(data, chunks) * shard_format
+    shard = _shard(data, chunks) * shard_format if data.offload.optimizer == "device" else 0.0
     if data.fully_sharded and data.sharding.reduce == "step":
         return shard + whole
     filling = data.fresh_gradient_bytes or data.grad_bytes
@@ -54,6 +56,13 @@ def gradient_bytes(data: DataParallel, chunks: Sequence[ChunkShare]) -> float:
         for window in pairs
     )
     return shard + max(under_way, default=0.0)
+
+
+def optimizer_bytes(data: DataParallel, parameters: float, expert_parameters: float) -> float:
+    """State of the optimizer on the device; ``parameters`` of a rank include those of experts."""
+    if data.offload.optimizer != "device":
+        return 0.0
+    return data.shard(parameters, expert_parameters) * data.optimizer.state_bytes
 
 
 def _shard(data: DataParallel, chunks: Sequence[ChunkShare]) -> float:

@@ -14,8 +14,17 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
-from simulator.graph.operators import DTYPE_BYTES, Axis, Collective, CollectiveKind, MemoryBound, Operator
+from simulator.graph.operators import (
+    DTYPE_BYTES,
+    Axis,
+    Collective,
+    CollectiveKind,
+    Copy,
+    MemoryBound,
+    Operator,
+)
 from simulator.partition.optimizer import PARAMETER_BYTES, Matrix, Optimizer, newton_schulz
+from simulator.partition.state_offload import ON_DEVICE, StateOffload
 
 FULLY_SHARDED = 3  # the ZeRO stage that shards parameters too
 MASTER_BYTES = 4.0
@@ -81,6 +90,7 @@ class DataParallel:
     shard_ranks: int = 0
     cut_all: bool = False
     sharding: Sharding = Sharding()
+    offload: StateOffload = ON_DEVICE
 
     @property
     def grad_bytes(self) -> float:
@@ -101,7 +111,7 @@ class DataParallel:
 
     @property
     def regathers(self) -> bool:
-        """Whether parameters are gathered anew in every microbatch: what is derived from them is made again."""
+        """Whether parameters, and what is derived from them, are made whole anew in every microbatch."""
         return self.fully_sharded and self.sharding.keep != "step" and self.shards("dp_cp") > 1
 
     def copies(self, axis: Axis) -> int:
@@ -188,7 +198,8 @@ class DataParallel:
 
     def before_gather(self, bucket: Bucket) -> tuple[Operator, ...]:
         """PyTorch's FSDP keeps no shard in the model's precision: it casts the fp32 shard for each gather."""
-        if not self.fully_sharded or self.sharding.buffers == "in-place":
+        in_place = self.sharding.buffers == "in-place" or self.offload.parameters != "device"
+        if not self.fully_sharded or in_place:
             return ()
         shards = self.shards(bucket.axis)
         read, write = bucket.parameters * MASTER_BYTES / shards, bucket.gathered_bytes / shards
@@ -200,6 +211,19 @@ class DataParallel:
             return ()
         size = bucket.gathered_bytes
         return (MemoryBound(name="copy_out", kind="copy", read_bytes=size, write_bytes=size),)
+
+    def fetch_shard(self, bucket: Bucket) -> tuple[Copy, ...]:
+        """A unit's shard from where it lives, before its gather."""
+        return self.offload.fetch(bucket.gathered_bytes / self.shards(bucket.axis))
+
+    def leave_shard(self, bucket: Bucket) -> tuple[Copy, ...]:
+        """A bucket's reduced gradients on their way to an optimizer on the host."""
+        return self.offload.leave(bucket.parameters / self.shards(bucket.axis), self.grad_bytes)
+
+    def update_on_host(self, bucket: Bucket) -> tuple[Operator, ...]:
+        """The optimizer's step of a bucket, where it runs on the host."""
+        shard = bucket.parameters / self.shards(bucket.axis)
+        return self.offload.update(shard, self.grad_bytes, self.optimizer)
 
     def before_reduction(self, bucket: Bucket) -> tuple[Operator, ...]:
         """What gradients go through before their reduction, on the compute stream.
@@ -256,11 +280,14 @@ class DataParallel:
         """The optimizer on this rank's shard, the copy to the model's precision, and clearing the main
         gradients.
         """
+        on_device = self.offload.optimizer == "device"
         if self.fully_sharded and self.sharding.buffers != "in-place":
+            if not on_device:
+                return ()
             # weights are cast when gathered; gradients are new tensors in every step
             return self.optimizer.step(shard, self.grad_bytes, copy=False)
         kept = shard if self.zero >= 2 else parameters
         zero = MemoryBound(
             name="zero_gradients", kind="optimizer", read_bytes=0.0, write_bytes=kept * self.grad_bytes
         )
-        return (*self.optimizer.step(shard, self.grad_bytes), zero)
+        return (*self.optimizer.step(shard, self.grad_bytes), zero) if on_device else (zero,)

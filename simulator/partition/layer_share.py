@@ -94,6 +94,7 @@ def share_end(
     opts: GraphOptions,
     split: Split,
 ) -> LayerShare:
+    """A rank's share of the embedding or a head, which ``build`` makes."""
     return _share_layer(build(model, opts), split)
 
 

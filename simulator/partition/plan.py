@@ -17,6 +17,7 @@ from simulator.partition.offload import offload
 from simulator.partition.optimizer import PARAMETER_BYTES, Optimizer
 from simulator.partition.recompute import in_units
 from simulator.partition.stages import Chunk, split_stages
+from simulator.partition.state_offload import StateOffload
 from simulator.partition.tensor import TensorParallel
 from simulator.spec.run import NARROW_PRECISIONS, Parallelism, Recompute, RunSpec
 
@@ -83,39 +84,14 @@ def plan_run(run: RunSpec) -> RunPlan:
 
     Raises :class:`ValueError` where a split is impossible (the spec's rules catch these first).
     """
-    p, t = run.parallelism, run.training
+    p = run.parallelism
     tp = TensorParallel(
         size=p.tp,
         sequence=run.sequence_parallel,
         overlap=run.runtime.tp_overlap,
         overlap_dgrad=run.runtime.tp_dgrad_overlap,
     )
-    opts = GraphOptions(
-        batch=t.micro_batch_size,
-        seq=t.seq_length,
-        context=p.cp,
-        dtype="bf16" if t.precision in NARROW_PRECISIONS else t.precision,
-        vocab_size=pad_vocabulary(run.model.vocab_size, p.tp),
-        flash=run.runtime.attention == "flash",
-        grad_bytes=DTYPE_BYTES[t.grad_dtype],
-        fused_accumulation=run.runtime.gradient_accumulation_fusion,
-        permute_fusion=run.runtime.moe_permute_fusion,
-        router_fusion=run.runtime.moe_router_fusion,
-        shared_expert_overlap=run.runtime.moe_shared_expert_overlap,
-    )
-    data = DataParallel(
-        replicas=run.dp * p.cp,
-        expert_replicas=run.gpus // (p.pp * p.ep * (p.etp or p.tp)) if run.model.is_moe else 0,
-        zero=p.zero,
-        grad_dtype=t.grad_dtype,
-        bucket_elements=run.runtime.ddp_bucket_elements,
-        optimizer=Optimizer(name=t.optimizer, master=t.master_weights, moment_dtype=t.moment_dtype),
-        loss_scaling=t.precision == "fp16",
-        average_in_collective=run.runtime.average_in_collective,
-        shard_ranks=run.shard_size,
-        cut_all=run.runtime.ddp_buckets == "torch" or p.zero == 2,
-        sharding=_sharding(p),
-    )
+    opts, data = _graph_options(run), _data_parallel(run)
     mtp = run.model.num_nextn_predict_layers
     stages = split_stages(run.model.num_hidden_layers, p.pp, p.vp, p.stage_split, mtp_layers=mtp)
     chunks = tuple(_share_chunk(index, chunk, run, opts, tp, data) for index, chunk in enumerate(stages))
@@ -133,6 +109,45 @@ def plan_run(run: RunSpec) -> RunPlan:
         else 0.0,
         microbatches=run.microbatches,
         padded_vocab_size=opts.vocab_size,
+    )
+
+
+def _graph_options(run: RunSpec) -> GraphOptions:
+    p, t = run.parallelism, run.training
+    return GraphOptions(
+        batch=t.micro_batch_size,
+        seq=t.seq_length,
+        context=p.cp,
+        dtype="bf16" if t.precision in NARROW_PRECISIONS else t.precision,
+        vocab_size=pad_vocabulary(run.model.vocab_size, p.tp),
+        flash=run.runtime.attention == "flash",
+        grad_bytes=DTYPE_BYTES[t.grad_dtype],
+        fused_accumulation=run.runtime.gradient_accumulation_fusion,
+        permute_fusion=run.runtime.moe_permute_fusion,
+        router_fusion=run.runtime.moe_router_fusion,
+        shared_expert_overlap=run.runtime.moe_shared_expert_overlap,
+    )
+
+
+def _data_parallel(run: RunSpec) -> DataParallel:
+    p, t = run.parallelism, run.training
+    return DataParallel(
+        replicas=run.dp * p.cp,
+        expert_replicas=run.gpus // (p.pp * p.ep * (p.etp or p.tp)) if run.model.is_moe else 0,
+        zero=p.zero,
+        grad_dtype=t.grad_dtype,
+        bucket_elements=run.runtime.ddp_bucket_elements,
+        optimizer=Optimizer(name=t.optimizer, master=t.master_weights, moment_dtype=t.moment_dtype),
+        loss_scaling=t.precision == "fp16",
+        average_in_collective=run.runtime.average_in_collective,
+        shard_ranks=run.shard_size,
+        cut_all=run.runtime.ddp_buckets == "torch" or p.zero == 2,
+        sharding=_sharding(p),
+        offload=StateOffload(
+            optimizer=p.offload.optimizer,
+            parameters=p.offload.parameters,
+            sharers=min(run.gpus, run.cluster.gpus_per_node),
+        ),
     )
 
 

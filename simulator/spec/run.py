@@ -61,6 +61,7 @@ ContextMethod: TypeAlias = Annotated[
     Literal["ring", "all-gather", "ulysses", "hierarchical"],
     Choice(("ring", "all-gather", "ulysses", "hierarchical")),
 ]
+Home: TypeAlias = Annotated[Literal["device", "cpu", "nvme"], Choice(("device", "cpu", "nvme"))]
 GatherBuffers: TypeAlias = Annotated[
     Literal["copied", "flat", "in-place"], Choice(("copied", "flat", "in-place"))
 ]
@@ -86,6 +87,18 @@ class FullySharded:
     """Units that gathers run ahead of compute."""
     buffers: GatherBuffers = "copied"
     """What collectives use: buffers of their own (FSDP2), a flat tensor (FSDP1), the tensors themselves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateOffload:
+    """Homes outside the device. What lives on NVMe passes through host memory."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+
+    optimizer: Home = "device"
+    """Of the optimizer's states; cpu and nvme: the host's processors run its step (needs zero 1 to 3)."""
+    parameters: Home = "device"
+    """Of sharded parameters, fetched before each gather (needs zero 3 and an optimizer on the host)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +133,8 @@ class Parallelism:
     """Ranks over which ZeRO shards, replicated across such groups (HSDP, MiCS); 0: all dp·cp."""
     fsdp: FullySharded = field(default_factory=FullySharded)
     """Where zero is 3: when parameters are whole and gradients reduced."""
+    offload: StateOffload = field(default_factory=StateOffload)
+    """Where optimizer states and parameters live (ZeRO-Offload, ZeRO-Infinity)."""
     schedule: Annotated[str, Choice(("", *SCHEDULES))] = ""
     """Pipeline schedule; empty: 1f1b, or interleaved-1f1b where vp > 1."""
     stage_split: StageSplit = "equal"

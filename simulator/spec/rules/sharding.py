@@ -47,8 +47,30 @@ def shard_group(run: RunSpec) -> Iterator[Violation]:
         yield Violation("parallelism.shard_size", size, rule, "0")
 
 
+def state_offload(run: RunSpec) -> Iterator[Violation]:
+    """States leave the device in shards, for a host that has room and speed for them."""
+    p, host = run.parallelism, run.cluster.host
+    optimizer, parameters = p.offload.optimizer, p.offload.parameters
+    if optimizer != "device" and p.zero == 0:
+        yield Violation("parallelism.offload.optimizer", optimizer, "needs zero 1, 2 or 3", "zero: 2")
+    if optimizer != "device" and not run.training.optimizer.startswith(("adam", "sgd")):
+        rule = f"{run.training.optimizer} on the host is not modelled"
+        yield Violation("parallelism.offload.optimizer", optimizer, rule, "device")
+    if optimizer != "device" and not host.memory_bandwidth:
+        rule = f"the host of {run.cluster.name} states no memory_bandwidth"
+        yield Violation("parallelism.offload.optimizer", optimizer, rule, "device")
+    if parameters != "device" and (p.zero != FULLY_SHARDED or optimizer == "device"):
+        rule = "needs zero 3 and an optimizer on the host too"
+        yield Violation("parallelism.offload.parameters", parameters, rule, "zero: 3 with optimizer: cpu")
+    for key, home in (("optimizer", optimizer), ("parameters", parameters)):
+        if home == "nvme" and not host.nvme_bandwidth:
+            rule = f"the host of {run.cluster.name} states no nvme_bandwidth"
+            yield Violation(f"parallelism.offload.{key}", home, rule, "cpu")
+
+
 SHARDING_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
     fully_sharded_options,
     kept_for_the_step,
     shard_group,
+    state_offload,
 )
