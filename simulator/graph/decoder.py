@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from simulator.graph.blocks import Block, layer_blocks, prediction_blocks
+from simulator.graph.ends import embedding, head
 from simulator.graph.experts import experts_block
 from simulator.graph.layer import LayerGraph, Node, Region, elementwise, linear
 from simulator.graph.mla import latent_attention_block
@@ -20,8 +21,6 @@ from simulator.graph.transformer import (
     GraphOptions,
     activation,
     attention_block,
-    embedding,
-    head,
     mlp_block,
     norm,
 )

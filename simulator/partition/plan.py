@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from simulator.graph.decoder import layer_kinds, prediction_head
+from simulator.graph.ends import embedding, head
 from simulator.graph.operators import DTYPE_BYTES, Collective
 from simulator.graph.precision import find_recipe
-from simulator.graph.transformer import GraphOptions, embedding, head
+from simulator.graph.transformer import GraphOptions
 from simulator.partition.context import ContextParallel
 from simulator.partition.data import FULLY_SHARDED, Bucket, DataParallel, Sharding
 from simulator.partition.expert import ExpertParallel, expert_parallel
@@ -120,12 +121,14 @@ def _graph_options(run: RunSpec) -> GraphOptions:
         context=p.cp,
         dtype="bf16" if t.precision in NARROW_PRECISIONS else t.precision,
         vocab_size=pad_vocabulary(run.model.vocab_size, p.tp),
-        flash=run.runtime.attention == "flash",
+        flash=run.runtime.attention != "unfused",
         grad_bytes=DTYPE_BYTES[t.grad_dtype],
         fused_accumulation=run.runtime.gradient_accumulation_fusion,
         permute_fusion=run.runtime.moe_permute_fusion,
         router_fusion=run.runtime.moe_router_fusion,
         shared_expert_overlap=run.runtime.moe_shared_expert_overlap,
+        stack=run.runtime.software,
+        loss_fusion=run.runtime.cross_entropy_fusion,
     )
 
 
@@ -137,7 +140,7 @@ def _data_parallel(run: RunSpec) -> DataParallel:
         zero=p.zero,
         grad_dtype=t.grad_dtype,
         bucket_elements=run.runtime.ddp_bucket_elements,
-        optimizer=Optimizer(name=t.optimizer, master=t.master_weights, moment_dtype=t.moment_dtype),
+        optimizer=_optimizer(run),
         loss_scaling=t.precision == "fp16",
         average_in_collective=run.runtime.average_in_collective,
         shard_ranks=run.shard_size,
@@ -153,6 +156,17 @@ def _data_parallel(run: RunSpec) -> DataParallel:
 
 def _context(p: Parallelism) -> ContextParallel:
     return ContextParallel(size=p.cp, method=p.cp_method, inner=p.cp_inner or 1)
+
+
+def _optimizer(run: RunSpec) -> Optimizer:
+    """PyTorch's own Adam works operator by operator unless asked otherwise."""
+    t, asked = run.training, run.runtime.optimizer_fusion
+    return Optimizer(
+        name=t.optimizer,
+        master=t.master_weights,
+        moment_dtype=t.moment_dtype,
+        fused=run.runtime.software == "megatron" if asked is None else asked,
+    )
 
 
 def _sharding(p: Parallelism) -> Sharding:
