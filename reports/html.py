@@ -6,11 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.figures.breakdown import breakdown
 from reports.figures.canvas import inline_svg
-from reports.figures.communication import communication
-from reports.figures.memory import memory, memory_over_time
-from reports.figures.pipeline import pipeline
+from reports.figures.run import figures
 from reports.files import replacing
 from reports.headline import comparisons, facts, headline, remarks, title
 from reports.inputs import PARTS, inputs, readable
@@ -43,18 +40,17 @@ def report(result: Result, run: RunSpec) -> str:
 
 
 def _sections(result: Result, run: RunSpec) -> Iterator[Section]:
+    drawn = {
+        name: figure(inline_svg(picture, name, _TITLES[name]), _CAPTIONS.get(name, ""))
+        for name, picture in figures(result, run).items()
+    }
     yield Section("headline", "Headline", _headline(result, run))
-    svg = inline_svg(breakdown(result), "breakdown", "Waterfall of the step's time")
-    yield Section("breakdown", "Where the step goes", figure(svg, _BREAKDOWN))
-    svg = inline_svg(pipeline(result), "pipeline", "Pipeline schedule of all stages")
-    yield Section("pipeline", "Pipeline", figure(svg, _PIPELINE))
-    stages = inline_svg(memory(result), "memory", "Peak memory of every stage")
-    course = inline_svg(memory_over_time(result), "course", "Memory over the step")
-    text = _fits(result) + figure(stages, _MEMORY) + figure(course, _COURSE)
-    yield Section("memory", "Memory", text)
-    svg = inline_svg(communication(result), "communication", "Exposed and hidden communication by axis")
-    yield Section("communication", "Communication", figure(svg, _COMMUNICATION))
-    yield Section("operators", "Operators", _operators(result))
+    yield Section("breakdown", "Where the step goes", drawn["breakdown"])
+    yield Section("pipeline", "Pipeline", drawn["pipeline"])
+    yield Section("memory", "Memory", _fits(result) + drawn["memory"] + drawn["memory-over-time"])
+    yield Section("communication", "Communication", drawn["communication"])
+    yield Section("topology", "Topology", drawn["topology"])
+    yield Section("operators", "Operators", drawn["roofline"] + _operators(result))
     if run.published is not None:
         heads = ("", "predicted", "published", "deviation", "between p10 and p90")
         body = table(heads, comparisons(result, run)) + points(remarks(result, run))
@@ -63,17 +59,28 @@ def _sections(result: Result, run: RunSpec) -> Iterator[Section]:
     yield Section("provenance", "Provenance", _provenance(result, run))
 
 
-_BREAKDOWN = (
-    "Wall time of the compute stream, averaged over all GPUs. Each idle instant goes to the one cause that "
-    "ends it: communication under way, or another stage that still computes (bubble)."
-)
-_PIPELINE = (
-    "Compute of every stage, paler for later virtual stages; under it the messages it sends and its "
-    "data-parallel traffic."
-)
-_MEMORY = "What one GPU of each stage holds at its peak."
-_COURSE = "Weights, gradients and optimizer state stay; activations come with forwards and go with backwards."
-_COMMUNICATION = "Mean over GPUs. Communication is exposed where the compute stream waits for it."
+_TITLES = {
+    "breakdown": "Waterfall of the step's time",
+    "pipeline": "Pipeline schedule of all stages",
+    "memory": "Peak memory of every stage",
+    "memory-over-time": "Memory over the step",
+    "communication": "Exposed and hidden communication by axis",
+    "topology": "Levels of the machine and the use of its NICs",
+    "roofline": "Operators under the device's roof",
+}
+_CAPTIONS = {
+    "breakdown": "Wall time of the compute stream, averaged over all GPUs. Each idle instant goes to the one "
+    "cause that ends it: communication under way, or another stage that still computes (bubble).",
+    "pipeline": "Compute of every stage, paler for later virtual stages; under it the messages it sends and "
+    "its data-parallel traffic.",
+    "memory": "What one GPU of each stage holds at its peak.",
+    "memory-over-time": "Weights, gradients and optimizer state stay; activations come with forwards and go "
+    "with backwards.",
+    "communication": "Mean over GPUs. Communication is exposed where the compute stream waits for it.",
+    "topology": "Each parallel axis stands beside the highest level that its messages cross, with the time a "
+    "GPU spends on it.",
+    "roofline": "Circles grow with the share of the step. Roofs are datasheet rates.",
+}
 
 
 def _headline(result: Result, run: RunSpec) -> str:

@@ -93,7 +93,7 @@ section {{ padding: 1.6rem 0 .4rem; border-bottom: 1px solid var(--line); }}
 section:last-of-type {{ border-bottom: 0; }}
 p {{ max-width: 50rem; }}
 .tiles {{ display: grid; gap: .8rem; margin: 0;
-  grid-template-columns: repeat(auto-fit, minmax(13.5rem, 1fr)); }}
+  grid-template-columns: repeat(auto-fit, minmax(max(13.5rem, 31%), 1fr)); }}
 .tile {{ padding: .8rem 1rem; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }}
 .tile dt {{ color: var(--muted); font-size: .85rem; }}
 .tile dd {{ margin: 0; font-size: 1.55rem; font-weight: 650; line-height: 1.3; }}
@@ -102,6 +102,7 @@ figure {{ margin: 0 0 1.2rem; }}
 figcaption {{ max-width: 50rem; color: var(--muted); font-size: .85rem; }}
 svg.figure {{ display: block; width: 100%; height: auto; font-family: inherit; }}
 svg.figure * {{ stroke-linejoin: round; stroke-linecap: butt; }}
+svg.figure text {{ white-space: pre; }}
 .scroll {{ overflow-x: auto; margin: 0 0 1.2rem; }}
 table {{ border-collapse: collapse; font-size: .88rem; }}
 th {{ color: var(--muted); font-weight: 500; text-align: left; }}

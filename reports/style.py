@@ -56,6 +56,7 @@ CAUSES = {
     "optimizer": OPTIMIZER,
     "host": "orange",
 }
+PRODUCTS = {"gemm": "blue", "attention": "orange", "grouped_gemm": "green"}
 
 FONTS = ("DejaVu Sans",)  # matplotlib brings it along, so that files look the same everywhere
 PAGE_FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"

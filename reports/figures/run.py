@@ -8,6 +8,8 @@ from reports.figures.breakdown import breakdown
 from reports.figures.communication import communication
 from reports.figures.memory import memory, memory_over_time
 from reports.figures.pipeline import pipeline
+from reports.figures.roofline import roofline
+from reports.figures.topology import topology
 from simulator.result import Result
 from simulator.spec.run import RunSpec
 
@@ -20,4 +22,6 @@ def figures(result: Result, run: RunSpec) -> dict[str, Figure]:
         "memory": memory(result),
         "memory-over-time": memory_over_time(result),
         "communication": communication(result),
+        "topology": topology(result, run.cluster),
+        "roofline": roofline(result),
     }

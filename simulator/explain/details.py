@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from simulator.cost.kernels import peak_flops
 from simulator.details import Communication, Counter, Details, GroupShape, OperatorUse, Work
 from simulator.engine.costing import OperatorCosts, exposed
 from simulator.engine.link_use import link_use
@@ -54,7 +55,7 @@ def details(subject: Subject) -> Details:
         communication=_communication(subject, operators),
         groups=_groups(subject),
         memory_bandwidth=device.memory_bandwidth,
-        peak_flops=dict(device.peak_flops),
+        peak_flops={dtype: peak_flops(device, dtype) for use in operators if (dtype := use.dtype)},
     )
 
 

@@ -1,0 +1,130 @@
+"""Operators under the device's roof: arithmetic intensity against the rate they reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log, sqrt
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from reports.figures.canvas import bare, new_figure, styled
+from reports.quantities import digits, percent
+from reports.style import PRODUCTS, light
+from simulator.details import Details, OperatorUse
+from simulator.result import Result
+
+MOST_LABELS = 9
+MOST_BARS = 10
+_TERA = 1e12
+
+
+@styled
+def roofline(result: Result) -> Figure:
+    """Left: operators with arithmetic, larger the more of the step they take; right: those without.
+
+    Roofs are datasheet rates (Williams, Waterman and Patterson, "Roofline", CACM 2009). Raises ValueError
+    for a result without details.
+    """
+    if result.details is None:
+        raise ValueError("the result has no operators to draw: simulate(run, timeline=True) keeps them")
+    kernels = [
+        use for use in result.details.operators if use.seconds and not use.category.startswith("exposed")
+    ]
+    busy = [use for use in kernels if use.flops and use.bytes and use.dtype]
+    moving = [use for use in kernels if use.bytes and not use.dtype]
+    figure = new_figure(3.9)
+    axes, side = figure.subplots(1, 2, width_ratios=(2.1, 1))
+    _roofs(axes, result.details, busy)
+    _points(axes, busy, result.step_time_s)
+    _movers(side, moving, result.details.memory_bandwidth)
+    return figure
+
+
+def _roofs(axes: Axes, details: Details, busy: Sequence[OperatorUse]) -> None:
+    intensities = [use.flops / use.bytes for use in busy] or [1.0]
+    knee = max(details.peak_flops.values(), default=1e12) / details.memory_bandwidth
+    low, high = min(*intensities, knee) / 3, 14 * max(*intensities, knee)  # room for names
+    for dtype, peak in details.peak_flops.items():
+        ridge = peak / details.memory_bandwidth
+        axes.plot(
+            [low, ridge, high],
+            [low * details.memory_bandwidth / _TERA, peak / _TERA, peak / _TERA],
+            color=light("ink"),
+            linewidth=1.2,
+        )
+        axes.annotate(
+            f"{dtype}: {digits(peak / _TERA)} TFLOP/s",
+            (ridge, peak / _TERA),
+            xytext=(2, 4),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    rates = [use.flops / use.seconds / _TERA for use in busy] or [1.0]
+    top = max((peak / _TERA for peak in details.peak_flops.values()), default=1.0)
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(0.6 * min(*rates, top / 3), 1.8 * top))
+    middle = sqrt(axes.get_ylim()[0] * top)  # of the slope as it is seen
+    axes.annotate(
+        f"{digits(details.memory_bandwidth / 1e12)} TB/s",
+        (middle * _TERA / details.memory_bandwidth, middle),
+        xytext=(8, -2),
+        textcoords="offset points",
+        va="top",
+        fontsize=8,
+    )
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set(xlabel="arithmetic intensity, FLOP/byte", ylabel="rate, TFLOP/s", title="Products and attention")
+
+
+def _points(axes: Axes, busy: Sequence[OperatorUse], step_s: float) -> None:
+    """Circles by category, and names with leaders for those that take the most time."""
+    ordered = sorted(busy, key=lambda use: -use.runs * use.seconds)
+    names = list(dict.fromkeys(use.category for use in ordered))
+    for use in ordered:
+        axes.scatter(
+            use.flops / use.bytes,
+            use.flops / use.seconds / _TERA,
+            s=20 + 900 * use.runs * use.seconds / step_s,
+            color=light(PRODUCTS.get(use.category, "grey")),
+            alpha=0.65,
+            linewidth=0,
+            zorder=3,
+        )
+    labelled = sorted(ordered[:MOST_LABELS], key=lambda use: -use.flops / use.seconds)
+    low, high = axes.get_ylim()
+    highest = max((use.flops / use.seconds / _TERA for use in labelled), default=low)
+    top = log(highest / low) / log(high / low)
+    for index, use in enumerate(labelled):
+        axes.annotate(
+            use.name,
+            (use.flops / use.bytes, use.flops / use.seconds / _TERA),
+            xytext=(0.8, top - 0.064 * index),
+            textcoords="axes fraction",
+            fontsize=7.5,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": light("grey"), "linewidth": 0.5, "relpos": (0, 0.5)},
+        )
+    handles = [
+        axes.scatter([], [], s=30, color=light(PRODUCTS.get(name, "grey")), label=name.replace("_", " "))
+        for name in names
+    ]
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2)
+
+
+def _movers(axes: Axes, moving: Sequence[OperatorUse], bandwidth: float) -> None:
+    """Share of the memory bandwidth that the longest of the other kernels reach."""
+    found = sorted(moving, key=lambda use: -use.runs * use.seconds)[:MOST_BARS]
+    for index, use in enumerate(found):
+        reached = use.bytes / use.seconds / bandwidth
+        axes.barh(index, 100 * reached, color=light("sky"), height=0.62)
+        axes.text(100 * reached, index, f" {percent(reached, 0)}", va="center", fontsize=8)
+    axes.set_yticks(range(len(found)), [use.name for use in found], fontsize=7.5)
+    axes.set(xlim=(0, 112), ylim=(max(len(found), 4) - 0.5, -0.5), title="Memory-bound kernels")
+    axes.set_xlabel("share of the memory bandwidth, %")
+    bare(axes)
+    axes.grid(visible=True, axis="x")
