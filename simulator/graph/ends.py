@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simulator.graph.fusion import fused
 from simulator.graph.layer import LayerGraph, Node, Region, Tensor, elementwise, linear
 from simulator.graph.operators import MemoryBound
 from simulator.graph.transformer import ACTIVATION_BYTES, MASK_BYTES, GraphOptions, activation, norm
