@@ -1,0 +1,48 @@
+"""Gains of software switches against published pairs of runs: a ratio needs no absolute accuracy."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from simulator.simulate import simulate
+from simulator.validation.published import PublishedRun
+from simulator.validation.row_to_run import to_run
+from simulator.validation.rows import shipped_rows
+
+
+@cache
+def rows() -> dict[str, PublishedRun]:
+    return {row.run_id: row for row in shipped_rows()}
+
+
+def gain(before: str, after: str) -> tuple[float, float]:
+    """Measured and predicted step time of one row over another's."""
+    pair = [rows()[before], rows()[after]]
+    measured = [row.measured.step_time_s or 0.0 for row in pair]
+    predicted = [simulate(to_run(row)).step_time_s for row in pair]
+    return measured[0] / measured[1], predicted[0] / predicted[1]
+
+
+@pytest.mark.parametrize(
+    ("model", "suffix"),
+    [
+        ("v24.11.1-nemotron4-15b-h100", "16g"),
+        ("v25.04.02-nemotron4-15b-h100", "64g"),
+        ("v25.05.05-nemotron4-340b-gb200", "128g"),
+        ("v25.05.05-nemotron4-340b-gb200", "256g-strong"),
+    ],
+)
+def test_fp8_gains_as_much_over_bf16_as_published(model: str, suffix: str) -> None:
+    measured, predicted = gain(f"dgxc-{model}-bf16-{suffix}", f"dgxc-{model}-fp8-ds-{suffix}")
+    assert predicted == pytest.approx(measured, rel=0.08)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp8-tw"])
+def test_async_tensor_parallelism_gains_about_a_tenth(precision: str) -> None:
+    """TorchTitan, Llama 3.1 8B on 64 H100 (June 2025): 9.9 % in bf16, 9.7 % in fp8."""
+    name = f"titan-asynctp-8b-{precision}"
+    measured, predicted = gain(f"{name}-vanilla", f"{name}-async")
+    assert measured == pytest.approx(1.10, abs=0.01)
+    assert 1.05 < predicted < 1.20
