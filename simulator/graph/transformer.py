@@ -46,6 +46,7 @@ class GraphOptions:
     context: int = 1  # ranks that share each sequence
     stack: str = "megatron"  # of memory-bound kernels: a key of STACKS
     loss_fusion: bool = False  # cross entropy by a kernel each way, whatever the stack
+    loss_compiled: bool = True  # where the stack is compiled, so is the loss
 
     @property
     def tokens(self) -> int:
@@ -56,6 +57,8 @@ class GraphOptions:
     def fusion(self) -> Fusion:
         """What memory-bound operations take."""
         fusion = STACKS[self.stack]
+        if self.stack == "compiled" and not self.loss_compiled:
+            fusion = replace(fusion, loss=STACKS["eager"].loss)
         return replace(fusion, loss=FUSED_LOSS) if self.loss_fusion else fusion
 
 
