@@ -29,12 +29,17 @@ class Kernel(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passes:
-    """One operation. ``kind`` is its cost class; ``kept`` bytes per element wait for the backward."""
+    """One operation. ``kind`` is its cost class; ``kept`` bytes per element wait for the backward.
+
+    ``transient``: bytes per element forward and backward that exist only while it runs, beside what comes in,
+    goes out and is kept.
+    """
 
     kind: str
     forward: tuple[Kernel, ...]
     backward: tuple[Kernel, ...]
     kept: float = 0.0
+    transient: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +145,7 @@ _EAGER = Fusion(
             Kernel(4, 2),  # to bf16
         ),
         kept=8,  # x and the normalised row in fp32
+        transient=(4, 12),  # fp32: the squares; two terms of the gradient and their sum
     ),
     residual=_RESIDUAL,
     dropout=replace(_FUSED_DROPOUT, forward=(Kernel(2, 3), Kernel(4, 2))),
@@ -167,6 +173,7 @@ _EAGER = Fusion(
         # a gradient of zeros but for the targets; its sum, then both operands; to bf16
         backward=(Kernel(0, 4, 2), Kernel(12, 4), Kernel(4, 2)),
         kept=4,
+        transient=(4, 6),  # the fp32 copy; two gradients in fp32 for one in bf16
     ),
     qkv_join=Passes(kind="default", forward=(), backward=(Kernel(2, 2),)),
     gate_join=replace(_RESIDUAL, forward=()),
@@ -206,6 +213,7 @@ def fused(
         weight_gradient=weight_gradient,
         reductions=reductions,
         saves=saves,
+        transient_bytes=(passes.transient[0] * elements, passes.transient[1] * elements),
     )
 
 

@@ -72,6 +72,7 @@ class Node:
     saves: tuple[Tensor, ...] = ()
     beside: bool = False  # runs beside the dispatch or combine under way (overlapped shared experts)
     products: tuple[int, ...] = ()
+    transient_bytes: tuple[float, float] = (0.0, 0.0)  # forward, backward: alive only while it runs
     quantization: Quantization | None = None  # of a linear layer's operands; None: all in 16 bits or more
 
 
@@ -189,6 +190,7 @@ def elementwise(
     reductions: tuple[float, ...] = (),
     kernels: tuple[int, int] = (1, 1),
     saves: tuple[Tensor, ...] = (),
+    transient_bytes: tuple[float, float] = (0.0, 0.0),
 ) -> Node:
     """A memory-bound node; ``forward`` and ``backward`` are (bytes read, bytes written), ``None`` for no
     kernel.
@@ -215,6 +217,7 @@ def elementwise(
         replicated_parameters=replicated_parameters,
         reductions=reductions,
         saves=saves,
+        transient_bytes=transient_bytes,
     )
 
 

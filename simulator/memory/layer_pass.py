@@ -21,7 +21,6 @@ from simulator.partition.tensor import TensorParallel
 
 ACCUMULATOR_BYTES = 4.0  # FlashAttention-2 sums dQ over blocks of keys in fp32 (`dq_accum` of its backward)
 WEIGHT_BYTES = 2.0
-UNFUSED_LOSS = "log_softmax_fp32"  # what a loss of several kernels keeps
 
 
 Events = tuple[tuple[str, float], ...]
@@ -144,7 +143,7 @@ class _Flow:
             "narrow": _narrow_bytes(node, size_in),
             "exchanged": _exchanged(node, "sent"),
             "shared": _shared_bytes(node),
-            "loss": _loss_bytes(node)[0],
+            "transient": node.transient_bytes[0],
         }
 
     def backward(self, kept: Mapping[str, float], *, gradient_tensors: bool) -> _Ledger:
@@ -187,7 +186,7 @@ class _Flow:
             "shared": _shared_bytes(node),
             "accumulator": sum(_accumulators(op) for op in node.input_gradient),
             "weight gradient": _weight_gradient_bytes(node) if gradient_tensors else 0.0,
-            "loss": _loss_bytes(node)[1],
+            "transient": node.transient_bytes[1],
         }
 
     def deferred(self) -> float:
@@ -266,16 +265,6 @@ def _exchanged(node: Node, when: str) -> float:
 def _shared_bytes(node: Node) -> float:
     """Keys and values of other ranks of the CP group."""
     return node.buffer_bytes if isinstance(node, SharedAttention) else 0.0
-
-
-def _loss_bytes(node: Node) -> tuple[float, float]:
-    """Temporaries of PyTorch's own cross entropy on fp32 logits, forward and backward.
-
-    Forward a copy in fp32 beside the logarithms that are kept; backward the gradients of both its steps
-    (``nll_loss`` and ``log_softmax``), of which the second is cast into the logits' gradient.
-    """
-    logarithms = sum(t.bytes for t in node.saves if t.name == UNFUSED_LOSS)
-    return logarithms, 1.5 * logarithms
 
 
 def _weight_gradient_bytes(node: Node) -> float:

@@ -129,6 +129,7 @@ def _graph_options(run: RunSpec) -> GraphOptions:
         shared_expert_overlap=run.runtime.moe_shared_expert_overlap,
         stack=run.runtime.software,
         loss_fusion=run.runtime.cross_entropy_fusion,
+        loss_compiled=run.runtime.loss_compilation,
     )
 
 
