@@ -65,7 +65,8 @@ def run(
     if trace_file is not None:
         from reports.trace import write_trace
 
-        write_trace(trace_file, result.timeline, {"run": spec.name, **result.provenance})
+        about = {"run": spec.name, **result.provenance}
+        write_trace(trace_file, result.timeline, about, result.details)
     if report_file is not None:
         from reports.html import write_report
 
