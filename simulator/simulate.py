@@ -40,33 +40,35 @@ class Shared:
     """
 
     def __init__(self) -> None:
-        self._clusters: list[tuple[ClusterSpec, Kernels]] = []
+        self._clusters: list[tuple[ClusterSpec, str, Kernels]] = []
         self._blocks: dict[Hashable, Blocks] = {}
 
-    def kernels(self, cluster: ClusterSpec) -> Kernels:
-        """The kernel model of a cluster, with its cache."""
-        return self._clusters[self._known(cluster)][1]
+    def kernels(self, run: RunSpec) -> Kernels:
+        """The kernel model of a run's cluster, with its cache."""
+        return self._clusters[self._known(run)][-1]
 
     def blocks(self, run: RunSpec) -> Blocks:
         """Timed operators and replayed blocks of runs on the same cluster with groups in the same places."""
-        known, p = self._known(run.cluster), run.parallelism
+        known, p = self._known(run), run.parallelism
         sizes = (run.gpus, p.tp, p.cp, p.ep, p.etp, p.pp, run.shard_size)
         host = (run.runtime.software, run.runtime.cuda_graphs)
         key = (known, *sizes, run.runtime.rank_order, *host)
         found = self._blocks.get(key)
         if found is None:
-            cluster, kernels = self._clusters[known]
+            cluster, _, kernels = self._clusters[known]
             network = Network(cluster, _placement(run))
             share = COMMUNICATION_PROCESSORS / cluster.device.sm_count
             found = self._blocks[key] = Blocks(OperatorCosts(kernels, network, _host_costs(run), share))
         return found
 
-    def _known(self, cluster: ClusterSpec) -> int:
-        """Clusters hold mappings and cannot be hashed; there are few."""
-        for index, (known, _) in enumerate(self._clusters):
-            if known is cluster or known == cluster:
+    def _known(self, run: RunSpec) -> int:
+        """A cluster and its attention kernels. Clusters hold mappings and cannot be hashed; there are few."""
+        cluster, asked = run.cluster, run.runtime.attention
+        attention = asked if asked not in ("flash", "unfused") else ""
+        for index, (known, generation, _) in enumerate(self._clusters):
+            if generation == attention and (known is cluster or known == cluster):
                 return index
-        self._clusters.append((cluster, kernels_for(cluster)))
+        self._clusters.append((cluster, attention, kernels_for(cluster, attention=attention)))
         return len(self._clusters) - 1
 
 
@@ -84,7 +86,7 @@ def simulate(run: RunSpec, *, timeline: bool = False, shared: Shared | None = No
     shared = shared or Shared()
     plan = plan_run(run)
     schedule = SCHEDULES[run.schedule]
-    kernels, blocks = shared.kernels(run.cluster), shared.blocks(run)
+    kernels, blocks = shared.kernels(run), shared.blocks(run)
     p = run.parallelism
     etp = (p.etp or p.tp) if run.model.is_moe else 1
     layout = Layout(
@@ -97,7 +99,7 @@ def simulate(run: RunSpec, *, timeline: bool = False, shared: Shared | None = No
         ep=p.ep,
         etp=etp,
     )
-    step = run_step(plan, schedule, layout, p.vp, blocks, _step_options(run, schedule, whole=timeline))
+    step = run_step(plan, schedule, layout, p.vp, blocks, step_options(run, schedule, whole=timeline))
     memory = memory_report(plan, schedule.placement(p.pp, p.vp), step.orders, run.cluster.device.memory_bytes)
     result = _result(run, plan, step, memory, kernels, blocks.costs)
     if not timeline:
@@ -123,7 +125,7 @@ def simulate_memory(run: RunSpec) -> MemoryReport:
     Raises ValueError as :func:`simulate` does.
     """
     plan, schedule, p = plan_run(run), SCHEDULES[run.schedule], run.parallelism
-    options = _step_options(run, schedule, whole=False)
+    options = step_options(run, schedule, whole=False)
     orders = replayed_orders(schedule, p.pp, plan.microbatches, p.vp, options)
     return memory_report(plan, schedule.placement(p.pp, p.vp), orders, run.cluster.device.memory_bytes)
 
@@ -152,7 +154,8 @@ def _host_costs(run: RunSpec) -> HostCosts:
     )
 
 
-def _step_options(run: RunSpec, schedule: Schedule, *, whole: bool) -> StepOptions:
+def step_options(run: RunSpec, schedule: Schedule, *, whole: bool) -> StepOptions:
+    """The switches of a run's replay; ``whole``: no part of the step may stand for another."""
     asked = run.runtime.overlap_p2p
     return StepOptions(
         overlap_grad_reduce=run.runtime.overlap_grad_reduce,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Protocol, TypeVar
 
@@ -15,39 +15,54 @@ T = TypeVar("T")
 class Executor(Protocol):
     """Evaluates layouts in any order. Closing the iterator stops the work."""
 
-    def run(self, layouts: Sequence[Layout], after: Sequence[Constraint]) -> Iterator[list[Evaluation]]:
-        """Finished evaluations, a few at a time, as they come."""
+    @property
+    def workers(self) -> int:
+        """How many evaluations run at once."""
+        ...
+
+    def run(
+        self, layouts: Iterable[Layout], after: Sequence[Constraint], chunk: int
+    ) -> Iterator[list[Evaluation]]:
+        """Finished evaluations as they come; workers are given ``chunk`` layouts at a time.
+
+        ``layouts`` is read as workers become free, possibly in another thread.
+        """
         ...
 
 
 class Inline:
     """In this process, one by one."""
 
-    def run(self, layouts: Sequence[Layout], after: Sequence[Constraint]) -> Iterator[list[Evaluation]]:
+    workers = 1
+
+    def run(
+        self, layouts: Iterable[Layout], after: Sequence[Constraint], chunk: int
+    ) -> Iterator[list[Evaluation]]:
         """Finished evaluations, one at a time."""
         for layout in layouts:
             yield evaluate_all([layout], after)
 
 
 class Processes:
-    """On ``workers`` processes of this machine. They live on between calls, with their caches."""
+    """On several processes of this machine. They live on between calls, with their caches."""
 
-    def __init__(self, workers: int, chunk: int = 8) -> None:
+    def __init__(self, workers: int) -> None:
         self.workers = workers
-        self.chunk = chunk
 
-    def run(self, layouts: Sequence[Layout], after: Sequence[Constraint]) -> Iterator[list[Evaluation]]:
+    def run(
+        self, layouts: Iterable[Layout], after: Sequence[Constraint], chunk: int
+    ) -> Iterator[list[Evaluation]]:
         """Finished evaluations, a chunk at a time."""
         from joblib import Parallel, delayed  # noqa: PLC0415  0.2 s, needed only here
 
-        size = max(1, min(self.chunk, -(-len(layouts) // (4 * self.workers))))
-        parallel = Parallel(n_jobs=self.workers, return_as="generator_unordered", pre_dispatch="3*n_jobs")
-        tasks = (delayed(evaluate_all)(part, after) for part in chunks(layouts, size))
-        yield from parallel(tasks)
+        parallel = Parallel(
+            n_jobs=self.workers, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1
+        )
+        yield from parallel(delayed(evaluate_all)(part, after) for part in chunks(layouts, chunk))
 
 
-def chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:
-    """Consecutive parts of a sequence."""
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Consecutive parts."""
     source = iter(items)
     while part := list(islice(source, size)):
         yield part

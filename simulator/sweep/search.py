@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from simulator.spec.errors import Problem, SpecError
+from simulator.sweep.bounds import Bounds
 from simulator.sweep.evaluation import Evaluation
-from simulator.sweep.execute import Executor
+from simulator.sweep.execute import Executor, Inline
 from simulator.sweep.objective import Objective, Score
 from simulator.sweep.read import Sweep
 from simulator.sweep.space import MAX_COMBINATIONS, Census, Layout, TooManyCombinationsError
@@ -94,7 +96,7 @@ def search(sweep: Sweep, store: Store, executor: Executor, progress: Progress) -
     progress.changed(progress)
     evaluated, complete = 0, True
     try:
-        for finished in executor.run(todo, sweep.after):
+        for finished in _evaluations(sweep, todo, judge, executor):
             store.add(finished)
             evaluated += len(finished)
             for evaluation in finished:
@@ -104,6 +106,46 @@ def search(sweep: Sweep, store: Store, executor: Executor, progress: Progress) -
     except KeyboardInterrupt:
         complete = False
     return judge.outcome(sweep, census, store, evaluated, complete)
+
+
+LARGEST_CHUNK = 16
+FEW = 12  # evaluations that take no longer than starting processes does
+
+
+def _evaluations(
+    sweep: Sweep, layouts: Sequence[Layout], judge: _Judge, executor: Executor
+) -> Iterator[list[Evaluation]]:
+    """What the search evaluates, as it is finished."""
+    if sweep.settings.search == "exhaustive" and len(layouts) > FEW:
+        yield from executor.run(layouts, sweep.after, _chunk(len(layouts), executor.workers))
+        return
+    chosen = iter(layouts) if sweep.settings.search == "exhaustive" else _promising(layouts, judge)
+    yield from Inline().run(islice(chosen, FEW), sweep.after, 1)
+    for first in chosen:
+        yield from executor.run(chain([first], chosen), sweep.after, 1)
+
+
+def _chunk(layouts: int, workers: int) -> int:
+    """Layouts a worker gets at a time: neighbours share work, but nobody should wait for the last one."""
+    return max(1, min(LARGEST_CHUNK, layouts // (8 * workers)))
+
+
+def _promising(layouts: Iterable[Layout], judge: _Judge) -> Iterator[Layout]:
+    """Layouts in the order of their lower bounds, until none of the rest can be the best.
+
+    Exact: what is left out either cannot fit, or has a bound above a score that has been reached.
+    """
+    bounds = Bounds()
+    queue = []
+    for layout in layouts:
+        bound = bounds.bound(layout.run)
+        if bound.peak_bytes <= layout.run.cluster.device.memory_bytes:
+            queue.append(((judge.objective.score(layout.run, bound.seconds), layout.number), layout))
+    queue.sort(key=lambda entry: entry[0])
+    for key, layout in queue:
+        if judge.best_key is not None and key > judge.best_key:
+            return
+        yield layout
 
 
 @dataclass(slots=True)

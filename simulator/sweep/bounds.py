@@ -1,0 +1,297 @@
+"""Lower bounds of a layout's step time and memory, a hundred times cheaper than its simulation.
+
+Time: on every pipeline device, the kernels of all microbatches one after the other, timed by the same kernel
+and network models as the simulation; before them the forwards of the stages before, after them the backwards
+(the ideal bubble), the messages between them alone on their links (ideal communication); then the optimizer.
+Nothing that the engine adds (waiting, sharing of links, data-parallel traffic) makes a step shorter.
+
+Memory: parameters, gradients and optimizer states, and the activations of the microbatches that the schedule
+keeps alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import accumulate
+
+from simulator.engine.block import Blocks
+from simulator.engine.step import StepOptions, replayed_orders
+from simulator.graph.operators import Attention, Copy, Gemm, GroupedGemm, MemoryBound
+from simulator.partition.data import DataParallel
+from simulator.partition.layer_share import LayerShare
+from simulator.partition.plan import RunPlan, plan_run
+from simulator.partition.segment import COMPUTE, Segment
+from simulator.partition.stages import Chunk, split_stages
+from simulator.schedule.actions import Kind
+from simulator.schedule.definition import Schedule
+from simulator.schedule.registry import SCHEDULES
+from simulator.simulate import Shared, step_options
+from simulator.spec.run import RunSpec
+
+KERNELS = (Gemm, GroupedGemm, Attention, MemoryBound, Copy)
+SLACK = 1e-9  # of a bound: sums are added in another order than the engine's
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A step takes at least ``seconds``; the fullest rank needs at least ``peak_bytes``."""
+
+    seconds: float
+    peak_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A layer, or several as their sum: what it takes, holds and keeps."""
+
+    forward_s: float = 0.0
+    backward_s: float = 0.0
+    parameters: float = 0.0
+    expert_parameters: float = 0.0
+    weight_bytes: float = 0.0
+    saved_bytes: float = 0.0
+
+    def __add__(self, other: _Part) -> _Part:
+        return _Part(
+            self.forward_s + other.forward_s,
+            self.backward_s + other.backward_s,
+            self.parameters + other.parameters,
+            self.expert_parameters + other.expert_parameters,
+            self.weight_bytes + other.weight_bytes,
+            self.saved_bytes + other.saved_bytes,
+        )
+
+
+class Bounds:
+    """Bounds of many layouts, sharing what they have in common."""
+
+    def __init__(self, shared: Shared | None = None) -> None:
+        self._shared = shared or Shared()
+        self._models: dict[tuple[object, ...], _Model] = {}
+
+    def bound(self, run: RunSpec) -> Bound:
+        """The bound of a legal layout."""
+        schedule, p = SCHEDULES[run.schedule], run.parallelism
+        options = step_options(run, schedule, whole=False)
+        model = self._model(
+            run, split=schedule.splits_backward, floor=schedule.pairs or options.overlap_experts
+        )
+        stages = model.stages(p.pp, p.vp if schedule.directions == 1 else 1, p.stage_split)
+        blocks = self._shared.blocks(run)
+        placement = schedule.placement(p.pp, p.vp)
+        hops = (
+            [blocks.costs.hop(model.plan.message_bytes, device) for device in range(p.pp)]
+            if p.pp > 1
+            else [0.0]
+        )
+        seconds = _pipeline_seconds(schedule, placement, stages, hops, run.microbatches)
+        data = _data(run, model.plan)
+        first = sum((stages[stage] for stage in placement[0]), _Part())
+        live = _live(schedule, p.pp, p.vp, run)
+        peak = max(
+            _static_bytes(data, held) + count * min(stage.saved_bytes for stage in held)
+            for count, held in zip(live, ([stages[s] for s in device] for device in placement), strict=True)
+        )
+        return Bound((seconds + _optimizer_seconds(data, first, blocks)) * (1.0 - SLACK), peak)
+
+    def _model(self, run: RunSpec, *, split: bool, floor: bool) -> _Model:
+        """The timed layers of a run, in common to all ways to cut them into stages."""
+        training = run.training
+        by_chunk = training.activation_offload_layers > 0 or (
+            training.recompute.granularity == "full"
+            and (training.recompute.method == "block" or training.recompute.num_layers > 1)
+        )
+        alone = run if by_chunk else _one_stage(run)
+        key: tuple[object, ...] = (
+            *(id(run.model), id(run.cluster), alone.gpus, alone.parallelism, training, split, floor),
+            replace(run.runtime, overlap_grad_reduce=True, overlap_param_gather=True, overlap_p2p=None),
+        )
+        found = self._models.get(key)
+        if found is None:
+            timer = _Timer(self._shared.blocks(alone), split=split, floor=floor)
+            found = self._models[key] = _Model(run, plan_run(alone), timer, by_chunk=by_chunk)
+        return found
+
+
+class _Timer:
+    """Times layers by replayed blocks or, where two of them may hide in each other, by their kernels."""
+
+    def __init__(self, blocks: Blocks, *, split: bool, floor: bool) -> None:
+        self._blocks = blocks
+        self._split = split
+        self._floor = floor
+
+    def part(self, layer: LayerShare) -> _Part:
+        """A layer."""
+        backward = [layer.input_gradient, layer.weight_gradient] if self._split else [layer.backward]
+        return _Part(
+            forward_s=self._seconds(layer.forward),
+            backward_s=sum(map(self._seconds, backward)),
+            parameters=layer.parameters,
+            expert_parameters=layer.expert_parameters,
+            weight_bytes=layer.weight_bytes,
+            saved_bytes=layer.saved_bytes,
+        )
+
+    def _seconds(self, segment: Segment) -> float:
+        if not self._floor:
+            return self._blocks.block(segment).seconds
+        steps = self._blocks.quickest(segment).steps
+        kernels = (step.op for step in steps if step.stream == COMPUTE and isinstance(step.op, KERNELS))
+        return self._blocks.costs.total(kernels)
+
+
+class _Model:
+    """A model's layers, timed, and their sums over stages."""
+
+    def __init__(self, run: RunSpec, plan: RunPlan, timer: _Timer, *, by_chunk: bool) -> None:
+        self.run = run  # kept, so that the identities in its key stay its own
+        self.plan = plan
+        self._stages: dict[object, Sequence[_Part]] = {}
+        known: dict[int, _Part] = {}
+        chunks = []
+        for chunk in plan.chunks:
+            for layer in chunk.layers:
+                if id(layer) not in known:
+                    known[id(layer)] = timer.part(layer)
+            chunks.append([known[id(layer)] for layer in chunk.layers])
+        self._whole = [sum(parts, _Part()) for parts in chunks] if by_chunk else None
+        layers, mtp = run.model.num_hidden_layers, run.model.num_nextn_predict_layers
+        parts = chunks[0]
+        self._embedding, self._loss = parts[0], sum(parts[1 + layers + mtp :], _Part())
+        self._mtp = parts[1 + layers : 1 + layers + mtp]
+        self._before = list(accumulate(parts[1 : 1 + layers], initial=_Part()))
+
+    def stages(self, pp: int, vp: int, split: str) -> Sequence[_Part]:
+        """The sums of the layers of each virtual stage."""
+        if self._whole is not None:
+            return self._whole
+        found = self._stages.get((pp, vp, split))
+        if found is None:
+            model = self.run.model
+            chunks = split_stages(
+                model.num_hidden_layers,
+                pp,
+                vp,
+                split,
+                mtp_layers=model.num_nextn_predict_layers,
+            )
+            found = self._stages[pp, vp, split] = [self._stage(chunk) for chunk in chunks]
+        return found
+
+    def _stage(self, chunk: Chunk) -> _Part:
+        total = _Part()
+        if chunk.embedding:
+            total += self._embedding
+        if chunk.layers:  # consecutive ones
+            total += _difference(self._before[chunk.layers[-1] + 1], self._before[chunk.layers[0]])
+        for part in self._mtp[: chunk.mtp]:
+            total += part
+        return total + self._loss if chunk.loss else total
+
+
+def _difference(a: _Part, b: _Part) -> _Part:
+    return _Part(
+        a.forward_s - b.forward_s,
+        a.backward_s - b.backward_s,
+        a.parameters - b.parameters,
+        a.expert_parameters - b.expert_parameters,
+        a.weight_bytes - b.weight_bytes,
+        a.saved_bytes - b.saved_bytes,
+    )
+
+
+def _one_stage(run: RunSpec) -> RunSpec:
+    """A run on one pipeline stage, whose layers do what those of every stage of ``run`` do.
+
+    Where TP and CP stay inside a scale-up domain and nothing else divides a layer, one replica will do.
+    """
+    p, inner = run.parallelism, run.parallelism.tp * run.parallelism.cp
+    one = replace(p, pp=1, vp=1, dp=0, schedule="", stage_split="equal")
+    inside = run.cluster.scale_up.domain_size % inner == 0 and run.runtime.rank_order.startswith("tp-cp")
+    alone = inside and not run.model.is_moe and p.zero < 2
+    return replace(run, gpus=inner if alone else run.gpus // p.pp, parallelism=one)
+
+
+def _data(run: RunSpec, plan: RunPlan) -> DataParallel:
+    """The data parallelism of a run whose layers are those of a plan for fewer replicas."""
+    return replace(plan.data, replicas=run.dp * run.parallelism.cp, shard_ranks=run.shard_size)
+
+
+def _pipeline_seconds(
+    schedule: Schedule,
+    placement: Sequence[Sequence[int]],
+    stages: Sequence[_Part],
+    hops: Sequence[float],
+    microbatches: int,
+) -> float:
+    """The longest of the devices' chains of work."""
+    per_device = microbatches // schedule.directions
+    busy = [
+        per_device * sum(stages[stage].forward_s + stages[stage].backward_s for stage in held)
+        for held in placement
+    ]
+    if schedule.directions > 1 or not schedule.synchronous:
+        return max(busy)
+    device_of = {stage: device for device, held in enumerate(placement) for stage in held}
+    head, tail, longest = 0.0, 0.0, 0.0
+    entered: set[int] = set()
+    for number, stage in enumerate(stages):
+        device = device_of[number]
+        if device not in entered:  # the device's first stage: nothing runs on it before this forward
+            entered.add(device)
+            after = 0.0 if schedule.splits_backward else tail
+            longest = max(longest, head + busy[device] + after)
+        crossed = 0.0
+        if number + 1 < len(stages) and device_of[number + 1] != device:
+            crossed = hops[_hop(device, device_of[number + 1])]
+        head += stage.forward_s + crossed
+        tail += stage.backward_s + crossed
+    return longest
+
+
+def _hop(source: int, target: int) -> int:
+    """Which link of the ring of devices a message takes."""
+    return min(source, target) if abs(source - target) == 1 else max(source, target)
+
+
+def _optimizer_seconds(data: DataParallel, held: _Part, blocks: Blocks) -> float:
+    """What the device of the first stage does after the last gradient."""
+    shard = data.shard(held.parameters, held.expert_parameters)
+    return blocks.costs.total((*data.before_norm(shard), *data.after_norm(shard, held.parameters)))
+
+
+def _static_bytes(data: DataParallel, held: Sequence[_Part]) -> float:
+    """Weights, gradients and optimizer states of a device, as far as they are not sharded away."""
+    total = sum(held, _Part())
+    kept = data.shard(total.parameters, total.expert_parameters) * data.optimizer.state_bytes
+    if data.zero < 2:
+        kept += total.parameters * data.grad_bytes
+    return kept if data.fully_sharded else kept + total.weight_bytes
+
+
+def _live(schedule: Schedule, p: int, v: int, run: RunSpec) -> Sequence[int]:
+    """The most microbatches (of any chunk) that each device keeps activations of."""
+    options = step_options(run, schedule, whole=False)
+    return _live_counts(schedule, p, v, run.microbatches, options.overlap_experts)
+
+
+@lru_cache(maxsize=4096)
+def _live_counts(schedule: Schedule, p: int, v: int, m: int, paired: bool) -> tuple[int, ...]:
+    options = StepOptions(
+        overlap_grad_reduce=True, overlap_param_gather=True, overlap_p2p=True, overlap_experts=paired
+    )
+    counts = []
+    for order in replayed_orders(schedule, p, m, v, options):
+        alive = most = 0
+        for action in order:
+            for each in (action,) if action.partner is None else (action, action.partner):
+                if each.kind is Kind.F:
+                    alive += 1
+                    most = max(most, alive)
+                elif each.kind is not Kind.I:
+                    alive -= 1
+        counts.append(most)
+    return tuple(counts)
