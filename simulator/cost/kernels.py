@@ -86,7 +86,10 @@ class Kernels:
         generation = attention or profile.default_attention
         if generation not in profile.attention:
             rule = f"must be an attention kernel of profile {profile.name}"
-            raise SpecError(Problem(value=generation, rule=rule, suggestion=", ".join(profile.attention)))
+            known = ", ".join(profile.attention)
+            raise SpecError(
+                Problem(key_path="runtime.attention", value=generation, rule=rule, suggestion=known)
+            )
         self._attention = profile.attention[generation]
         self._cache: dict[KernelOp | Copy | HostUpdate, Estimate] = {}
 

@@ -20,18 +20,21 @@ straight-line CUDA graphs", NVIDIA 2024) and the copies of its inputs, issued fr
 class Software:
     """Host time of a training stack beside the launches themselves, in seconds.
 
-    ``operator_s`` per operator; ``product_s`` more per product of a linear layer.
+    ``operator_s`` per operator, ``kernel_s`` per kernel of it; ``product_s`` more per product of a linear
+    layer.
     """
 
     operator_s: float
     product_s: float
+    kernel_s: float = 0.0
 
 
-# Estimates: eager PyTorch issues an operator in about 10 µs, launch included; Transformer Engine's modules
-# run tens of µs of Python per linear layer and pass; compiled code calls kernels back to back.
+# Estimates: eager PyTorch issues each kernel, an operator of its own, in about 10 µs, launch included;
+# Transformer Engine's modules run tens of µs of Python per linear layer and pass; compiled code calls kernels
+# back to back.
 SOFTWARE = {
     "megatron": Software(operator_s=4e-6, product_s=20e-6),
-    "eager": Software(operator_s=6e-6, product_s=0.0),
+    "eager": Software(operator_s=0.0, product_s=0.0, kernel_s=6e-6),
     "compiled": Software(operator_s=1e-6, product_s=0.0),
 }
 
@@ -49,7 +52,7 @@ class HostCosts:
         if not kernels:
             return 0.0
         module = self.software.product_s if isinstance(op, Gemm | GroupedGemm) else 0.0
-        return kernels * self.kernel_s + self.software.operator_s + module
+        return kernels * (self.kernel_s + self.software.kernel_s) + self.software.operator_s + module
 
     def launch(self, captured_s: float, eager_s: float) -> float:
         """Seconds to launch work that takes so long operator by operator, by whether a graph may hold it."""

@@ -36,11 +36,14 @@ class Optimizer:
     """An optimizer by name, and the formats of its state.
 
     ``master``: ``fp32``, or ``remainder`` (the low 16 bits of an fp32 number whose high ones are the weight).
+    ``fused``: one pass over everything (Apex, Transformer Engine); else Adam is PyTorch's default, a pass per
+    operator over all tensors (``foreach``).
     """
 
     name: str = "adamw"
     master: str = "fp32"
     moment_dtype: str = "fp32"
+    fused: bool = True
 
     @property
     def moments_bytes(self) -> float:
@@ -64,9 +67,28 @@ class Optimizer:
             return (_kernel("optimizer", shard, grad_bytes + state, state),)
         wide, state = DTYPE_BYTES["fp32"], self.state_bytes
         casts = () if grad_bytes == wide else (_kernel("cast_gradients", shard, grad_bytes, wide),)
-        update = _kernel("optimizer", shard, wide + state, state)
+        update: tuple[MemoryBound, ...] = (_kernel("optimizer", shard, wide + state, state),)
+        if not self.fused and self.name in ("adam", "adamw"):
+            update = self._by_operator(shard)
         copies = (_kernel("copy_parameters", shard, wide, PARAMETER_BYTES),) if copy else ()
-        return (*casts, update, *copies)
+        return (*casts, *update, *copies)
+
+    def _by_operator(self, shard: float) -> tuple[MemoryBound, ...]:
+        """Adam as PyTorch's ``foreach`` operators, gradients clipped before; all but moments in fp32."""
+        w = DTYPE_BYTES["fp32"]  # of weights, gradients and the denominator
+        m = DTYPE_BYTES[self.moment_dtype]
+        passes = (
+            ("clip", w, w),
+            ("decay", w, w),
+            ("first_moment", m + w, m),
+            ("second_moment_decay", m, m),
+            ("second_moment", m + w, m),
+            ("root", m, w),
+            ("correction", w, w),
+            ("epsilon", w, w),
+            ("update", w + m + w, w),
+        )
+        return tuple(_kernel(f"optimizer.{name}", shard, read, written) for name, read, written in passes)
 
 
 def _kernel(name: str, elements: float, read: float, written: float) -> MemoryBound:

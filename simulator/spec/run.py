@@ -52,6 +52,8 @@ FLOPS_CONVENTIONS = (
 )
 GPT_CONVENTIONS = frozenset({"narayanan-2021", "korthikanti-2022", "korthikanti-2022-selective"})
 
+ATTENTION_KERNELS = ("flash", "flash1", "flash2", "flash3", "triton", "cudnn", "unfused")
+SOFTWARE_STACKS = ("megatron", "compiled", "eager")
 NARROW_PRECISIONS = ("fp8", "mxfp8", "nvfp4")
 FP8_RECIPES = ("delayed", "current", "blockwise", "torchao-tensorwise", "torchao-rowwise")
 
@@ -219,8 +221,8 @@ class Runtime:
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
-    attention: Annotated[str, Choice(("flash", "unfused"))] = "flash"
-    """Fused attention, or scores and softmax as kernels of their own."""
+    attention: Annotated[str, Choice(ATTENTION_KERNELS)] = "flash"
+    """Fused attention, by a generation of kernels (flash: the device's usual one), or unfused."""
     tp_overlap: Flag = False
     """GEMMs overlapped with their own TP collectives (user buffers)."""
     tp_dgrad_overlap: Flag = True
@@ -257,8 +259,14 @@ class Runtime:
     """Messages between stages in 1/tp pieces without SP (Narayanan 2021, section 4.1)."""
     cuda_graphs: Annotated[str, Choice(("none", "layer", "full"))] = "none"
     """What is captured: nothing, each layer, or the whole step."""
-    software: Annotated[str, Choice(("megatron", "eager", "compiled"))] = "megatron"
-    """Host time per operator: Transformer Engine's modules, eager or compiled PyTorch."""
+    software: Annotated[str, Choice(SOFTWARE_STACKS)] = "megatron"
+    """Memory-bound kernels and host time: Transformer Engine's modules, compiled or eager PyTorch."""
+    cross_entropy_fusion: Flag = False
+    """Loss and its gradient by a kernel each; false: as the software does by default."""
+    loss_compilation: Flag = True
+    """Where software is compiled: the loss is too."""
+    optimizer_fusion: FlagOrAuto = None
+    """An Adam step in one pass over its states; null: for megatron only (PyTorch: a pass per operator)."""
     rank_order: RankOrder = "tp-cp-ep-dp-pp"
     """Axes from the fastest-varying rank to the slowest."""
     ddp_buckets: Annotated[str, Choice(("megatron", "torch"))] = "megatron"

@@ -284,6 +284,9 @@ def _runtime(row: PublishedRun, generation: Generation) -> Runtime:
         for name in ("attention", "overlap_grad_reduce", "overlap_param_gather", "overlap_p2p")
         if (value := getattr(recipe, name)) not in {None, ""}
     }
+    usual = generation.runtime.get("attention", "flash")
+    if stated.get("attention") == "flash" and usual != "unfused":
+        stated["attention"] = usual  # which kernels fused attention is, the software decides
     given: dict[str, object] = {**generation.runtime, **stated}
     given["tp_overlap"] = bool(recipe.tp_overlap) and (layout.tp or 1) > 1
     given["scatter_gather"] = bool(given.get("scatter_gather")) and not layout.sequence_parallel

@@ -41,6 +41,13 @@ _MEGATRON_2021: Mapping[str, object] = {
     "gradient_accumulation_fusion": False,
 }
 
+_TORCHTITAN: Mapping[str, object] = {
+    "software": "compiled",
+    "attention": "flash2",
+    "gradient_accumulation_fusion": False,
+    "tp_dgrad_overlap": False,
+}
+
 GENERATIONS = (
     Generation(
         name="Megatron-LM of 2021",
@@ -61,16 +68,32 @@ GENERATIONS = (
     Generation(
         name="llm-foundry",
         pattern=r"llm-foundry|composer",
-        source="mosaicml/llm-foundry: PyTorch FSDP, autograd's own weight gradients",
-        runtime={"software": "eager", "gradient_accumulation_fusion": False, "tp_dgrad_overlap": False},
+        source="mosaicml/llm-foundry of 2023: PyTorch FSDP, autograd's own weight gradients; its defaults are"
+        " attn_impl: triton (FlashAttention in Triton) and loss_fn: fused_crossentropy",
+        runtime={
+            "software": "eager",
+            "attention": "triton",
+            "cross_entropy_fusion": True,
+            "gradient_accumulation_fusion": False,
+            "tp_dgrad_overlap": False,
+        },
         zero=3,
         sharding="fsdp1",
     ),
     Generation(
+        name="torchtitan of 2024",
+        pattern=r"torchtitan.*2024",
+        source="pytorch/torchtitan: torch.compile of every layer; the loss is not compiled (`loss.py`)",
+        runtime={**_TORCHTITAN, "loss_compilation": False},
+        zero=3,
+        sharding="fsdp2",
+    ),
+    Generation(
         name="torchtitan",
         pattern=r"torchtitan",
-        source="pytorch/torchtitan: FSDP2, DTensor TP, autograd's own weight gradients",
-        runtime={"software": "compiled", "gradient_accumulation_fusion": False, "tp_dgrad_overlap": False},
+        source="pytorch/torchtitan: FSDP2, DTensor TP, autograd's own weight gradients; PyTorch's"
+        " scaled_dot_product_attention takes FlashAttention-2 on Hopper",
+        runtime=_TORCHTITAN,
         zero=3,
         sharding="fsdp2",
     ),

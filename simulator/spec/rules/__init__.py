@@ -16,6 +16,7 @@ from simulator.spec.rules.model import MODEL_RULES
 from simulator.spec.rules.not_modelled import NOT_MODELLED
 from simulator.spec.rules.pipeline import PIPELINE_RULES
 from simulator.spec.rules.sharding import SHARDING_RULES
+from simulator.spec.rules.software import SOFTWARE_RULES
 from simulator.spec.rules.training import TRAINING_RULES
 from simulator.spec.rules.violation import Violation
 from simulator.spec.run import RunSpec
@@ -29,7 +30,15 @@ __all__ = [
     "broken_rules",
 ]
 
-RULES = (*LAYOUT_RULES, *PIPELINE_RULES, *TRAINING_RULES, *SHARDING_RULES, *CONTEXT_RULES, *EXPERT_RULES)
+RULES = (
+    *LAYOUT_RULES,
+    *PIPELINE_RULES,
+    *TRAINING_RULES,
+    *SHARDING_RULES,
+    *CONTEXT_RULES,
+    *SOFTWARE_RULES,
+    *EXPERT_RULES,
+)
 
 
 def broken_rules(run: RunSpec) -> list[Violation]:

@@ -60,7 +60,7 @@ def shared_attention(run: RunSpec) -> Iterator[Violation]:
     p = run.parallelism
     if p.cp == 1:
         return
-    if run.runtime.attention != "flash":
+    if run.runtime.attention == "unfused":
         rule = "context parallelism needs fused attention"
         yield Violation("runtime.attention", run.runtime.attention, rule, "flash")
     if p.cp_method in ("ring", "hierarchical") and 0 < run.model.sliding_window < run.training.seq_length:

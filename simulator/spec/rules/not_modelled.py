@@ -29,7 +29,7 @@ MODULES = ("core_attn", "mlp", "moe", "moe_act", "layernorm", "mla_up_proj", "sh
 def architecture(run: RunSpec) -> Iterator[Violation]:
     """Kinds of layers."""
     m = run.model
-    if m.attention_type == "mla" and run.runtime.attention != "flash":
+    if m.attention_type == "mla" and run.runtime.attention == "unfused":
         yield _no("runtime.attention", run.runtime.attention, "unfused latent attention", "flash")
     if m.hybrid_layer_pattern:
         yield _no("model.hybrid_layer_pattern", m.hybrid_layer_pattern, "Mamba layers", "leave it out")

@@ -48,7 +48,7 @@ def narrow_options(run: RunSpec) -> Iterator[Violation]:
     if t.fp8_param_gather and t.precision not in ("fp8", "mxfp8"):
         rule = f"belongs to precision fp8 or mxfp8; it is {t.precision} here"
         yield Violation("training.fp8_param_gather", True, rule, "false")
-    if t.fp8_attention and (t.precision not in NARROW_PRECISIONS or run.runtime.attention != "flash"):
+    if t.fp8_attention and (t.precision not in NARROW_PRECISIONS or run.runtime.attention == "unfused"):
         rule = f"needs precision {', '.join(NARROW_PRECISIONS)} and attention flash"
         yield Violation("training.fp8_attention", True, rule, "false")
     for key in ("num_layers_at_start_in_bf16", "num_layers_at_end_in_bf16"):
