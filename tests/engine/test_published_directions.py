@@ -7,6 +7,7 @@ from functools import cache
 import pytest
 
 from simulator.simulate import simulate
+from simulator.spec.load import load_run
 from simulator.validation.published import PublishedRun
 from simulator.validation.row_to_run import to_run
 from simulator.validation.rows import shipped_rows
@@ -46,3 +47,12 @@ def test_async_tensor_parallelism_gains_about_a_tenth(precision: str) -> None:
     measured, predicted = gain(f"{name}-vanilla", f"{name}-async")
     assert measured == pytest.approx(1.10, abs=0.01)
     assert 1.05 < predicted < 1.20
+
+
+@pytest.mark.parametrize("model", ["22b-8", "175b-64", "1t-512"])
+def test_full_recompute_costs_what_korthikanti_measured(model: str) -> None:
+    """Full recompute with tensor parallelism over selective recompute with sequence parallelism: table 5."""
+    runs = [load_run(f"megatron-{model}-a100-{kind}") for kind in ("full-recompute", "sequence-parallel")]
+    measured = [run.published.step_time_s for run in runs if run.published]
+    predicted = [simulate(run).step_time_s for run in runs]
+    assert predicted[0] / predicted[1] == pytest.approx(measured[0] / measured[1], rel=0.06)
