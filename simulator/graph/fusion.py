@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from simulator.graph.layer import Node, Region, Tensor, elementwise
+from simulator.graph.layer import Node, Region, Tensor, Transients, elementwise
 from simulator.graph.operators import KernelOp
 
 
@@ -31,15 +31,15 @@ class Kernel(NamedTuple):
 class Passes:
     """One operation. ``kind`` is its cost class; ``kept`` bytes per element wait for the backward.
 
-    ``transient``: bytes per element forward and backward that exist only while it runs, beside what comes in,
-    goes out and is kept.
+    ``transients``: bytes per element of tensors, forward and backward, that exist only while it runs, beside
+    what comes in and is kept; what goes out is made from the last of them.
     """
 
     kind: str
     forward: tuple[Kernel, ...]
     backward: tuple[Kernel, ...]
     kept: float = 0.0
-    transient: tuple[float, float] = (0.0, 0.0)
+    transients: Transients = ((), ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +145,7 @@ _EAGER = Fusion(
             Kernel(4, 2),  # to bf16
         ),
         kept=8,  # x and the normalised row in fp32
-        transient=(4, 12),  # fp32: the squares; two terms of the gradient and their sum
+        transients=((4,), (4, 4, 4)),  # fp32: the squares; two terms of the gradient and their sum
     ),
     residual=_RESIDUAL,
     dropout=replace(_FUSED_DROPOUT, forward=(Kernel(2, 3), Kernel(4, 2))),
@@ -173,7 +173,7 @@ _EAGER = Fusion(
         # a gradient of zeros but for the targets; its sum, then both operands; to bf16
         backward=(Kernel(0, 4, 2), Kernel(12, 4), Kernel(4, 2)),
         kept=4,
-        transient=(4, 6),  # the fp32 copy; two gradients in fp32 for one in bf16
+        transients=((4,), (4, 4)),  # fp32: the copy; the gradients of the sum and of log-softmax
     ),
     qkv_join=Passes(kind="default", forward=(), backward=(Kernel(2, 2),)),
     gate_join=replace(_RESIDUAL, forward=()),
@@ -213,7 +213,10 @@ def fused(
         weight_gradient=weight_gradient,
         reductions=reductions,
         saves=saves,
-        transient_bytes=(passes.transient[0] * elements, passes.transient[1] * elements),
+        transients=(
+            tuple(size * elements for size in passes.transients[0]),
+            tuple(size * elements for size in passes.transients[1]),
+        ),
     )
 
 

@@ -8,6 +8,9 @@ from enum import Enum
 from simulator.graph.operators import DTYPE_BYTES, Attention, Gemm, KernelOp, MemoryBound
 from simulator.graph.precision import Recipe
 
+Transients = tuple[tuple[float, ...], tuple[float, ...]]
+"""Bytes of tensors that exist only while a node runs, forward and backward, in the order they come."""
+
 
 class Region(Enum):
     """How tensor parallelism may divide a node (Shoeybi 2019; Korthikanti 2022, figure 5)."""
@@ -72,7 +75,7 @@ class Node:
     saves: tuple[Tensor, ...] = ()
     beside: bool = False  # runs beside the dispatch or combine under way (overlapped shared experts)
     products: tuple[int, ...] = ()
-    transient_bytes: tuple[float, float] = (0.0, 0.0)  # forward, backward: alive only while it runs
+    transients: Transients = ((), ())
     quantization: Quantization | None = None  # of a linear layer's operands; None: all in 16 bits or more
 
 
@@ -190,7 +193,7 @@ def elementwise(
     reductions: tuple[float, ...] = (),
     kernels: tuple[int, int] = (1, 1),
     saves: tuple[Tensor, ...] = (),
-    transient_bytes: tuple[float, float] = (0.0, 0.0),
+    transients: Transients = ((), ()),
 ) -> Node:
     """A memory-bound node; ``forward`` and ``backward`` are (bytes read, bytes written), ``None`` for no
     kernel.
@@ -217,7 +220,7 @@ def elementwise(
         replicated_parameters=replicated_parameters,
         reductions=reductions,
         saves=saves,
-        transient_bytes=transient_bytes,
+        transients=transients,
     )
 
 

@@ -123,14 +123,16 @@ class _Flow:
         for index, (node, size_in, size_out) in enumerate(
             zip(self.nodes, self.inputs, self.outputs, strict=True)
         ):
-            new = {t.name: t for t in node.saves if t.name not in ledger.sizes}
-            own = sum(t.bytes for t in new.values() if _is_made_by(node, t))
-            if sum(t.bytes for t in new.values()) - own >= size:  # what arrives is kept
+            new = {t.name: t.bytes for t in node.saves if t.name not in ledger.sizes}
+            own = {t.name: t.bytes for t in node.saves if t.name in new and _is_made_by(node, t)}
+            claimed = {name: size for name, size in new.items() if name not in own}
+            if sum(claimed.values()) >= size:  # what arrives is kept
                 ledger.drop((arriving,))
-            ledger.add({name: t.bytes for name, t in new.items()})
+            ledger.add(claimed)
             passing = self._forward_temporaries(node, size_in)
             leaving = f"{index}.output"
-            ledger.add({**passing, leaving: max(0.0, size_out - own)})
+            ledger.add(passing)
+            ledger.add({**own, leaving: max(0.0, size_out - sum(own.values()))})
             ledger.drop((*passing, arriving))
             arriving, size = leaving, ledger.sizes.get(leaving, 0.0)
         ledger.drop((arriving,))
@@ -139,11 +141,11 @@ class _Flow:
     def _forward_temporaries(self, node: Node, size_in: float) -> dict[str, float]:
         around = self._gathers(node, Region.COLUMN, Region.ROW, Region.EMBEDDING)
         return {
+            **_numbered(node.transients[0]),
             "gathered": node.boundary_bytes if around else 0.0,
             "narrow": _narrow_bytes(node, size_in),
             "exchanged": _exchanged(node, "sent"),
             "shared": _shared_bytes(node),
-            "transient": node.transient_bytes[0],
         }
 
     def backward(self, kept: Mapping[str, float], *, gradient_tensors: bool) -> _Ledger:
@@ -156,17 +158,22 @@ class _Flow:
         ledger.add({gradient: self.outputs[-1] if self.nodes else 0.0})
         for index in reversed(range(len(self.nodes))):
             node = self.nodes[index]
+            done = tuple(t.name for t in node.saves if last_use[t.name] == index)
             if _joins(node):  # the branch's gradient is the stream's own unless dropout masks it
                 stream = gradient or stream
                 gradient = "masked" if node.saves else ""
                 ledger.add({gradient: ledger.sizes.get(stream, 0.0)} if gradient else {})
             else:
+                transients = _numbered(node.transients[1])
+                ledger.add(transients)
+                if transients:  # several kernels: what they keep goes before the last one's result comes
+                    ledger.drop((*list(transients)[:-1], *done))
                 passing = self._backward_temporaries(node, gradient_tensors=gradient_tensors)
                 result = f"{index}.gradient"
                 ledger.add({result: self.inputs[index], **passing})
-                ledger.drop((*passing, gradient))
+                ledger.drop((*transients, *passing, gradient))
                 gradient = result
-            ledger.drop(t.name for t in node.saves if last_use[t.name] == index)
+            ledger.drop(done)
             if stream and (index == 0 or _joins(self.nodes[index - 1])):  # added to the stream's
                 ledger.drop((gradient,))
                 gradient = ""
@@ -186,7 +193,6 @@ class _Flow:
             "shared": _shared_bytes(node),
             "accumulator": sum(_accumulators(op) for op in node.input_gradient),
             "weight gradient": _weight_gradient_bytes(node) if gradient_tensors else 0.0,
-            "transient": node.transient_bytes[1],
         }
 
     def deferred(self) -> float:
@@ -197,6 +203,10 @@ class _Flow:
                 kept.update((t.name, t.bytes) for t in node.saves)
                 kept[f"{node.forward.name}.grad"] = size_out
         return sum(kept.values())
+
+
+def _numbered(sizes: Sequence[float]) -> dict[str, float]:
+    return {f"transient {index}": size for index, size in enumerate(sizes)}
 
 
 def _joins(node: Node) -> bool:
