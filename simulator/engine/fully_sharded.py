@@ -53,8 +53,8 @@ class FullyShardedTraffic:
         self._plan = plan
         self._costs = costs
         self._policy = plan.data.sharding
-        self._uses: dict[Token, int] = {}
-        self._queue: list[_Use] = []
+        self._places: dict[Token, int] = {}  # of every use, the position of its unit in the queue
+        self._queue: list[tuple[_Use, ...]] = []  # what each unit needs: several gathers where it has experts
         self._last: dict[int, Action] = {}
         self._under_way: tuple[Token, ...] = ()  # FSDP2 has one reduction's buffer at a time
         self._reduced: dict[tuple[int, int, str], tuple[Token, ...]] = {}
@@ -62,29 +62,27 @@ class FullyShardedTraffic:
     def begin(self, actions: Sequence[Action]) -> list[Placed]:
         """The first gathers; every later one is issued when the unit ``prefetch`` before it begins."""
         self._last = {a.stage: a for a in actions if a.kind in (Kind.B, Kind.W)}
-        self._queue = list(self._needed(actions))
-        self._uses = {use.token: index for index, use in enumerate(self._queue)}
+        self._queue = [unit for unit in self._needed(actions) if unit]
+        self._places = {use.token: index for index, unit in enumerate(self._queue) for use in unit}
         first = self._queue[: self._policy.prefetch]
-        return [placed for use in first for placed in self._gather(use, ())]
+        return [placed for unit in first for use in unit for placed in self._gather(use, ())]
 
-    def _needed(self, actions: Sequence[Action]) -> Iterator[_Use]:
-        """Every use of a unit's parameters for which they must be gathered, in order."""
-        kept: set[tuple[int, int, str]] = set()
+    def _needed(self, actions: Sequence[Action]) -> Iterator[tuple[_Use, ...]]:
+        """What must be gathered for every use of a unit, in order."""
+        kept: set[tuple[int, int]] = set()
         for action in actions:
             chunk = self._plan.chunks[action.stage]
             forward = action.kind is Kind.F
             if not forward and action.kind not in GRADIENTS:
                 continue
             for piece in cut(chunk) if forward else reversed(cut(chunk)):
-                for bucket in piece.buckets:
-                    unit = (action.stage, bucket.first_layer, bucket.axis)
-                    if not self._comes(bucket) or unit in kept:
-                        continue
-                    if self._policy.keep == "step":
-                        kept.add(unit)
-                    stays = self._policy.keep == "backward" or chunk.layers[piece.start].kind in ENDS
-                    if forward or not stays:
-                        yield _Use(action, bucket)
+                unit = (action.stage, piece.start)
+                stays = self._policy.keep != "forward" or chunk.layers[piece.start].kind in ENDS
+                if unit in kept or (stays and not forward):
+                    continue
+                if self._policy.keep == "step":
+                    kept.add(unit)
+                yield tuple(_Use(action, bucket) for bucket in piece.buckets if self._comes(bucket))
 
     def _comes(self, bucket: Bucket) -> bool:
         """Whether a unit's parameters have to be brought at all."""
@@ -116,25 +114,23 @@ class FullyShardedTraffic:
     def _meets_traffic(self, action: Action) -> bool:
         if action.kind is not Kind.F:
             return self._policy.reduce == "microbatch" or action is self._last.get(action.stage)
-        return any(_Use(action, b).token in self._uses for b in self._plan.chunks[action.stage].buckets)
+        return any(_Use(action, b).token in self._places for b in self._plan.chunks[action.stage].buckets)
 
     def before(self, action: Action, piece: Piece, waits: tuple[Token, ...]) -> list[Placed]:
-        """Waits for the unit's parameters, and issues the gather of a later unit."""
-        placed: list[Placed] = []
+        """Waits for the unit's parameters, and issues the gathers of a later unit."""
+        needed = [_Use(action, bucket).token for bucket in piece.buckets]
+        needed = [token for token in needed if token in self._places]
+        if not needed:
+            return []
+        hook = ("begin", needed[0])
+        placed = [Placed(COMPUTE, Task("unit", COMPUTE, 0.0, (*waits, *needed), hook))]
         for bucket in piece.buckets:
-            token = _Use(action, bucket).token
-            index = self._uses.get(token)
-            if index is None:
-                continue
-            hook = ("begin", token)
-            placed.append(Placed(COMPUTE, Task("unit", COMPUTE, 0.0, (*waits, token), hook)))
-            waits = ()
             copy = kernels(self._plan.data.after_gather(bucket), self._costs)
             if copy.seconds:
                 placed.append(Placed(COMPUTE, copy))
-            ahead = index + self._policy.prefetch
-            if ahead < len(self._queue):
-                placed += self._gather(self._queue[ahead], (hook,))
+        ahead = self._places[needed[0]] + self._policy.prefetch
+        for use in self._queue[ahead] if ahead < len(self._queue) else ():
+            placed += self._gather(use, (hook,))
         return placed
 
     def after(self, action: Action, piece: Piece) -> list[Placed]:

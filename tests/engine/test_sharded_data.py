@@ -144,3 +144,24 @@ def test_pipelines_of_sharded_stages_fold_too(options: dict[str, object]) -> Non
     run = replace(run, gpus=16, parallelism=replace(run.parallelism, pp=2))
     folded, full = simulate(run), simulate(run, timeline=True)
     assert folded.step_time_s == pytest.approx(full.step_time_s, rel=1e-9)
+
+
+@pytest.mark.parametrize("ep", [1, 4])
+def test_experts_of_a_unit_come_with_it(ep: int) -> None:
+    run = load_run("mixtral-8x7b-64-h100")
+    layout = replace(
+        run.parallelism, tp=1, etp=0, ep=ep, pp=1, vp=1, cp=1, dp=8, zero=3, sequence_parallel=None
+    )
+    run = replace(
+        run,
+        gpus=8,
+        model=replace(run.model, num_hidden_layers=4),
+        parallelism=layout,
+        training=replace(run.training, micro_batch_size=1, global_batch_size=16),
+    )
+    assert not broken_rules(run)
+    folded, whole = simulate(run), simulate(replace(run, simulation=WHOLE))
+    assert folded.step_time_s == pytest.approx(whole.step_time_s, rel=1e-9)
+    events = simulate(run, timeline=True).timeline
+    gathers = Counter(e.thread for e in events if e.name == "unit.param_all_gather")
+    assert gathers == {"dp": 2 * (4 + 4 + 2), "edp": 2 * (4 + 4)}
