@@ -145,7 +145,7 @@ class MemoryBound:
     """An element-wise or reduction kernel, limited by memory traffic.
 
     ``kind`` is the cost class: norm, rope, activation, dropout_add, softmax, cross_entropy, embedding, cast,
-    quantize, quantize_block, transpose, permute, unpermute, router, optimizer, grad_norm, zero.
+    amax, quantize, quantize_block, transpose, permute, unpermute, router, optimizer, grad_norm, zero.
     ``kernels`` is how many launches the software needs for it.
     """
 

@@ -119,7 +119,7 @@ def quantize(name: str, elements: float, recipe: Recipe, *, copies: int) -> tupl
     )
     if not recipe.amax_pass:
         return (cast,)
-    return (MemoryBound(name=f"{name}.amax", kind="quantize", read_bytes=size, write_bytes=0.0), cast)
+    return (MemoryBound(name=f"{name}.amax", kind="amax", read_bytes=size, write_bytes=0.0), cast)
 
 
 def transpose(name: str, elements: float, recipe: Recipe) -> MemoryBound:
