@@ -150,7 +150,7 @@ def test_pipelines_of_sharded_stages_fold_too(options: dict[str, object]) -> Non
 def test_experts_of_a_unit_come_with_it(ep: int) -> None:
     run = load_run("mixtral-8x7b-64-h100")
     layout = replace(
-        run.parallelism, tp=1, etp=0, ep=ep, pp=1, vp=1, cp=1, dp=8, zero=3, sequence_parallel=None
+        run.parallelism, tp=1, etp=0, ep=ep, pp=1, vp=1, dp=8, zero=3, sequence_parallel=None, schedule=""
     )
     run = replace(
         run,
