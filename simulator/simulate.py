@@ -100,7 +100,7 @@ def simulate(run: RunSpec, *, timeline: bool = False, shared: Shared | None = No
         etp=etp,
     )
     step = run_step(plan, schedule, layout, p.vp, blocks, step_options(run, schedule, whole=timeline))
-    memory = memory_report(plan, schedule.placement(p.pp, p.vp), step.orders, run.cluster.device.memory_bytes)
+    memory = memory_report(run, plan, schedule.placement(p.pp, p.vp), step.orders)
     result = _result(run, plan, step, memory, kernels, blocks.costs)
     if not timeline:
         return result
@@ -127,7 +127,7 @@ def simulate_memory(run: RunSpec) -> MemoryReport:
     plan, schedule, p = plan_run(run), SCHEDULES[run.schedule], run.parallelism
     options = step_options(run, schedule, whole=False)
     orders = replayed_orders(schedule, p.pp, plan.microbatches, p.vp, options)
-    return memory_report(plan, schedule.placement(p.pp, p.vp), orders, run.cluster.device.memory_bytes)
+    return memory_report(run, plan, schedule.placement(p.pp, p.vp), orders)
 
 
 def _placement(run: RunSpec) -> Placement:

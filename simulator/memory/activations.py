@@ -30,7 +30,7 @@ class Passes:
     """Peaks by layer and chunk, each worked out once."""
 
     def __init__(self, plan: RunPlan) -> None:
-        self._plan = plan
+        self.plan = plan
         self._layers: dict[int, LayerPasses] = {}
         self._chunks: dict[int, ChunkPasses] = {}
 
@@ -38,8 +38,8 @@ class Passes:
         """Of one layer."""
         found = self._layers.get(id(layer))
         if found is None:
-            own = not self._plan.data.fully_sharded  # else they fill a unit's bucket, counted with gradients
-            found = layer_passes(layer.nodes, self._plan.tensor, gradient_tensors=own)
+            own = not self.plan.data.fully_sharded  # else they fill a unit's bucket, counted with gradients
+            found = layer_passes(layer.nodes, self.plan.tensor, gradient_tensors=own)
             self._layers[id(layer)] = found
         return found
 
@@ -47,7 +47,7 @@ class Passes:
         """Of the chunk of a virtual stage."""
         found = self._chunks.get(stage)
         if found is None:
-            found = self._chunks[stage] = self._measure(self._plan.chunks[stage])
+            found = self._chunks[stage] = self._measure(self.plan.chunks[stage])
         return found
 
     def _measure(self, chunk: ChunkShare) -> ChunkPasses:

@@ -265,6 +265,8 @@ class Runtime:
     """Loss and its gradient by a kernel each; false: as the software does by default."""
     loss_compilation: Flag = True
     """Where software is compiled: the loss is too."""
+    expandable_segments: Flag = False
+    """PyTorch's allocator grows its segments (PYTORCH_CUDA_ALLOC_CONF): less is lost to fragmentation."""
     optimizer_fusion: FlagOrAuto = None
     """An Adam step in one pass over its states; null: for megatron only (PyTorch: a pass per operator)."""
     rank_order: RankOrder = "tp-cp-ep-dp-pp"

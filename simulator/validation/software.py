@@ -46,6 +46,7 @@ _TORCHTITAN: Mapping[str, object] = {
     "attention": "flash2",
     "gradient_accumulation_fusion": False,
     "tp_dgrad_overlap": False,
+    "expandable_segments": True,  # its launch script sets PYTORCH_CUDA_ALLOC_CONF
 }
 
 GENERATIONS = (

@@ -1,0 +1,76 @@
+"""What a rank's memory holds beside its tensors: workspaces, the CUDA context, communicators' buffers.
+
+Workspaces are PyTorch tensors and count as allocated; the rest is outside PyTorch's allocator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simulator.schedule.registry import SCHEDULES
+from simulator.spec.run import RunSpec
+
+KIB, MIB = 2**10, 2**20
+
+LARGE_WORKSPACE = ("hopper", "blackwell")
+CUBLAS_WORKSPACE = 32 * MIB
+"""Of a handle and stream, from Hopper on (``getChosenWorkspaceSize`` of ``CublasHandlePool.cpp``)."""
+CUBLAS_WORKSPACE_BEFORE = (2 * 4096 + 8 * 16) * KIB
+TRANSFORMER_ENGINE_WORKSPACE = 32 * MIB
+"""From Hopper on: ``get_cublas_workspace_size_bytes`` of Transformer Engine's ``module/base.py``."""
+TRANSFORMER_ENGINE_WORKSPACE_BEFORE = 4 * MIB
+
+CONTEXT = 0.5 * 2**30
+"""CUDA context with kernels loaded as they are used: nvidia-smi shows 0.4 to 0.6 GB before the first tensor on
+A100 and H100, as publicly reported; not re-checked."""
+
+CHANNELS = 24
+"""Of a communicator in an NVSwitch node of H100 or A100 ("24 coll channels" in NCCL's log)."""
+CONNECTION = 4 * MIB + 120 * 640 * 8 * 8 + 8 * 512 * 8 * 16
+"""A channel's receive buffers, one per protocol: Simple ``NCCL_BUFFSIZE``; LL128 elements per thread × threads
+× steps × 8 bytes; LL lines per thread × threads × steps × 16 bytes (NCCL's ``src/include/device.h``)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overheads:
+    """Bytes on every rank, and how PyTorch's allocator reserves."""
+
+    workspace: float
+    context: float
+    communication: float
+    messages: int = 0  # boundary activations under way beside those counted with their layer
+    expandable: bool = False
+
+
+def overheads(run: RunSpec) -> Overheads:
+    """What a run's ranks hold beside their tensors."""
+    large = run.cluster.device.architecture in LARGE_WORKSPACE
+    workspace = CUBLAS_WORKSPACE if large else CUBLAS_WORKSPACE_BEFORE
+    if run.runtime.software == "megatron":
+        workspace += TRANSFORMER_ENGINE_WORKSPACE if large else TRANSFORMER_ENGINE_WORKSPACE_BEFORE
+    return Overheads(
+        workspace=float(workspace),
+        context=CONTEXT,
+        communication=float(_communicators(run) * CHANNELS * CONNECTION),
+        messages=_messages(run),
+        expandable=run.runtime.expandable_segments,
+    )
+
+
+def _communicators(run: RunSpec) -> int:
+    """Groups of more than one rank; NCCL makes buffers for those in use, of the algorithm in use (rings)."""
+    p = run.parallelism
+    replicas, expert = run.dp * p.cp, run.gpus // (p.pp * p.ep * (p.etp or p.tp)) if run.model.is_moe else 1
+    groups = [p.tp, p.cp, p.pp, replicas, p.ep, expert]
+    if run.model.is_moe and p.etp not in (0, p.tp):
+        groups.append(p.etp)
+    return sum(size > 1 for size in groups)
+
+
+def _messages(run: RunSpec) -> int:
+    """Overlapped: an activation and a gradient arrive ahead while one of each leaves; else none waits."""
+    if run.parallelism.pp == 1:
+        return 0
+    asked = run.runtime.overlap_p2p
+    overlapped = SCHEDULES[run.schedule].default_overlap_p2p if asked is None else asked
+    return 4 if overlapped else 0
