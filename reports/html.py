@@ -111,7 +111,8 @@ def _operator(use: OperatorUse, step_s: float) -> tuple[str, ...]:
     total = use.runs * use.seconds
     flops = digits(use.flops / use.seconds / 1e12) if use.flops and use.seconds else "–"
     moved = digits(use.bytes / use.seconds / 1e9) if use.bytes and use.seconds else "–"
-    kind = f"{use.category.replace('_', ' ')}{f' ({use.dtype})' if use.dtype else ''}"
+    category = use.category.removeprefix("exposed_").replace("_", " ")
+    kind = f"{category} ({use.dtype})" if use.dtype else category
     share = percent(total / step_s)
     return use.name, kind, scaled(use.runs), seconds(use.seconds), seconds(total), share, flops, moved
 

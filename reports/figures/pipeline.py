@@ -128,7 +128,7 @@ def _draw(axes: Axes, work: Sequence[Work], lanes: Sequence[_Lanes], window: Spa
             continue
         patch = PathPatch(_rectangles(spans, device + top, height), facecolor=light(colour), alpha=shade)
         patch.set(linewidth=0, rasterized=drawn_as_pixels)
-        axes.add_patch(patch)
+        axes.add_artist(patch)  # unlike a patch, it leaves the limits alone, which are known
     axes.set(xlim=window, ylim=(devices - 0.4, -0.6), ylabel="stage")
     axes.set_yticks(range(0, devices, -(-devices // MOST_LABELS)))
     bare(axes)
@@ -175,6 +175,7 @@ def _number(axes: Axes, piece: Work, middle: float, window: Span, shade: float, 
         fontsize=5 if half else 6.5,
         color=light("paper") if shade > 0.6 else light("ink"),
         clip_on=True,
+        in_layout=False,
     )
 
 

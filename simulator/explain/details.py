@@ -15,6 +15,7 @@ from simulator.engine.messages import Pipeline
 from simulator.engine.step import StepReplay
 from simulator.engine.timeline import arrows, shown, work
 from simulator.graph.operators import Awaited, Operator
+from simulator.memory.activations import Passes
 from simulator.memory.over_time import memory_over_time
 from simulator.memory.report import MemoryReport
 from simulator.network.placement import GroupAxis, Placement
@@ -119,11 +120,12 @@ def _groups(subject: Subject) -> dict[str, GroupShape]:
 
 
 def _memory(subject: Subject, done: Sequence[Work]) -> Iterator[Counter]:
+    passes = Passes(subject.plan)
     by_device: defaultdict[int, list[Work]] = defaultdict(list)
     for piece in done:
         by_device[piece.device].append(piece)
     for device, stage in enumerate(subject.memory.stages):
-        times, values = memory_over_time(subject.plan, stage, by_device[device])
+        times, values = memory_over_time(passes, stage, by_device[device])
         yield Counter(
             device=device,
             process=subject.process(device * subject.ranks_per_device),

@@ -3,49 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import groupby
+from typing import TypeAlias
 
 from simulator.details import Work
+from simulator.memory.activations import CHANGES, Passes
 from simulator.memory.report import StageMemory
-from simulator.partition.plan import RunPlan
+from simulator.schedule.actions import Kind
+
+Span: TypeAlias = tuple[float, float]
 
 
 def memory_over_time(
-    plan: RunPlan, stage: StageMemory, work: Iterable[Work]
+    passes: Passes, stage: StageMemory, work: Iterable[Work]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Times in seconds and the bytes alive from each on, of one pipeline device.
 
-    A forward's saved activations count from its start, and go at the end of the backward (or weight
-    gradient) that uses them last, as in :mod:`simulator.memory.report`; while a backward runs, so does what
-    its layers compute again.
+    While an action runs, it counts with the most it needs; afterwards with what it leaves. Actions that run
+    beside each other count one after the other, as in :func:`simulator.memory.activations.peak_activations`.
     """
-    changes: list[tuple[float, float]] = []
-    for (kind, index, _, _), pieces in _actions(work):
-        chunk = plan.chunks[index]
-        start, end = pieces[0].start_s, pieces[-1].end_s
-        if kind == "F":
-            changes.append((start, chunk.saved_bytes))
-            continue
-        working = max((layer.working_bytes for layer in chunk.layers), default=0.0)
-        changes += [(start, working), (end, -working)]
-        if kind != "I":
-            changes.append((end, -chunk.saved_bytes))
     alive = stage.peak_bytes - stage.activations
-    times, values = [0.0], [alive]
-    for time, group in groupby(sorted(changes), key=lambda change: change[0]):
-        alive += sum(change for _, change in group)
-        if time == times[-1]:
-            values[-1] = alive
-        else:
-            times.append(time)
-            values.append(alive)
-    return tuple(times), tuple(values)
+    series = {0.0: alive}
+    for (start, end), kinds in _actions(work).items():
+        most = alive
+        for kind, index in kinds:
+            rise, left = CHANGES[kind](passes.chunk(index))
+            most = max(most, alive + rise)
+            alive += left
+        series[start] = most
+        series[end] = alive
+    return tuple(series), tuple(series.values())
 
 
-def _actions(work: Iterable[Work]) -> Iterable[tuple[tuple[str, int, int, int], list[Work]]]:
-    """The pieces of each action together."""
-    found: dict[tuple[str, int, int, int], list[Work]] = {}
+def _actions(work: Iterable[Work]) -> dict[Span, list[tuple[Kind, int]]]:
+    """Kind and virtual stage of what ran, by the time from its first piece to its last, in order of time."""
+    spans: dict[tuple[str, int, int, int], Span] = {}
     for piece in work:
         key = (piece.kind, piece.stage, piece.microbatch, piece.direction)
-        found.setdefault(key, []).append(piece)
-    return found.items()
+        first, _ = spans.get(key, (piece.start_s, 0.0))
+        spans[key] = (first, piece.end_s)
+    found: dict[Span, list[tuple[Kind, int]]] = {}
+    for (kind, index, _, _), span in sorted(spans.items(), key=lambda item: item[1]):
+        found.setdefault(span, []).append((Kind[kind], index))
+    return found
