@@ -12,16 +12,19 @@ from dataclasses import replace
 from simulator.graph.blocks import expert_width, shared_expert_width
 from simulator.graph.layer import Node, Region, Tensor, bias_gradient, elementwise, linear
 from simulator.graph.operators import GroupedGemm, KernelOp, MemoryBound
+from simulator.graph.routing import (
+    LOGIT_BYTES,
+    expert_input,
+    kept,
+    local_sort,
+    permute,
+    router,
+    row_count,
+    row_width,
+    unpermute,
+)
 from simulator.graph.transformer import ACTIVATION_BYTES, GraphOptions, activation, norm, residual
 from simulator.spec.model import ModelSpec
-
-LOGIT_BYTES = 4.0  # scores, probabilities and the auxiliary loss are fp32
-INDEX_BYTES = 4.0
-# Launches of Megatron-LM's router without fused kernels, counted in `topk_routing_with_score_function`,
-# `compute_routing_scores_for_aux_loss` and `switch_load_balancing_loss_func`: top-k (2), softmax, two masks
-# with their scatters (5); scores and map for the loss (5); counts, products and means of the loss (7).
-# Backward: the scatter, softmax and loss products again.
-ROUTER_KERNELS = (20, 10)
 
 
 def experts_block(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
@@ -37,33 +40,20 @@ def experts_block(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
         norm(model, opts, "moe_norm"),
         _fork(model, opts),
         *(() if opts.shared_expert_overlap else shared),
-        *_router(model, opts),
+        *router(model, opts),
         *((_latent(model, opts, "latent_down"),) if latent else ()),
-        _permute(model, opts),
+        permute(model, opts),
         *(replace(node, beside=True) for node in head),
-        _local_sort(model, opts, "expert_sort", Region.ARRIVAL),
+        local_sort(model, opts, "expert_sort", Region.ARRIVAL),
         *_routed_experts(model, opts),
         *((_output_bias(model, opts),) if model.linear_bias else ()),
-        _local_sort(model, opts, "expert_unsort", Region.DEPARTURE),
+        local_sort(model, opts, "expert_unsort", Region.DEPARTURE),
         *(replace(node, beside=True) for node in tail),
-        _unpermute(model, opts),
+        unpermute(model, opts),
         *((_latent(model, opts, "latent_up"),) if latent else ()),
         *((_add_shared(model, opts),) if shared else ()),
         residual(model, opts, "moe_residual", biased=False),
     )
-
-
-def _rows(model: ModelSpec, opts: GraphOptions) -> int:
-    return opts.tokens * model.num_experts_per_tok
-
-
-def _width(model: ModelSpec) -> int:
-    """Features of a row."""
-    return model.moe_latent_size or model.hidden_size
-
-
-def _kept(name: str, size: float, region: Region, origin: str) -> Tensor:
-    return Tensor(name=name, bytes=size, region=region, origin=origin)
 
 
 def _fork(model: ModelSpec, opts: GraphOptions) -> Node:
@@ -81,43 +71,6 @@ def _fork(model: ModelSpec, opts: GraphOptions) -> Node:
     )
 
 
-def _router(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
-    """The gate's product and the choice of experts. Its weights are whole on every rank."""
-    scores = opts.tokens * model.num_experts * LOGIT_BYTES
-    wide = "bf16" if opts.dtype not in ("fp16", "fp32", "tf32") else opts.dtype
-    gate = linear(
-        "router",
-        module="moe.router",
-        region=Region.SEQUENCE,
-        tokens=opts.tokens,
-        inputs=model.hidden_size,
-        outputs=model.num_experts,
-        dtype=wide,
-        bias=model.linear_bias,
-        grad_bytes=opts.grad_bytes,
-        fused_accumulation=False,
-        saves=(_moe_input(model, opts),),
-    )
-    choice = elementwise(
-        "top_k",
-        "router",
-        module="moe.router",
-        region=Region.SEQUENCE,
-        forward=(5 * scores, 3 * scores),
-        backward=(3 * scores, 2 * scores),
-        kernels=(2, 2) if opts.router_fusion else ROUTER_KERNELS,
-        saves=(_kept("router.scores", scores, Region.SEQUENCE, "moe.router"),),
-    )
-    return (
-        replace(gate, boundary_bytes=0.0, parameters=0.0, replicated_parameters=gate.parameters),
-        choice,
-    )
-
-
-def _moe_input(model: ModelSpec, opts: GraphOptions) -> Tensor:
-    return activation("moe.input", opts.tokens * model.hidden_size, Region.SEQUENCE, "layernorm")
-
-
 def _latent(model: ModelSpec, opts: GraphOptions, name: str) -> Node:
     """A projection to or from the experts' latent space, done by every rank on its own tokens."""
     down = name == "latent_down"
@@ -125,7 +78,7 @@ def _latent(model: ModelSpec, opts: GraphOptions, name: str) -> Node:
         (model.hidden_size, model.moe_latent_size) if down else (model.moe_latent_size, model.hidden_size)
     )
     saved = (
-        _moe_input(model, opts)
+        expert_input(model, opts)
         if down
         else activation("latent_up.input", opts.tokens * inputs, Region.SEQUENCE, "moe.combine")
     )
@@ -144,47 +97,9 @@ def _latent(model: ModelSpec, opts: GraphOptions, name: str) -> Node:
     return replace(node, boundary_bytes=0.0, parameters=0.0, replicated_parameters=node.parameters)
 
 
-def _permute(model: ModelSpec, opts: GraphOptions) -> Node:
-    """Copies tokens into the order of their experts; a fused kernel reads each token once.
-
-    Backward sums the copies' gradients.
-    """
-    token = opts.tokens * _width(model) * ACTIVATION_BYTES
-    rows = _rows(model, opts) * _width(model) * ACTIVATION_BYTES
-    read = token if opts.permute_fusion else rows
-    index = _rows(model, opts) * INDEX_BYTES
-    node = elementwise(
-        "permute",
-        "permute",
-        module="moe.dispatch",
-        region=Region.DISPATCH,
-        forward=(read + index, rows),
-        backward=(rows + index, token) if opts.permute_fusion else (2 * rows + index, rows + token),
-        kernels=(2, 1) if opts.permute_fusion else (5, 3),
-        saves=(_kept("permute.map", 2 * index, Region.SEQUENCE, "moe.dispatch"),),
-    )
-    return replace(node, boundary_bytes=rows)
-
-
-def _local_sort(model: ModelSpec, opts: GraphOptions, name: str, region: Region) -> Node:
-    """On the experts' rank: rows sorted by source become sorted by expert, or the reverse."""
-    rows = _rows(model, opts) * _width(model) * ACTIVATION_BYTES
-    fused = opts.permute_fusion
-    node = elementwise(
-        name,
-        "permute",
-        module="moe.dispatch" if region is Region.ARRIVAL else "moe.combine",
-        region=region,
-        forward=(rows, rows),
-        backward=(rows, rows),
-        kernels=(1, 1) if fused else (2, 2),
-    )
-    return replace(node, boundary_bytes=rows)
-
-
 def _routed_experts(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
     """FC1 (gate and up in one product), activation with the probabilities, FC2."""
-    rows, width, inner = _rows(model, opts), _width(model), expert_width(model)
+    rows, width, inner = row_count(model, opts), row_width(model), expert_width(model)
     gates = 2 if model.gated_mlp else 1
     size = rows * inner * ACTIVATION_BYTES
     probabilities = rows * LOGIT_BYTES
@@ -207,8 +122,8 @@ def _routed_experts(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
             forward=(gates * size + probabilities, size),
             backward=((1 + gates) * size + probabilities, gates * size + probabilities),
             saves=(
-                _kept("experts.fc1.output", gates * size, Region.EXPERT_FEATURE, "moe.experts"),
-                _kept("experts.probabilities", probabilities, Region.ARRIVAL, "moe.dispatch"),
+                kept("experts.fc1.output", gates * size, Region.EXPERT_FEATURE, "moe.experts"),
+                kept("experts.probabilities", probabilities, Region.ARRIVAL, "moe.dispatch"),
             ),
         ),
         grouped_linear(
@@ -233,7 +148,7 @@ def _output_bias(model: ModelSpec, opts: GraphOptions) -> Node:
     writes 4), concatenation (4, 4), cast (4, 2). Backward: cast (2, 4), gradients of rows (4, 2), bias (4, 4;
     4) and probability (4, 4; 4).
     """
-    elements = float(_rows(model, opts) * _width(model))
+    elements = float(row_count(model, opts) * row_width(model))
     return elementwise(
         "experts.output_bias",
         "residual",
@@ -289,24 +204,6 @@ def _weight_gradient(forward: GroupedGemm, opts: GraphOptions) -> tuple[KernelOp
     return (gemm, add)
 
 
-def _unpermute(model: ModelSpec, opts: GraphOptions) -> Node:
-    """Sums the copies of each token where it came from. Backward copies the gradient to all of them."""
-    token = opts.tokens * _width(model) * ACTIVATION_BYTES
-    rows = _rows(model, opts) * _width(model) * ACTIVATION_BYTES
-    index = _rows(model, opts) * INDEX_BYTES
-    fused = opts.permute_fusion
-    node = elementwise(
-        "unpermute",
-        "unpermute",
-        module="moe.combine",
-        region=Region.COMBINE,
-        forward=(rows + index, token) if fused else (2 * rows + index, rows + token),
-        backward=((token if fused else rows) + index, rows),
-        kernels=(1, 1) if fused else (3, 2),
-    )
-    return replace(node, boundary_bytes=rows)
-
-
 def _shared_experts(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
     """An MLP that every token passes, split by TP like a dense one; empty where the model has none."""
     width, gates = shared_expert_width(model), 2 if model.gated_mlp else 1
@@ -327,7 +224,7 @@ def _shared_experts(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
             inputs=model.hidden_size,
             outputs=gates * width,
             bias=model.linear_bias,
-            saves=(_moe_input(model, opts),),
+            saves=(expert_input(model, opts),),
             **products,  # type: ignore[arg-type]
         ),
         elementwise(
@@ -337,7 +234,7 @@ def _shared_experts(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
             region=Region.FEATURE,
             forward=(gates * size, size),
             backward=((1 + gates) * size, gates * size),
-            saves=(_kept("shared_experts.fc1.output", gates * size, Region.FEATURE, "moe.shared_experts"),),
+            saves=(kept("shared_experts.fc1.output", gates * size, Region.FEATURE, "moe.shared_experts"),),
         ),
         linear(
             "shared_experts.fc2",

@@ -14,7 +14,8 @@ from simulator.graph.precision import Recipe
 from simulator.graph.quantized import quantize_layer
 from simulator.graph.transformer import GraphOptions
 from simulator.partition.context import ContextParallel, SharedAttention, share_attention
-from simulator.partition.expert import EXPERT_REGIONS, ExpertParallel, share_node
+from simulator.partition.expert import EXPERT_REGIONS, share_node
+from simulator.partition.expert_layout import ExpertParallel
 from simulator.partition.fresh_gradients import without_accumulation
 from simulator.partition.optimizer import PARAMETER_BYTES, Matrix
 from simulator.partition.quantization import (

@@ -12,7 +12,7 @@ from simulator.graph.precision import find_recipe
 from simulator.graph.transformer import GraphOptions
 from simulator.partition.context import ContextParallel
 from simulator.partition.data import FULLY_SHARDED, Bucket, DataParallel, Sharding
-from simulator.partition.expert import ExpertParallel, expert_parallel
+from simulator.partition.expert_layout import ExpertParallel, expert_parallel
 from simulator.partition.layer_share import LayerShare, Narrow, Split, share_decoder_layer, share_end
 from simulator.partition.offload import offload
 from simulator.partition.optimizer import PARAMETER_BYTES, Optimizer

@@ -16,7 +16,8 @@ from simulator.graph.layer import Node
 from simulator.graph.transformer import GraphOptions
 from simulator.network.collectives import Network
 from simulator.network.placement import Placement
-from simulator.partition.expert import ExpertParallel, RoutedNode
+from simulator.partition.expert import RoutedNode
+from simulator.partition.expert_layout import ExpertParallel
 from simulator.partition.expert_load import Load
 from simulator.partition.layer_share import Split
 from simulator.partition.recompute import backward_segment, forward_segment
