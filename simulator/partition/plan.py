@@ -171,14 +171,11 @@ def _optimizer(run: RunSpec) -> Optimizer:
 
 
 def _sharding(p: Parallelism) -> Sharding:
-    """When parameters are whole. By default a pipeline keeps them after the forward, as torchtitan does."""
-    fsdp = p.fsdp
-    resharded = p.pp == 1 if fsdp.reshard_after_forward is None else fsdp.reshard_after_forward
     return Sharding(
-        keep=("forward" if resharded else "backward") if fsdp.reshard_after_backward else "step",
-        reduce=fsdp.gradient_sync,
-        prefetch=fsdp.prefetch,
-        buffers=fsdp.buffers,
+        keep=p.gathered_until,
+        reduce=p.gradients_reduced,
+        prefetch=p.fsdp.prefetch,
+        buffers=p.fsdp.buffers,
     )
 
 
@@ -275,7 +272,7 @@ def _narrow(run: RunSpec, layer: int) -> Narrow | None:
     last = run.model.num_hidden_layers - t.num_layers_at_end_in_bf16
     if recipe is None or not t.num_layers_at_start_in_bf16 <= layer < last:
         return None
-    regathered = run.parallelism.zero == FULLY_SHARDED and run.parallelism.fsdp.reshard_after_backward
+    regathered = run.parallelism.zero == FULLY_SHARDED and run.parallelism.gathered_until != "step"
     if regathered and not t.fp8_param_gather:
         recipe = replace(recipe, cached_weights=False)  # gathered anew, they are quantised anew
     return Narrow(recipe, run.runtime.quantize_fusion, t.fp8_param_gather, t.fp8_attention)

@@ -81,10 +81,10 @@ class FullySharded:
 
     reshard_after_forward: FlagOrAuto = None
     """Free a unit after its forward and gather it again for its backward; null: where pp is 1."""
-    reshard_after_backward: Flag = True
-    """Free a unit after its backward; false: gathered once a step."""
-    gradient_sync: Annotated[Literal["microbatch", "step"], Choice(("microbatch", "step"))] = "microbatch"
-    """Reduce gradients after every microbatch, or keep them whole until the last one."""
+    reshard_after_backward: FlagOrAuto = None
+    """Free a unit after its backward, or gather it once a step; null: where pp is 1."""
+    gradient_sync: Annotated[str, Choice(("", "microbatch", "step"))] = ""
+    """Reduce gradients after every microbatch or the last; empty: microbatch where pp is 1, else step."""
     prefetch: Count = 1
     """Units that gathers run ahead of compute."""
     buffers: GatherBuffers = "copied"
@@ -141,6 +141,26 @@ class Parallelism:
     """Pipeline schedule; empty: 1f1b, or interleaved-1f1b where vp > 1."""
     stage_split: StageSplit = "equal"
     """Which layers a stage gets; embedding and loss may take the place of a layer each."""
+
+    @property
+    def gathered_until(self) -> Literal["forward", "backward", "step"]:
+        """How long fully sharded parameters stay whole.
+
+        By default a pipeline keeps them for the step and reduces gradients once, as PyTorch's stages do:
+        neither resharding nor synchronisation before the last backward (``torch.distributed.pipelining``).
+        """
+        fsdp, alone = self.fsdp, self.pp == 1
+        if fsdp.reshard_after_backward is False:
+            return "step"
+        if fsdp.reshard_after_forward or (fsdp.reshard_after_forward is None and alone):
+            return "forward"
+        return "backward" if fsdp.reshard_after_backward or alone else "step"
+
+    @property
+    def gradients_reduced(self) -> Literal["microbatch", "step"]:
+        """How often fully sharded gradients are reduced."""
+        asked = self.fsdp.gradient_sync
+        return "step" if asked == "step" or (not asked and self.pp > 1) else "microbatch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

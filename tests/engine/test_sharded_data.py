@@ -26,11 +26,10 @@ def sharded_runs(draw: st.DrawFn) -> RunSpec:
     zero = draw(st.sampled_from([2, 3]))
     fsdp = FullySharded()
     if zero == 3:
-        after_backward = draw(st.booleans())
         fsdp = FullySharded(
-            reshard_after_forward=draw(st.sampled_from([None, False, True])) if after_backward else None,
-            reshard_after_backward=after_backward or pp == 1,
-            gradient_sync=draw(st.sampled_from(["microbatch", "step"])),
+            reshard_after_forward=draw(st.sampled_from([None, False, True])),
+            reshard_after_backward=draw(st.sampled_from([None, False, True])),
+            gradient_sync=draw(st.sampled_from(["", "microbatch", "step"])),
             prefetch=draw(st.integers(1, 3)),
             buffers=draw(st.sampled_from(["copied", "flat", "in-place"])),
         )
@@ -138,7 +137,10 @@ def test_weights_are_quantised_again_whenever_they_are_gathered() -> None:
     assert preparing(narrow=True) == 3 * turned
 
 
-@pytest.mark.parametrize("options", [{}, {"reshard_after_forward": True}, {"gradient_sync": "step"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"reshard_after_forward": True}, {"reshard_after_backward": True, "gradient_sync": "microbatch"}],
+)
 def test_pipelines_of_sharded_stages_fold_too(options: dict[str, object]) -> None:
     run = fsdp_run(64, **options)
     run = replace(run, gpus=16, parallelism=replace(run.parallelism, pp=2))

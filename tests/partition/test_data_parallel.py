@@ -149,3 +149,22 @@ def test_copies_of_fsdp2_move_each_parameter_once_and_join_each_gradient() -> No
     assert flat.after_gather(BUCKET) == ()
     assert sum(op.bytes for op in flat.beside_reduction(BUCKET)) == pytest.approx((6 + 8) * BUCKET.parameters)
     assert data(3, 8).before_reduction(BUCKET) == data(3, 8).beside_reduction(BUCKET) == ()
+
+
+@pytest.mark.parametrize(
+    ("pp", "options", "keep", "reduce"),
+    [
+        (1, {}, "forward", "microbatch"),
+        (1, {"reshard_after_forward": False}, "backward", "microbatch"),
+        (1, {"reshard_after_backward": False}, "step", "microbatch"),
+        (2, {}, "step", "step"),
+        (2, {"reshard_after_backward": True}, "backward", "step"),
+        (2, {"reshard_after_forward": True, "gradient_sync": "microbatch"}, "forward", "microbatch"),
+    ],
+)
+def test_a_pipeline_keeps_parameters_unless_asked(
+    pp: int, options: dict[str, object], keep: str, reduce: str
+) -> None:
+    run = run_of(3, **options)
+    sharding = plan_run(replace(run, parallelism=replace(run.parallelism, pp=pp, dp=16 // pp))).data.sharding
+    assert (sharding.keep, sharding.reduce) == (keep, reduce)

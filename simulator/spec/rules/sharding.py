@@ -25,7 +25,7 @@ def fully_sharded_options(run: RunSpec) -> Iterator[Violation]:
 def kept_for_the_step(run: RunSpec) -> Iterator[Violation]:
     """Parameters that stay gathered after a backward were not freed before it."""
     fsdp = run.parallelism.fsdp
-    if not fsdp.reshard_after_backward and fsdp.reshard_after_forward:
+    if fsdp.reshard_after_backward is False and fsdp.reshard_after_forward:
         rule = "a unit that is kept after its backward is kept after its forward too"
         yield Violation("parallelism.fsdp.reshard_after_forward", True, rule, "false, or leave it out")
 
