@@ -107,7 +107,7 @@ def test_attention_in_fp8_casts_its_inputs_and_keeps_a_byte_of_each() -> None:
     plain = quantize_layer(LAYER, RECIPES["delayed"])
     assert (narrow.forward_flops, narrow.backward_flops) == (plain.forward_flops, plain.backward_flops)
     (core,) = [node for node in narrow.nodes if isinstance(node.forward, Attention)]
-    assert core.forward.dtype == "fp8"
+    assert isinstance(core.forward, Attention) and core.forward.dtype == "fp8"
     (cast,) = [node.forward for node in narrow.nodes if node.forward.name == "core_attn.qkv.quantize"]
     width = (LLAMA.num_attention_heads + 2 * LLAMA.num_key_value_heads) * LLAMA.head_dim
     assert cast.bytes == 3 * OPTIONS.tokens * width

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.cost.estimate import Estimate
+from simulator.cost.estimate import Estimate, KernelModel
 from simulator.engine.block import Blocks
 from simulator.engine.contention import slowed
-from simulator.engine.costing import OperatorCosts
+from simulator.engine.costing import NetworkModel, OperatorCosts
 from simulator.graph.operators import Collective, Gemm, KernelOp, SendRecv
 from simulator.graph.transformer import GraphOptions, dense_layer
 from simulator.network.estimate import TransferEstimate
@@ -40,6 +41,10 @@ class Rates:
 
     def send_recv(self, size_bytes: float, axis: str = "tp", stage: int = 0) -> TransferEstimate:
         return TransferEstimate(size_bytes / self.bandwidth, "p2p", "Simple", 0.0, 0.0)
+
+
+def costs(rates: Rates, share: float = 0.0) -> OperatorCosts:
+    return OperatorCosts(cast(KernelModel, rates), cast(NetworkModel, rates), communication_share=share)
 
 
 def passes(tp: TensorParallel) -> tuple[Segment, Segment]:
@@ -86,19 +91,19 @@ def test_chunks_do_the_same_work_and_move_the_same_bytes() -> None:
 def test_a_free_start_leaves_the_first_or_last_chunk_exposed() -> None:
     """Products longer than their transfers: only the last quarter of a reduce-scatter is left."""
     forward, _ = passes(TP)
-    costs = OperatorCosts(Rates(0.0, flops=1e13), Rates(0.0, flops=1e13))
-    blocks = Blocks(costs)
+    times = costs(Rates(0.0, flops=1e13))
+    blocks = Blocks(times)
     chunked = blocks.quickest(forward)
     scatters = [s.op for s in forward.steps if isinstance(s.op, Collective) and s.op.kind == "reduce_scatter"]
-    computed = sum(costs.cost(s.op).seconds for s in forward.steps if isinstance(s.op, Gemm) or s.op.flops)
-    exposed = sum(costs.cost(op).seconds for op in scatters) / 4
+    computed = sum(times.cost(s.op).seconds for s in forward.steps if isinstance(s.op, Gemm) or s.op.flops)
+    exposed = sum(times.cost(op).seconds for op in scatters) / 4
     assert blocks.block(chunked).seconds == pytest.approx(computed + exposed)
 
 
 def test_chunks_that_cost_more_than_they_hide_are_not_taken() -> None:
     forward, _ = passes(TP)
     slow_start = Rates(start_s=1.0)
-    assert Blocks(OperatorCosts(slow_start, slow_start)).quickest(forward).steps == forward.steps
+    assert Blocks(costs(slow_start)).quickest(forward).steps == forward.steps
 
 
 @settings(max_examples=25, deadline=None)
@@ -111,7 +116,7 @@ def test_chunks_that_cost_more_than_they_hide_are_not_taken() -> None:
 def test_a_choice_of_ways_is_never_slower(start: float, flops: float, bandwidth: float, part: int) -> None:
     rates = Rates(start, flops, bandwidth)
     segment = passes(TP)[part]
-    blocks = Blocks(OperatorCosts(rates, rates, communication_share=16 / 132))
+    blocks = Blocks(costs(rates, 16 / 132))
     assert blocks.block(segment).seconds <= blocks.block(segment.taking(())).seconds * (1 + 1e-12)
 
 
@@ -122,7 +127,7 @@ def test_zero_bubble_halves_keep_their_ways() -> None:
     chunked = inputs.taking(inputs.ways)
     assert chunked.flops == pytest.approx(inputs.flops)
     rates = Rates(0.0, flops=1e13)
-    assert Blocks(OperatorCosts(rates, rates)).block(inputs).seconds > 0.0
+    assert Blocks(costs(rates)).block(inputs).seconds > 0.0
 
 
 @given(product=st.floats(1e-6, 1.0), beside=st.floats(0.0, 1.0), share=st.floats(0.0, 0.5))
