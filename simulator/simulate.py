@@ -23,6 +23,7 @@ from simulator.explain.uncertainty import ErrorTerm, interval, relative_error
 from simulator.graph.flops import find_convention
 from simulator.graph.operators import Operator
 from simulator.memory.report import MemoryReport, memory_report
+from simulator.memory.summary import memory_warnings, to_mapping
 from simulator.network.collectives import Network
 from simulator.network.placement import Placement
 from simulator.partition.plan import RunPlan, plan_run
@@ -203,9 +204,9 @@ def _result(
         peak_flops=peak,
         bubble_fraction=spent.get("bubble", 0.0) / step.seconds,
         breakdown_s=spent,
-        memory=_memory(memory),
+        memory=to_mapping(memory),
         world_size=run.gpus,
-        warnings=_warnings(memory),
+        warnings=memory_warnings(memory),
         provenance=_provenance(run, kernels),
     )
 
@@ -222,23 +223,6 @@ def _error_terms(plan: RunPlan, costs: OperatorCosts) -> Iterator[ErrorTerm]:
     for op, count in operators.items():
         cost = costs.cost(op)
         yield ErrorTerm(cost.category, count * cost.seconds, cost.random, cost.site)
-
-
-def _memory(report: MemoryReport) -> dict[str, object]:
-    parts = ("weights", "gradients", "optimizer", "activations", "buffers", "peak_bytes")
-    return {
-        "peak_bytes": report.peak_bytes,
-        "capacity_bytes": report.capacity_bytes,
-        "fits": report.fits,
-        "stages": [{part: getattr(stage, part) for part in parts} for stage in report.stages],
-    }
-
-
-def _warnings(memory: MemoryReport) -> tuple[str, ...]:
-    if memory.fits:
-        return ()
-    needed, there = memory.peak_bytes / 2**30, memory.capacity_bytes / 2**30
-    return (f"does not fit: the fullest rank needs {needed:.1f} GiB of {there:.1f} GiB",)
 
 
 def _provenance(run: RunSpec, kernels: Kernels) -> dict[str, object]:

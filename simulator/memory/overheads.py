@@ -21,14 +21,14 @@ TRANSFORMER_ENGINE_WORKSPACE = 32 * MIB
 TRANSFORMER_ENGINE_WORKSPACE_BEFORE = 4 * MIB
 
 CONTEXT = 0.5 * 2**30
-"""CUDA context with kernels loaded as they are used: nvidia-smi shows 0.4 to 0.6 GB before the first tensor on
-A100 and H100, as publicly reported; not re-checked."""
+"""CUDA context with kernels loaded as they are used: nvidia-smi shows 0.4 to 0.6 GB before the first tensor
+on A100 and H100, as publicly reported; not re-checked."""
 
 CHANNELS = 24
 """Of a communicator in an NVSwitch node of H100 or A100 ("24 coll channels" in NCCL's log)."""
 CONNECTION = 4 * MIB + 120 * 640 * 8 * 8 + 8 * 512 * 8 * 16
-"""A channel's receive buffers, one per protocol: Simple ``NCCL_BUFFSIZE``; LL128 elements per thread × threads
-× steps × 8 bytes; LL lines per thread × threads × steps × 16 bytes (NCCL's ``src/include/device.h``)."""
+"""A channel's receive buffers, one per protocol: Simple ``NCCL_BUFFSIZE``; LL128 elements per thread ×
+threads × steps × 8 bytes; LL lines per thread × threads × steps × 16 bytes (``src/include/device.h``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

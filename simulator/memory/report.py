@@ -100,12 +100,17 @@ class MemoryReport:
         return max(stage.reserved_bytes for stage in self.stages)
 
     @property
+    def comfortable_bytes(self) -> float:
+        """The fullest rank with all that PyTorch would like to keep."""
+        return max(stage.comfortable_bytes for stage in self.stages)
+
+    @property
     def verdict(self) -> Verdict:
         """Whether it fits, as far as the model can tell."""
         if self.peak_bytes * (1.0 - RELATIVE_ERROR) > self.capacity_bytes:
             return "does not fit"
-        comfortable = max(stage.comfortable_bytes for stage in self.stages)
-        return "fits" if comfortable * (1.0 + RELATIVE_ERROR) <= self.capacity_bytes else "may not fit"
+        least = self.comfortable_bytes * (1.0 + RELATIVE_ERROR)
+        return "fits" if least <= self.capacity_bytes else "may not fit"
 
 
 def memory_report(

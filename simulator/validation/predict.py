@@ -190,9 +190,14 @@ def _prediction(item: Expressed, result: Result) -> Prediction:
         measured_s=item.measured_s,
         predicted_s=result.step_time_s,
         interval_s=(low, high),
-        peak_memory_bytes=float(result.memory["peak_bytes"]),
+        peak_memory_bytes=_peak(result, item.row.measured.memory_basis),
         hardware_flops=result.hardware_tflops_per_gpu * 1e12 * item.run.gpus * result.step_time_s,
         device=item.run.cluster.device.name,
         peak_flops=result.peak_flops * item.run.gpus,
         breakdown_s=dict(result.breakdown_s),
     )
+
+
+def _peak(result: Result, basis: str) -> float:
+    """The peak as the row measured it: ``allocated``, ``reserved``, or all that the device holds."""
+    return float(result.memory[f"{basis}_bytes" if basis else "peak_bytes"])
