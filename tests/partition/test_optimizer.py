@@ -43,6 +43,16 @@ def test_bf16_gradients_are_cast_for_an_fp32_master_only() -> None:
     assert (fused.read_bytes, fused.write_bytes) == (2e6 + 8e6, 8e6)
 
 
+def test_adam_operator_by_operator_moves_88_bytes_and_a_step_in_one_28() -> None:
+    """Clip, decay, first moment (reads 8), decay and square of the second (reads 4 and 8), root, correction,
+    epsilon, update (reads 12): 52 read, 9 tensors of 4 written; PyTorch 2, ``_multi_tensor_adamw``."""
+    kernels = Optimizer(fused=False).step(1e6, 4.0, copy=False)
+    assert len(kernels) == 9
+    assert (sum(op.read_bytes for op in kernels), sum(op.write_bytes for op in kernels)) == (52e6, 36e6)
+    assert sum(op.bytes for op in Optimizer().step(1e6, 4.0, copy=False)) == 28e6
+    assert Optimizer(name="sgd", fused=False).step(1e6, 4.0) == Optimizer(name="sgd").step(1e6, 4.0)
+
+
 def test_newton_schulz_takes_five_steps_of_three_products() -> None:
     """2a²b + 2a³ + 2a²b FLOPs a step, for a ≤ b."""
     ops = newton_schulz(
