@@ -47,6 +47,6 @@ def memory_warnings(report: MemoryReport) -> tuple[str, ...]:
     if report.verdict == "does not fit":
         return (f"does not fit: the fullest rank needs {needed:.1f} GiB of {there:.1f} GiB",)
     return (
-        f"may not fit: the fullest rank needs {needed:.1f} GiB of {there:.1f} GiB, {cached:.1f} GiB with what "
+        f"may not fit: the fullest rank needs {needed:.1f} GiB of {there:.1f} GiB, {cached:.1f} with what "
         f"PyTorch caches; the memory model is up to {error:.0f} % off",
     )
