@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import islice
+from threading import Thread
 from typing import Protocol, TypeVar
 
 from simulator.sweep.evaluation import Evaluation, evaluate_all
@@ -58,7 +62,25 @@ class Processes:
         parallel = Parallel(
             n_jobs=self.workers, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1
         )
-        yield from parallel(delayed(evaluate_all)(part, after) for part in chunks(layouts, chunk))
+        yield from parallel(delayed(_as_child)(os.getpid(), part, after) for part in chunks(layouts, chunk))
+
+
+def _as_child(parent: int, layouts: Sequence[Layout], after: Sequence[Constraint]) -> list[Evaluation]:
+    """Evaluates in a worker process, which ends when its parent does, even if that is killed."""
+    _end_with(parent)
+    return evaluate_all(layouts, after)
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """Starts a watch, once in a process."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

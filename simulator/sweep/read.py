@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from importlib import resources
@@ -23,7 +23,7 @@ from simulator.sweep.expression import Expression, ExpressionError, parse_expres
 from simulator.sweep.names import Path, dependencies, needs_result
 from simulator.sweep.objective import Objective
 from simulator.sweep.settings import Settings
-from simulator.sweep.space import Axis, Choice, Constraint, Space
+from simulator.sweep.space import Axis, Choice, Constraint, Space, refuse_too_many
 
 RUN, CONSTRAINTS = "run", "constraints"
 SETTINGS: Final = keys_at(Settings, ())
@@ -153,6 +153,7 @@ def _run(node: Node) -> tuple[RunSpec, tuple[Axis, ...]]:
     found, problems = find_axes(resolve_one(node, "runs", ()))
     if problems:
         raise SpecError(*(replace(problem, key_path=f"{RUN}.{problem.key_path}") for problem in problems))
+    refuse_too_many({".".join(axis.path): len(axis.items) for axis in found.axes})
     root, unresolved = resolve(found.root, "runs")
     base = _valid(root, unresolved)
     axes = [_axis(axis, root) for axis in found.axes]
@@ -264,9 +265,3 @@ def _fingerprint(settings: Settings, space: Space, after: tuple[Constraint, ...]
     ranked = [settings.objective, repr(settings.cost)]
     content = json.dumps([repr(space.base), axes, conditions, ranked], default=str)
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def described(sweep: Sweep) -> Iterator[tuple[str, int]]:
-    """The axes and how many values each has, for messages."""
-    for axis in sweep.space.axes:
-        yield axis.key, len(axis.choices)

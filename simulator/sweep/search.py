@@ -13,7 +13,7 @@ from simulator.sweep.evaluation import Evaluation
 from simulator.sweep.execute import Executor, Inline
 from simulator.sweep.objective import Objective, Score
 from simulator.sweep.read import Sweep
-from simulator.sweep.space import MAX_COMBINATIONS, Census, Layout, TooManyCombinationsError
+from simulator.sweep.space import Census, Layout
 from simulator.sweep.store import Store
 
 
@@ -54,13 +54,7 @@ class Outcome:
 def enumerate_layouts(sweep: Sweep) -> tuple[list[Layout], Census]:
     """The legal layouts. Raises SpecError where there are none, or too many to look at."""
     census = Census()
-    try:
-        layouts = list(sweep.space.layouts(census))
-    except TooManyCombinationsError as error:
-        sizes = ", ".join(f"{axis.key} has {len(axis.choices)}" for axis in sweep.space.axes)
-        rule = f"{error} are too many to look at; at most {MAX_COMBINATIONS:,} are"
-        remedy = f"give fewer values: {sizes}"
-        raise SpecError(Problem(file=sweep.file, key_path="run", rule=rule, suggestion=remedy)) from None
+    layouts = list(sweep.space.layouts(census))
     if not layouts:
         raise SpecError(_nothing_legal(sweep, census))
     return layouts, census

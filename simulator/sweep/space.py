@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any, Final
 
 from pydantic_core import PydanticCustomError
 
+from simulator.spec.errors import Problem, SpecError
 from simulator.spec.fields import Accepts
 from simulator.spec.rules import Violation, broken_layout_rules
 from simulator.spec.run import RunSpec
@@ -98,8 +100,19 @@ class Census:
         self.examples.setdefault(rule, example)
 
 
-class TooManyCombinationsError(ValueError):
+class TooManyCombinationsError(SpecError):
     """More combinations than anyone would wait for."""
+
+    def __init__(self, count: str, sizes: Mapping[str, int]) -> None:
+        rule = f"{count} combinations are too many to look at; at most {MAX_COMBINATIONS:,} are"
+        values = ", ".join(f"{key} has {size:,}" for key, size in sizes.items())
+        super().__init__(Problem(key_path="run", rule=rule, suggestion=f"give fewer values: {values}"))
+
+
+def refuse_too_many(sizes: Mapping[str, int]) -> None:
+    """Raises TooManyCombinationsError where the product of the axes' sizes is beyond all patience."""
+    if prod(sizes.values()) > MAX_COMBINATIONS:
+        raise TooManyCombinationsError(f"{prod(sizes.values()):,}", sizes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,23 +124,19 @@ class Space:
     constraints: tuple[Constraint, ...] = ()
 
     @property
-    def least_combinations(self) -> int:
-        """The product of the numbers of values, expressions counted as one each."""
-        product = 1
-        for axis in self.axes:
-            product *= len(axis.choices)
-        return product
+    def sizes(self) -> dict[str, int]:
+        """The values of each axis, an expression counted as one."""
+        return {axis.key: len(axis.choices) for axis in self.axes}
 
     def layouts(self, census: Census) -> Iterator[Layout]:
         """Every legal layout, in the order of the axes, the last one varying fastest.
 
         Raises TooManyCombinationsError beyond :data:`MAX_COMBINATIONS`.
         """
-        if self.least_combinations > MAX_COMBINATIONS:
-            raise TooManyCombinationsError(f"{self.least_combinations:,} combinations")
+        refuse_too_many(self.sizes)
         for run, labels in self._combinations(self.base, (), census):
             if census.combinations >= MAX_COMBINATIONS:
-                raise TooManyCombinationsError(f"more than {MAX_COMBINATIONS:,} combinations")
+                raise TooManyCombinationsError(f"more than {MAX_COMBINATIONS:,}", self.sizes)
             broken = self._broken(run)
             if broken is not None:
                 census.refuse(broken.name, _example(self.axes, labels, broken))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,17 +42,14 @@ class Store:
         results of another sweep or version.
         """
         self.directory = directory
-        self._lock = None
-        if directory is not None:
-            _prepare(directory, resume=resume)
-            self._lock = DirectoryLock(directory)
-        self._database = connect(directory)
-        try:
+        with ExitStack() as opened:
+            if directory is not None:
+                _prepare(directory, resume=resume)
+                opened.callback(DirectoryLock(directory).release)
+            self._database = opened.enter_context(closing(connect(directory)))
             self._database.executescript(_SCHEMA)
             self._claim(fingerprint)
-        except BaseException:
-            self.close()
-            raise
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -63,9 +61,7 @@ class Store:
 
     def close(self) -> None:
         """Closes the file and lets go of the directory."""
-        self._database.close()
-        if self._lock is not None:
-            self._lock.release()
+        self._opened.close()
 
     def add(self, evaluations: Iterable[Evaluation]) -> None:
         """Keeps finished evaluations, all or none of them."""
