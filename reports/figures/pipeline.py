@@ -44,7 +44,7 @@ def pipeline(result: Result) -> Figure:
     window = _window(work, result.step_time_s)
     close = window[1] - window[0] < 0.7 * result.step_time_s
     row_in = 0.3 if devices <= 8 else max(0.07, min(0.22, 8.0 / devices))
-    height = 0.9 + row_in * devices
+    height = 1.05 + row_in * devices
     figure = new_figure(height * (2 if close else 1) + 0.3)
     panels = figure.subplots(2 if close else 1, 1, squeeze=False)[:, 0]
     whole: Axes = panels[0]
@@ -55,7 +55,6 @@ def pipeline(result: Result) -> Figure:
         panels[1].set_title("Around the first backward; numbers are microbatches")
         for edge in window:
             whole.axvline(edge, color=light("ink"), linewidth=0.8, linestyle=(0, (3, 2)))
-    panels[-1].set_xlabel("time, s")
     _legend(figure, work, lanes)
     return figure
 
@@ -129,7 +128,7 @@ def _draw(axes: Axes, work: Sequence[Work], lanes: Sequence[_Lanes], window: Spa
         patch = PathPatch(_rectangles(spans, device + top, height), facecolor=light(colour), alpha=shade)
         patch.set(linewidth=0, rasterized=drawn_as_pixels)
         axes.add_artist(patch)  # unlike a patch, it leaves the limits alone, which are known
-    axes.set(xlim=window, ylim=(devices - 0.4, -0.6), ylabel="stage")
+    axes.set(xlim=window, ylim=(devices - 0.4, -0.6), xlabel="time, s", ylabel="stage")
     axes.set_yticks(range(0, devices, -(-devices // MOST_LABELS)))
     bare(axes)
 

@@ -4,6 +4,8 @@ from functools import cache
 
 import pytest
 
+from reports.figures.run import figures
+from reports.html import report
 from simulator import load_run, simulate
 
 RUNS = {
@@ -34,6 +36,32 @@ def simulated(name):
     return run, simulate(run, timeline=True)
 
 
+@cache
+def drawn(name):
+    """All figures of the run of that name."""
+    run, result = simulated(name)
+    return figures(result, run)
+
+
+@cache
+def page(name):
+    """The report of the run of that name."""
+    run, result = simulated(name)
+    return report(result, run)
+
+
+@pytest.fixture(params=["one stage", "split backward", "in pairs"])
+def drawings(request):
+    """The figures of runs that look different."""
+    return drawn(request.param)
+
+
+@pytest.fixture(params=["one stage", "interleaved"])
+def text(request):
+    """The report of runs that look different."""
+    return page(request.param)
+
+
 @pytest.fixture(params=RUNS)
 def pictured(request):
     """(run, result) of every run."""
@@ -44,3 +72,9 @@ def pictured(request):
 def interleaved():
     """(run, result) of one run."""
     return simulated("interleaved")
+
+
+@pytest.fixture
+def simple():
+    """(run, result) of the run with the least to draw."""
+    return simulated("one stage")
