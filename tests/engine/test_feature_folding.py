@@ -44,6 +44,8 @@ def runs(draw: st.DrawFn) -> RunSpec:
             run.runtime,
             tp_overlap=tp > 1 and draw(st.booleans()),
             cuda_graphs=draw(st.sampled_from(["none", "layer", "full"])),
+            overlap_grad_reduce=False,
+            overlap_param_gather=False,
         ),
     )
 
@@ -57,3 +59,14 @@ def test_blocks_give_the_step_time_of_every_operator(run: RunSpec) -> None:
     assert sum(folded.breakdown_s.values()) == pytest.approx(folded.step_time_s, rel=1e-9)
     for category, seconds in whole.breakdown_s.items():
         assert folded.breakdown_s.get(category, 0.0) == pytest.approx(seconds, abs=1e-9 * whole.step_time_s)
+
+
+@settings(max_examples=10, deadline=None)
+@given(run=runs())
+def test_blocks_agree_within_half_a_percent_beside_data_parallel_traffic(run: RunSpec) -> None:
+    overlapped = replace(
+        run, runtime=replace(run.runtime, overlap_grad_reduce=True, overlap_param_gather=True)
+    )
+    folded = simulate(overlapped)
+    whole = simulate(replace(overlapped, simulation=replace(run.simulation, detail="operator")))
+    assert folded.step_time_s == pytest.approx(whole.step_time_s, rel=5e-3)
