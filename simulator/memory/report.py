@@ -12,7 +12,7 @@ from simulator.memory.activations import Passes, peak_activations
 from simulator.memory.fragmentation import fragmentation_bytes
 from simulator.memory.layer_pass import placeholder_shapes
 from simulator.memory.overheads import Overheads, overheads
-from simulator.memory.shards import gradient_bytes, weight_bytes
+from simulator.memory.shards import gradient_bytes, optimizer_bytes, weight_bytes
 from simulator.partition.plan import ChunkShare, RunPlan
 from simulator.schedule.actions import Order
 from simulator.spec.run import RunSpec
@@ -134,7 +134,7 @@ def _stage(
     return StageMemory(
         weights=weight_bytes(plan.data, chunks),
         gradients=gradient_bytes(plan.data, chunks),
-        optimizer=plan.data.shard(parameters, experts) * plan.data.optimizer.state_bytes,
+        optimizer=optimizer_bytes(plan.data, parameters, experts),
         activations=peak_activations(passes, order),
         buffers=_placeholders(chunks) + beside.messages * plan.message_bytes + beside.workspace,
         context=beside.context,

@@ -19,6 +19,7 @@ from itertools import accumulate
 from simulator.engine.block import Blocks
 from simulator.engine.step import StepOptions, replayed_orders
 from simulator.graph.operators import Attention, Copy, Gemm, GroupedGemm, MemoryBound
+from simulator.memory.shards import optimizer_bytes
 from simulator.partition.data import DataParallel
 from simulator.partition.layer_share import LayerShare
 from simulator.partition.plan import RunPlan, plan_run
@@ -266,7 +267,7 @@ def _optimizer_seconds(data: DataParallel, held: _Part, blocks: Blocks) -> float
 def _static_bytes(data: DataParallel, held: Sequence[_Part]) -> float:
     """Weights, gradients and optimizer states of a device, as far as they are not sharded away."""
     total = sum(held, _Part())
-    kept = data.shard(total.parameters, total.expert_parameters) * data.optimizer.state_bytes
+    kept = optimizer_bytes(data, total.parameters, total.expert_parameters)
     if data.zero < 2:
         kept += total.parameters * data.grad_bytes
     return kept if data.fully_sharded else kept + total.weight_bytes

@@ -1,4 +1,4 @@
-"""Data-parallel traffic against the closed forms of ZeRO (Rajbhandari 2020) and FSDP (Zhao 2023), and memory."""
+"""Data-parallel traffic and memory: the closed forms of ZeRO (Rajbhandari 2020) and FSDP (Zhao 2023)."""
 
 from __future__ import annotations
 
