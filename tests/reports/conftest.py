@@ -78,3 +78,9 @@ def interleaved():
 def simple():
     """(run, result) of the run with the least to draw."""
     return simulated("one stage")
+
+
+@pytest.fixture
+def interleaved_page():
+    """The report of that run."""
+    return page("interleaved")
