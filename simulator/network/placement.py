@@ -220,7 +220,14 @@ class Placement:
 
     @cached_property
     def _domain(self) -> int:
-        return max(1, self.cluster.scale_up.domain_size)
+        """Ranks placed in one domain: a job larger than one takes equal shares of as few as hold it.
+
+        Schedulers hand out blocks of equal size (Slurm's block topology with ``--segment``): a job of 256 on
+        racks of 72 takes 64 GPUs of each of four.
+        """
+        size = max(1, self.cluster.scale_up.domain_size)
+        share, left = divmod(self.world_size, -(-self.world_size // size))
+        return size if left or share % self._node else share
 
     @cached_property
     def _node(self) -> int:

@@ -80,9 +80,16 @@ def test_a_group_that_does_not_fit_its_domain_is_seen_at_its_worst(make_cluster:
 
 
 def test_a_rack_is_one_domain_of_many_nodes(make_cluster: Any) -> None:
-    p = Placement(make_cluster(domain=72, gpus_per_node=4, nics_per_node=4), tp=1, ep=64, dp=192)
-    assert p.group("ep").domains == 2  # the group of ranks 64 … 127 reaches the second rack
+    p = Placement(make_cluster(domain=72, gpus_per_node=4, nics_per_node=4), tp=1, ep=72, dp=144)
+    assert (p.group("ep").domains, p.group("ep").nodes) == (1, 18)
     assert Placement(make_cluster(domain=72, gpus_per_node=4), tp=72).group("tp").nodes == 18
+
+
+def test_a_job_larger_than_a_rack_takes_equal_shares_of_racks(make_cluster: Any) -> None:
+    cluster = make_cluster(domain=72, gpus_per_node=4, nics_per_node=4)
+    assert Placement(cluster, tp=1, ep=64, dp=192).group("ep").domains == 1  # three times 64
+    assert Placement(cluster, tp=1, ep=32, dp=256).group("ep").domains == 1  # four times 64
+    assert Placement(cluster, tp=1, ep=2, dp=146).group("dp").ranks_per_domain == 72  # none equal
 
 
 def test_tiers_are_those_that_join_the_nodes_of_a_group(make_cluster: Any) -> None:
