@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from simulator.memory.layer_pass import LayerPasses, layer_passes
 from simulator.partition.layer_share import LayerShare
@@ -50,6 +51,25 @@ class Passes:
             found = self._chunks[stage] = self._measure(self.plan.chunks[stage])
         return found
 
+    def together(self, one: Action, other: Action) -> float:
+        """What a pair adds at most: layer by layer, one goes forward beside the other's backward."""
+        courses = [self._course(action) for action in (one, other)]
+        return max(map(sum, zip_longest(*courses, fillvalue=0.0)))
+
+    def _course(self, action: Action) -> list[float]:
+        """Bytes over those before the action while each of its layers runs, and after it."""
+        layers = self.plan.chunks[action.stage].layers
+        changed, course = 0.0, []
+        for layer in layers if action.kind is Kind.F else reversed(layers):
+            peaks = self.layer(layer)
+            if action.kind is Kind.F:
+                changed += layer.saved_bytes
+                course.append(changed + peaks.forward_peak)
+            else:
+                course.append(changed + layer.working_bytes + peaks.backward_peak)
+                changed += (peaks.deferred if action.kind is Kind.I else 0.0) - layer.saved_bytes
+        return [*course, changed]
+
     def _measure(self, chunk: ChunkShare) -> ChunkPasses:
         saved = forward = 0.0
         for layer in chunk.layers:
@@ -78,11 +98,12 @@ def peak_activations(passes: Passes, order: Order) -> float:
     worked on needs.
     """
     alive = peak = 0.0
-    for kind, stage, *_ in flat(order):
-        chunk = passes.chunk(stage)
-        rise, left = CHANGES[kind](chunk)
+    for action in order:
+        each = (action,) if action.partner is None else (action, action.partner)
+        changes = [CHANGES[one.kind](passes.chunk(one.stage)) for one in each]
+        rise = changes[0][0] if action.partner is None else passes.together(action, action.partner)
         peak = max(peak, alive + rise)
-        alive += left
+        alive += sum(left for _, left in changes)
     return peak
 
 

@@ -52,33 +52,37 @@ def _shortened(layers: Sequence[LayerShare]) -> list[LayerShare]:
     return kept
 
 
-def _recomputes(passes: Passes, layer: LayerShare) -> bool:
-    kept = sum(size for _, size in passes.layer(layer).kept)
-    return abs(kept - layer.saved_bytes) > 1.0
+def _kept(passes: Passes, layer: LayerShare) -> dict[str, float]:
+    """Tensors that stay between a layer's passes: the first ones, as many as it keeps bytes.
+
+    Which ones recompute keeps does not matter here, only that so many bytes stay in tensors of such sizes.
+    """
+    kept: dict[str, float] = {}
+    left = layer.saved_bytes
+    for name, size in passes.layer(layer).kept:
+        if left > 0.0:
+            kept[name] = min(size, left)
+            left -= size
+    return kept
 
 
 def _forward(passes: Passes, layer: LayerShare, label: str) -> Iterator[Event]:
-    known = passes.layer(layer)
+    kept = _kept(passes, layer)
     yield from _unit(passes, layer, label)
-    yield from ((f"{label} {name}", size) for name, size in known.forward)
-    if _recomputes(passes, layer):
-        if layer.saved_bytes:
-            yield f"{label} saved", layer.saved_bytes
-        yield from ((f"{label} {name}", 0.0) for name, _ in known.kept)
+    for name, size in passes.layer(layer).forward:
+        yield f"{label} {name}", min(size, kept.get(name, size))
+    for name, _ in passes.layer(layer).kept:
+        if name not in kept:
+            yield f"{label} {name}", 0.0
     yield from _unit(passes, layer, label, gone=True)
 
 
 def _backward(passes: Passes, layer: LayerShare, label: str) -> Iterator[Event]:
-    known = passes.layer(layer)
-    kept = len(known.kept)
+    kept = _kept(passes, layer)
     yield from _unit(passes, layer, label)
-    if _recomputes(passes, layer):
-        yield from ((f"{label} {name}", size) for name, size in known.forward)
-    own = {name for name, _ in known.kept}
-    yield from ((f"{label} {name}", size) for name, size in known.backward if not (size and name in own))
-    assert kept == len(own)
-    if _recomputes(passes, layer) and layer.saved_bytes:
-        yield f"{label} saved", 0.0
+    for name, size in passes.layer(layer).backward:
+        if not (size and name in kept):  # else it is there; the rest is computed again
+            yield f"{label} {name}", size
     yield from _unit(passes, layer, label, gone=True)
 
 
