@@ -1,8 +1,8 @@
 """Where did the time of a compute stream go? Every instant is attributed once.
 
-Busy time goes to the task's own category, or to the categories of a replayed block. An idle instant goes to
-what ended
-it: communication that was under way then, else the pipeline (``bubble``), because another stage was still
+Busy time goes to the task's own category, or to the categories of a replayed block; compute that
+data-parallel collectives slow down counts the delay as theirs. An idle instant goes to what ended it:
+communication that was under way then, else the pipeline (``bubble``), because another stage was still
 computing.
 """
 
@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from simulator.engine.tasks import COMPUTE, Record
 
 BUBBLE = "bubble"
+BESIDE = "exposed_dp"  # compute slowed down by data-parallel collectives beside it
+ROUNDING = 1e-12
 
 
 def breakdown(records: Sequence[Record], end: float, tail: str, *, since: float = 0.0) -> dict[str, float]:
@@ -30,7 +32,10 @@ def breakdown(records: Sequence[Record], end: float, tail: str, *, since: float 
             for category, seconds in record.task.profile.items():
                 spent[category] += seconds
         else:
-            spent[record.task.category] += record.end - record.start
+            spent[record.task.category] += record.task.seconds
+        stretch = record.end - record.start - record.task.seconds
+        if stretch > ROUNDING * record.end:
+            spent[record.task.category if record.task.flow else BESIDE] += stretch
         clock = record.end
     if end > clock:
         spent[tail] += end - clock

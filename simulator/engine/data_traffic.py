@@ -76,8 +76,9 @@ def collective(
     """A collective as a meeting of its group."""
     cost = costs.cost(op)
     meeting = Meeting((op.axis, signal), 0)
+    flow, holds = costs.flow(op), costs.communication_share
     return Placed(
-        stream, Task(op.name, cost.category, cost.seconds, waits, signal, meeting, None, costs.flow(op))
+        stream, Task(op.name, cost.category, cost.seconds, waits, signal, meeting, None, flow, holds)
     )
 
 

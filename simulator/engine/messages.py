@@ -76,6 +76,15 @@ class Pipeline:
         made = (GRADIENT_DONE, direction, stage + 1, microbatch)
         return (made if local else (GRADIENT, direction, stage, microbatch),)
 
+    def inputs(self, action: Action) -> tuple[Token, ...]:
+        """The tokens of the work that makes an action's input, on whichever device."""
+        kind, stage, microbatch, direction, _ = action
+        if kind is Kind.F:
+            return ((FORWARD_DONE, direction, stage - 1, microbatch),) if stage else ()
+        if kind is Kind.W or stage == self.last:
+            return ()
+        return ((GRADIENT_DONE, direction, stage + 1, microbatch),)
+
     def _message(self, action: Action, made: int, used: int, *, forward: bool) -> Message | None:
         """From stage ``made`` to stage ``used``; ``None`` where one device holds both."""
         direction, microbatch = action.direction, action.microbatch

@@ -11,7 +11,11 @@ from typing import Any
 import simpy
 
 from simulator.engine.links import SharedLinks
-from simulator.engine.tasks import Meeting, Record, Streams, Task, Token
+from simulator.engine.processors import Processors
+from simulator.engine.tasks import COMPUTE, Meeting, Record, Streams, Task, Token
+
+
+LATER = 1 + 1e-12  # ends closer than rounding count as equal, whatever order sums were taken in
 
 
 class DeadlockError(RuntimeError):
@@ -102,9 +106,10 @@ def replay(ranks: Mapping[int, Streams], capacities: Mapping[str, float] | None 
     links = SharedLinks(env, capacities) if capacities else None
     result = Replay()
     for rank, streams in ranks.items():
+        processors = Processors(env)
         for stream, tasks in streams.items():
             records = result.records[rank, stream] = []
-            env.process(_run_stream(env, board, links, rank, stream, tasks, records))
+            env.process(_run_stream(env, board, links, processors, rank, stream, tasks, records))
     env.run()
     unfinished = sum(
         len(result.records[r, s]) < len(t) for r, streams in ranks.items() for s, t in streams.items()
@@ -118,6 +123,7 @@ def _run_stream(
     env: simpy.Environment,
     board: _Board,
     links: SharedLinks | None,
+    processors: Processors,
     rank: int,
     stream: str,
     tasks: list[Task] | Any,
@@ -131,16 +137,31 @@ def _run_stream(
             awaited = signalled.get(token)
             if awaited is None:
                 awaited = yield board.expect(token)
-            if cause is None or awaited.end > cause.end:
+            if cause is None or awaited.end > cause.end * LATER:
                 cause = awaited
         if task.meeting is not None:
             cause = yield board.arrive(task.meeting, cause)
         previous = Record(rank, stream, task, env.now, cause)
-        if task.flow is not None and links is not None and task.seconds:
-            yield from links.cross(task.flow, task.seconds)
+        if task.seconds:
+            yield from _perform(env, links, processors, stream, task)
             previous.end = env.now
-        elif task.seconds:
-            yield env.timeout(task.seconds)
         records.append(previous)
         if task.signal is not None:
             board.signal(task.signal, previous)
+
+
+def _perform(
+    env: simpy.Environment, links: SharedLinks | None, processors: Processors, stream: str, task: Task
+) -> Generator[simpy.Event, Any, None]:
+    """Runs one task to its end, beside whatever shares its links or processors."""
+    beside_compute = task.holds and stream != COMPUTE
+    if beside_compute:
+        processors.hold(task.holds)
+    if task.flow is not None and links is not None:
+        yield from links.cross(task.flow, task.seconds)
+    elif stream == COMPUTE and task.meeting is None:
+        yield from processors.compute(task)
+    else:
+        yield env.timeout(task.seconds)
+    if beside_compute:
+        processors.hold(-task.holds)

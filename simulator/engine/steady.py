@@ -1,9 +1,10 @@
 """A periodic steady state is replayed once: a long step from a short one of the same schedule.
 
 Many schedules repeat a window of actions in their middle, shifted by ``period`` microbatches. A step of more
-microbatches is the same step with more windows. Once every stream of every device runs a window exactly one
-``seconds`` later than the window before, twice in a row, all later windows do too: what a window does depends
-on the two before it and on differences of time only. The long step then takes that much longer per window.
+microbatches is the same step with more windows. Once every stream of every device has run its last windows
+each exactly ``seconds`` later than the one before, as many of them as a window depends on
+(:mod:`simulator.engine.reach`), all later windows do too: what a window does depends on those windows and on
+differences of time only. The long step then takes that much longer per window.
 """
 
 from __future__ import annotations
@@ -14,26 +15,16 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from simulator.engine.attribution import breakdown
+from simulator.engine.messages import Pipeline
+from simulator.engine.reach import Window, compared_windows
 from simulator.engine.replay import Replay
 from simulator.engine.tasks import COMPUTE, Record
 from simulator.schedule.actions import Action, Kind, Order
 from simulator.schedule.definition import Schedule
 
-WINDOWS = 3  # compared ones: two shifts
+WINDOWS = 3  # for a first guess of how short a step may be
 WORTH = 2  # a short step must be this many times shorter
 TOLERANCE = 1e-12  # of the step: rounding of sums
-
-
-class Window(NamedTuple):
-    """The repeated actions of one device: [start, stop) in the short order."""
-
-    start: int
-    stop: int
-
-    @property
-    def length(self) -> int:
-        """Actions per window."""
-        return self.stop - self.start
 
 
 class Fold(NamedTuple):
@@ -42,6 +33,7 @@ class Fold(NamedTuple):
     orders: list[Order]
     windows: list[Window]
     repeats: int  # windows the long step has and the short one has not
+    compared: int  # windows in a row that must be equal but for a shift
 
 
 class SteadyState(NamedTuple):
@@ -55,17 +47,18 @@ Cuts = list[dict[int, dict[str, int]]]
 """Per device: action index → stream → tasks issued before it."""
 
 
-def folds(schedule: Schedule, p: int, m: int, v: int) -> Iterator[Fold]:
+def folds(schedule: Schedule, p: int, m: int, v: int, *, blocking: bool) -> Iterator[Fold]:
     """Short steps worth trying for a step of ``m`` microbatches, shortest first."""
     for period in dict.fromkeys((1, 2, p)):
         for scale in (2, 4):
-            fold = _fold(schedule, p, m, v, period, scale * p + (WINDOWS + 2) * period)
+            least = scale * p + (WINDOWS + 2) * period
+            fold = _fold(schedule, p, m, v, period, least, blocking)
             if fold is not None:
                 yield fold
 
 
 @lru_cache(maxsize=32)  # similar runs have it in common
-def _fold(schedule: Schedule, p: int, m: int, v: int, period: int, least: int) -> Fold | None:
+def _fold(schedule: Schedule, p: int, m: int, v: int, period: int, least: int, blocking: bool) -> Fold | None:
     """The shortest step of at least so many microbatches that may stand for ``m``."""
     short = least + (m - least) % period
     if WORTH * short > m or schedule.check(p, short, v) or schedule.check(p, short + period, v):
@@ -74,14 +67,21 @@ def _fold(schedule: Schedule, p: int, m: int, v: int, period: int, least: int) -
     longer = schedule.order(p, short + period, v)
     windows = [_window(a, b, period) for a, b in zip(orders, longer, strict=True)]
     found = _before_the_edges([window for window in windows if window is not None], orders)
-    return Fold(orders, found, (m - short) // period) if len(found) == p else None
+    if len(found) != p:
+        return None
+    stages = 1 + max(action.stage for order in orders for action in order)
+    pipeline = Pipeline(schedule.placement(p, v), stages, schedule.directions)
+    compared = compared_windows(pipeline, orders, found, blocking=blocking)
+    if compared is None or any(window.stop <= compared * window.length for window in found):
+        return None
+    return Fold(orders, found, (m - short) // period, compared)
 
 
 def _window(short: Order, longer: Order, period: int) -> Window | None:
     """Where ``longer`` has one more window than ``short``, if that is all that sets them apart."""
     length = len(longer) - len(short)
     stop = next((i for i, (a, b) in enumerate(zip(short, longer, strict=False)) if a != b), len(short))
-    if length <= 0 or stop < WINDOWS * length:
+    if length <= 0 or stop < length:
         return None
     repeated = [_shifted(action, period) for action in longer[stop - length : stop]] == longer[
         stop : stop + length
@@ -100,7 +100,7 @@ def _before_the_edges(windows: list[Window], orders: list[Order]) -> list[Window
         last = {a.stage: i for i, action in enumerate(order) for a in _flat(action) if a.kind is not Kind.F}
         back = max(back, -((min(last.values(), default=window.stop) - window.stop) // window.length))
     moved = [Window(w.start - back * w.length, w.stop - back * w.length) for w in windows]
-    return [w for w in moved if w.stop > WINDOWS * w.length]
+    return [w for w in moved if w.start > 0]
 
 
 def _flat(action: Action) -> tuple[Action, ...]:
@@ -114,7 +114,7 @@ def _shifted(action: Action, by: int) -> Action:
 
 def cut_points(fold: Fold) -> list[list[int]]:
     """Per device, the action indices between which windows are compared."""
-    return [[w.stop - k * w.length for k in range(WINDOWS + 1)] for w in fold.windows]
+    return [[w.stop - k * w.length for k in range(fold.compared + 1)] for w in fold.windows]
 
 
 def steady_state(events: Replay, fold: Fold, cuts: Cuts) -> SteadyState | None:
@@ -125,7 +125,7 @@ def steady_state(events: Replay, fold: Fold, cuts: Cuts) -> SteadyState | None:
     for device, window in enumerate(fold.windows):
         at = cuts[device]
         for stream in at[window.stop]:
-            marks = [at[window.stop - k * window.length].get(stream, 0) for k in range(WINDOWS + 1)]
+            marks = [at[window.stop - k * window.length].get(stream, 0) for k in range(fold.compared + 1)]
             shifts = list(_shifts(events.stream(device, stream), marks))
             if not shifts:
                 continue

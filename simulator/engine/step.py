@@ -77,7 +77,7 @@ def run_step(
     schedule = _as_run(schedule, options)
     machine = _Machine(plan, schedule, layout, vp, blocks, options)
     if _may_fold(options):
-        for fold in folds(schedule, p, m, vp):
+        for fold in folds(schedule, p, m, vp, blocking=_blocks(options, p, vp)):
             short = machine.replay(fold.orders, cut_points(fold))
             state = steady_state(short.events, fold, machine.issued)
             if state is not None:
@@ -91,7 +91,9 @@ def replayed_orders(schedule: Schedule, p: int, m: int, vp: int, options: StepOp
     Raises ValueError where the schedule is not defined for p, m, vp.
     """
     schedule = _as_run(schedule, options)
-    fold = next(folds(schedule, p, m, vp), None) if _may_fold(options) else None
+    fold = None
+    if _may_fold(options):
+        fold = next(folds(schedule, p, m, vp, blocking=_blocks(options, p, vp)), None)
     return _whole_order(schedule, p, m, vp) if fold is None else fold.orders
 
 
@@ -102,6 +104,11 @@ def _whole_order(schedule: Schedule, p: int, m: int, vp: int) -> list[Order]:
 
 def _as_run(schedule: Schedule, options: StepOptions) -> Schedule:
     return _paired(schedule) if options.overlap_experts else schedule
+
+
+def _blocks(options: StepOptions, devices: int, vp: int) -> bool:
+    """Whether neighbours wait for each other in blocking exchanges."""
+    return not options.overlap_p2p and vp == 1 and devices > 1
 
 
 def _may_fold(options: StepOptions) -> bool:
@@ -136,7 +143,7 @@ class _Machine:
         self._options = options
         placement = schedule.placement(layout.devices, vp)
         self._pipeline = Pipeline(placement, len(plan.chunks), schedule.directions)
-        self._blocking = not options.overlap_p2p and vp == 1 and layout.devices > 1
+        self._blocking = _blocks(options, layout.devices, vp)
         self._program = _program_options(plan, layout, blocks.costs, options)
         self._blocks = blocks
         self.issued: Cuts = []

@@ -33,7 +33,8 @@ class Task(NamedTuple):
     """Work of known length.
 
     It starts after the task before it on its stream, its ``waits`` and its ``meeting``. With a ``flow`` it
-    takes longer while others use its links.
+    takes longer while others use its links; while it ``holds`` a share of the device's processors, compute
+    beside it takes longer.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Task(NamedTuple):
     meeting: Meeting | None = None
     profile: Profile | None = None
     flow: Flow | None = None
+    holds: float = 0.0
 
 
 Streams: TypeAlias = Mapping[str, Sequence[Task]]

@@ -120,7 +120,12 @@ def pipeline() -> Pipeline:
         )
         chunk_times = tuple(t / share for t in times)
         return run_step(
-            plan([chunk_times] * stages, m), schedule, Layout(tp=1, dp=1, devices=p), v, Blocks(costs), options
+            plan([chunk_times] * stages, m),
+            schedule,
+            Layout(tp=1, dp=1, devices=p),
+            v,
+            Blocks(costs),
+            options,
         )
 
     return run

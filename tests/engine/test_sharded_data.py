@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -13,8 +14,6 @@ from simulator.simulate import simulate
 from simulator.spec.load import load_run
 from simulator.spec.rules import broken_rules
 from simulator.spec.run import FullySharded, RunSpec, Simulation
-
-WHOLE = Simulation(detail="operator", ranks="all")
 
 
 @st.composite
@@ -59,11 +58,10 @@ def sharded_runs(draw: st.DrawFn) -> RunSpec:
 
 @settings(max_examples=20, deadline=None)
 @given(run=sharded_runs())
-def test_classes_and_blocks_give_the_step_time_of_every_rank_and_operator(run: RunSpec) -> None:
-    folded, whole = simulate(run), simulate(replace(run, simulation=WHOLE))
-    assert folded.step_time_s == pytest.approx(whole.step_time_s, rel=1e-9)
-    for category, seconds in whole.breakdown_s.items():
-        assert folded.breakdown_s.get(category, 0.0) == pytest.approx(seconds, abs=1e-9 * whole.step_time_s)
+def test_classes_and_blocks_give_the_step_time_of_every_rank_and_operator(
+    loses_nothing_by_folding: Callable[[RunSpec], None], run: RunSpec
+) -> None:
+    loses_nothing_by_folding(run)
 
 
 @settings(max_examples=10, deadline=None)
@@ -73,7 +71,8 @@ def test_gathers_further_ahead_are_never_slower(run: RunSpec, more: int) -> None
     fsdp = run.parallelism.fsdp
     ahead = replace(fsdp, prefetch=fsdp.prefetch + more)
     longer = simulate(replace(run, parallelism=replace(run.parallelism, fsdp=ahead)))
-    assert longer.step_time_s <= simulate(run).step_time_s * (1 + 1e-9)
+    moved = 1e-3  # which kernels a gather slows down changes
+    assert longer.step_time_s <= simulate(run).step_time_s * (1 + moved)
 
 
 def fsdp_run(microbatches: int, **fsdp: object) -> RunSpec:
@@ -117,9 +116,9 @@ def test_many_microbatches_cost_as_much_as_their_fold_says(options: dict[str, ob
 
 
 def test_traffic_that_fits_behind_compute_is_hidden() -> None:
-    """Inside a node a layer's gather is shorter than its forward; only the step's first gather waits."""
+    """Inside a node a layer's gather is shorter than its forward; what is left is the processors it takes."""
     eight = simulate(fsdp_run(8))
-    assert eight.breakdown_s["exposed_dp"] < 0.02 * eight.step_time_s
+    assert eight.breakdown_s["exposed_dp"] < 0.05 * eight.step_time_s
 
 
 def test_weights_are_quantised_again_whenever_they_are_gathered() -> None:
@@ -149,7 +148,7 @@ def test_pipelines_of_sharded_stages_fold_too(options: dict[str, object]) -> Non
 
 
 @pytest.mark.parametrize("ep", [1, 4])
-def test_experts_of_a_unit_come_with_it(ep: int) -> None:
+def test_experts_of_a_unit_come_with_it(loses_nothing_by_folding: Callable[[RunSpec], None], ep: int) -> None:
     run = load_run("mixtral-8x7b-64-h100")
     layout = replace(
         run.parallelism, tp=1, etp=0, ep=ep, pp=1, vp=1, dp=8, zero=3, sequence_parallel=None, schedule=""
@@ -162,8 +161,7 @@ def test_experts_of_a_unit_come_with_it(ep: int) -> None:
         training=replace(run.training, micro_batch_size=1, global_batch_size=16),
     )
     assert not broken_rules(run)
-    folded, whole = simulate(run), simulate(replace(run, simulation=WHOLE))
-    assert folded.step_time_s == pytest.approx(whole.step_time_s, rel=1e-9)
+    loses_nothing_by_folding(run)
     events = simulate(run, timeline=True).timeline
     gathers = Counter(e.thread for e in events if e.name == "unit.param_all_gather")
     assert gathers == {"dp": 2 * (4 + 4 + 2), "edp": 2 * (4 + 4)}

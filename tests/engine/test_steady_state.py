@@ -38,5 +38,14 @@ def test_long_steps_are_replayed_short(pipeline, name):
     assert sum(map(len, step.orders)) < sum(map(len, SCHEDULES[name].order(4, 400, v))) / 2
 
 
+def test_a_rhythm_of_several_windows_is_found(pipeline):
+    """With these times ZB-V repeats every third window, not every one."""
+    step = [
+        pipeline("zb-v", 3, 60, 2, (0.31029728290165154, 1.25, 0.5), message_s=1.3125, fold_steady_state=fold)
+        for fold in (True, False)
+    ]
+    assert step[0].seconds == pytest.approx(step[1].seconds, rel=1e-9)
+
+
 def test_schedules_that_run_all_forwards_first_do_not_fold():
-    assert not list(folds(SCHEDULES["gpipe"], 4, 400, 1))
+    assert not list(folds(SCHEDULES["gpipe"], 4, 400, 1, blocking=False))

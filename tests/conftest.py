@@ -1,0 +1,43 @@
+"""What several folders of tests ask of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from simulator.simulate import simulate
+from simulator.spec.run import RunSpec, Simulation
+
+INTERFERENCE = 5e-3  # blocks beside data-parallel collectives slow down by their mean, operators by their own
+
+
+@pytest.fixture(scope="session")
+def loses_nothing_by_folding() -> Callable[[RunSpec], None]:
+    """Classes give the step of every rank exactly; blocks that of every operator, but for what interferes."""
+
+    def check(run: RunSpec) -> None:
+        folded = simulate(run)
+        ranks = simulate(replace(run, simulation=Simulation(ranks="all")))
+        assert folded.step_time_s == pytest.approx(ranks.step_time_s, rel=1e-9)
+        for category, seconds in ranks.breakdown_s.items():
+            assert folded.breakdown_s.get(category, 0.0) == pytest.approx(
+                seconds, abs=1e-9 * ranks.step_time_s
+            )
+        whole = simulate(replace(run, simulation=Simulation(detail="operator", ranks="all")))
+        assert folded.step_time_s == pytest.approx(whole.step_time_s, rel=INTERFERENCE)
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def exactly_as_every_operator() -> Callable[[RunSpec], None]:
+    """Where nothing interferes, blocks give the step of every operator of every rank exactly."""
+
+    def check(run: RunSpec) -> None:
+        folded = simulate(run)
+        whole = simulate(replace(run, simulation=Simulation(detail="operator", ranks="all")))
+        assert folded.step_time_s == pytest.approx(whole.step_time_s, rel=1e-9)
+
+    return check
