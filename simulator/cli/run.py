@@ -62,6 +62,10 @@ def run(
     spec = load_run(run_file, [*(overrides or []), *detail])
     pictured = [trace_file, report_file, plots]
     result = simulate(spec, timeline=any(place is not None for place in pictured))
+    if result.memory["verdict"] != "fits":
+        from simulator.sweep.remedies import with_remedies
+
+        result = with_remedies(result, spec)
     if trace_file is not None:
         from reports.trace import write_trace
 
