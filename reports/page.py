@@ -120,6 +120,9 @@ footer {{ padding-top: 1.2rem; color: var(--muted); font-size: .82rem; overflow-
   body {{ max-width: none; padding: 0; font-size: 10pt; }}
   nav {{ display: none; }}
   section {{ border: 0; padding-top: .8rem; }}
+  table {{ font-size: 8pt; }}
+  .columns table {{ font-size: 6.5pt; }}
+  th, td {{ padding: .15rem .7rem .15rem 0; }}
   figure, .tile, tr {{ break-inside: avoid; }}
   h2 {{ break-after: avoid; }}
   * {{ print-color-adjust: exact; -webkit-print-color-adjust: exact; }}

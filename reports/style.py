@@ -26,6 +26,7 @@ PALETTE: Mapping[str, Colour] = {
     "idle": Colour("#eceff2", "#262f38"),  # where nothing runs
     "paper": Colour("#fffffe", "#12181e"),
     "card": Colour("#f6f8fa", "#1a222a"),
+    "black": Colour("#10161d", "#10161d"),  # text on bright colours
     "blue": Colour("#0072b2", "#3f9fdc"),
     "sky": Colour("#56b4e9", "#86cbf2"),
     "green": Colour("#009e73", "#2cc199"),
@@ -35,6 +36,7 @@ PALETTE: Mapping[str, Colour] = {
     "yellow": Colour("#c9b800", "#f0e442"),
     "grey": Colour("#8a97a4", "#7f8d9a"),
 }
+BRIGHT = frozenset({"sky", "orange", "yellow", "pink"})
 CYCLE = ("blue", "orange", "green", "red", "sky", "pink", "yellow", "grey")
 """Names of colours for things that have no meaning of their own, in the order to take them."""
 
@@ -67,6 +69,13 @@ DPI = 160  # of PNG files
 def light(name: str) -> str:
     """The hexadecimal value to draw with. Raises KeyError for a name the palette does not have."""
     return PALETTE[name].light
+
+
+def ink_on(name: str, opacity: float = 1.0) -> str:
+    """What to write with on a bar of that colour, drawn on empty paper with that opacity."""
+    if opacity < 0.6:
+        return light("ink")
+    return light("black" if name in BRIGHT else "paper")
 
 
 def ramp(count: int) -> list[float]:

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 
 from reports.figures.canvas import bare, new_figure, styled
-from reports.style import AXES, OPTIMIZER, WORK, WORK_NAMES, light, ramp
+from reports.style import AXES, OPTIMIZER, WORK, WORK_NAMES, ink_on, light, ramp
 from simulator.details import Work
 from simulator.result import Result, TimelineEvent
 
@@ -172,7 +172,7 @@ def _number(axes: Axes, piece: Work, middle: float, window: Span, shade: float, 
         ha="center",
         va="center_baseline",
         fontsize=5 if half else 6.5,
-        color=light("paper") if shade > 0.6 else light("ink"),
+        color=ink_on(WORK[piece.kind], shade),
         clip_on=True,
         in_layout=False,
     )

@@ -91,7 +91,7 @@ def _tower(axes: Axes, levels: Sequence[_Level], cluster: ClusterSpec, result: R
         out = cluster.scale_out
         total = f"{out.nics_per_node} × {digits(out.link.bandwidth / 1e9)} GB/s per node ({out.link.name})"
         row = 1 + sum(level.reach <= cluster.gpus_per_node for level in levels[1:])
-        axes.text(_WIDTH + 1, row + 0.5, f"NICs: {total}", va="center", fontsize=8, color=light("muted"))
+        axes.text(_WIDTH + 1, row + 0.42, f"NICs: {total}", va="center", fontsize=8, color=light("muted"))
     axes.set(xlim=(0, 100), ylim=(-0.45, len(levels) + 0.5), xticks=[], yticks=[])
     bare(axes)
 

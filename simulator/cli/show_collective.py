@@ -52,9 +52,10 @@ def collective(
     title = f"{kind} over {ranks:,} ranks of {cluster.name}"
     profile = fabric_for(cluster).name
     if plot is not None:
-        from reports.collective_plot import plot_collective
+        from reports.figures.canvas import save
+        from reports.figures.collective import collective as bandwidths
 
-        plot_collective(rows, plot, title=title)
+        save(bandwidths(rows, title), plot)
     if json_file is not None:
         facts = {"collective": kind, "hardware": cluster.name, "ranks": ranks, "fabric_profile": profile}
         _write_json({**facts, "rows": [asdict(row) for row in rows]}, json_file)

@@ -98,9 +98,11 @@ def schedule(
         v = chosen.natural_v if v is None else v
         title, found = chosen.name, assess(chosen, p, m, v, cost)
     if plot is not None:
-        from reports.schedule_plot import plot_schedule
+        from reports.figures.canvas import save
+        from reports.figures.schedule import schedule as chart
 
-        plot_schedule(found, plot, title=f"{title}   p = {p}, m = {m}" + (f", v = {v}" if v > 1 else ""))
+        heading = f"{title}   p = {p}, m = {m}" + (f", v = {v}" if v > 1 else "")
+        save(chart(found, heading), plot)
     if json_file is not None:
         _write_json({"schedule": title, "p": p, "m": m, "v": v} | as_json(found, cost), json_file)
     else:

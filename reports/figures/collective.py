@@ -4,30 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from simulator.network.table import TableRow
+from matplotlib.figure import Figure
 
-COLOURS = ("#3b6ea5", "#c8553d", "#5a8f4e", "#8a6bb1", "#b58a2e", "#4f9aa8")
-DPI = 150
+from reports.figures.canvas import new_figure, styled
+from reports.style import CYCLE, light
+from simulator.network.table import TableRow
 
 
-def plot_collective(rows: Sequence[TableRow], path: Path, *, title: str) -> None:
-    """Draw time and bus bandwidth against size into ``path`` (.png, .svg or .pdf)."""
-    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"cannot draw into {path.name!r}: the name must end in .png, .svg or .pdf")
-    from matplotlib.figure import Figure  # noqa: PLC0415 (only this command pays for matplotlib)
-
-    figure = Figure(figsize=(8.0, 6.0), layout="constrained")
+@styled
+def collective(rows: Sequence[TableRow], title: str) -> Figure:
+    """Bus bandwidth and time against size."""
+    figure = new_figure(6.0, 8.0)
     above, below = figure.subplots(2, 1, sharex=True)
     sizes = [row.size_bytes for row in rows]
     for axes, values in (
         (above, [row.bus_bandwidth / 1e9 for row in rows]),
         (below, [row.seconds * 1e6 for row in rows]),
     ):
-        axes.plot(sizes, values, color="#999999", linewidth=1, zorder=1)
+        axes.plot(sizes, values, color=light("grey"), linewidth=1, zorder=1)
         for label, points, colour in _by_algorithm(rows):
             axes.scatter(
                 [sizes[i] for i in points],
@@ -37,29 +32,27 @@ def plot_collective(rows: Sequence[TableRow], path: Path, *, title: str) -> None
                 label=label,
                 zorder=2,
             )
-        axes.grid(alpha=0.25, which="major")
-        axes.spines[["top", "right"]].set_visible(False)
     errors = [row.relative_error for row in rows]
     below.fill_between(
         sizes,
         [row.seconds * 1e6 * (1 - e) for row, e in zip(rows, errors, strict=True)],
         [row.seconds * 1e6 * (1 + e) for row, e in zip(rows, errors, strict=True)],
-        color="#999999",
+        color=light("grey"),
         alpha=0.25,
         linewidth=0,
     )
-    above.set_title(title, loc="left", fontsize=11)
+    above.set_title(title)
     above.set_ylabel("bus bandwidth, GB/s")
     above.set_ylim(bottom=0)
-    above.legend(frameon=False, fontsize=9, loc="upper left")
+    above.legend(loc="upper left")
     below.set_ylabel("time, µs (± standard error)")
-    below.set_xlabel("size")
+    below.set_xlabel("size, KiB to GiB")
     below.set_xscale("log", base=2)
     below.set_yscale("log")
     ticks = sizes[:: max(1, len(sizes) // 8)]
     below.set_xticks(ticks, [_size(size) for size in ticks])
     below.minorticks_off()
-    figure.savefig(path, dpi=DPI)
+    return figure
 
 
 def _by_algorithm(rows: Sequence[TableRow]) -> list[tuple[str, list[int], str]]:
@@ -68,7 +61,7 @@ def _by_algorithm(rows: Sequence[TableRow]) -> list[tuple[str, list[int], str]]:
     order = list(dict.fromkeys(label for label, _ in labelled))
     groups = groupby(sorted(labelled, key=lambda pair: order.index(pair[0])), key=lambda pair: pair[0])
     return [
-        (label, [index for _, index in members], COLOURS[number % len(COLOURS)])
+        (label, [index for _, index in members], light(CYCLE[number % len(CYCLE)]))
         for number, (label, members) in enumerate(groups)
     ]
 
