@@ -11,6 +11,7 @@ Token-wise work needs only its own tokens. Attention meets the others' keys and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,6 +19,7 @@ from simulator.graph.layer import Node
 from simulator.graph.operators import DTYPE_BYTES, Attention, Axis, Collective, MemoryBound, SendRecv
 from simulator.partition.segment import SegmentBuilder
 
+WIDE_BYTES = 2.0  # formats in which gradients may be summed
 Method = Literal["ring", "all-gather", "ulysses", "hierarchical"]
 
 
@@ -122,29 +124,44 @@ def shared_backward(node: SharedAttention, out: SegmentBuilder) -> None:
 
 
 def _ring_forward(core: Attention, context: ContextParallel, out: SegmentBuilder) -> None:
-    """c blocks, and c − 1 hops of keys and values, each beside the block before the one that needs it."""
+    """c blocks beside the hops, each block's output added to those before it."""
+    merge = _merge(core, context.token_ranks)
+    for step, (piece, arrived) in enumerate(_rounds(core, context, out)):
+        out.compute(piece, waits=arrived)
+        if step:
+            out.compute(merge)
+
+
+def _rounds(
+    core: Attention, context: ContextParallel, out: SegmentBuilder
+) -> Iterator[tuple[Attention, tuple[int, ...]]]:
+    """Blocks with the hops they wait for: c − 1, of keys and values, each beside the block before its own."""
     c = context.token_ranks
-    merge = _merge(core, c)
     hop = _hop(core, context, _kv_bytes(core) / c)
     arrived: tuple[int, ...] = ()
     for step, piece in enumerate(_blocks(core, context)):
         sent: tuple[int, ...] = ()
         if step < c - 1:
             sent = (out.alongside(hop, arrived) if arrived else out.communicate(hop),)
-        out.compute(piece, waits=arrived)
-        if step:
-            out.compute(merge)
+        yield piece, arrived
         arrived = sent
 
 
 def _ring_backward(core: Attention, context: ContextParallel, out: SegmentBuilder) -> None:
     """c blocks and c hops: keys and values, then c − 2 times those and their gradients, then gradients.
 
-    A hop carries what the block before it has added to the gradients, so it starts after that.
+    A hop carries what the block before it has added to the gradients, so it starts after that. Sums in 8 bits
+    would lose too much, so there the gradients of all blocks go to their ranks at the end.
     """
     c = context.token_ranks
     one = _kv_bytes(core) / c
-    arrived: tuple[int, ...] = ()
+    if DTYPE_BYTES[core.dtype] < WIDE_BYTES:
+        for piece, arrived in _rounds(core, context, out):
+            out.compute(piece, waits=arrived)
+        out.exposed(_collective(core, "all_to_all", context.token_axis, _kv_bytes(core)))
+        out.compute(_accumulate(core, 1))
+        return
+    arrived = ()
     for step, piece in enumerate(_blocks(core, context)):
         blocks = (step < c - 1) + (step > 0)
         sent = out.communicate(_hop(core, context, blocks * one))

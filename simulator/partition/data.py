@@ -235,9 +235,7 @@ class DataParallel:
         if self.copies(bucket.axis) == 1:
             return ()
         size, own = bucket.parameters * self.grad_bytes, bucket.parameters * PARAMETER_BYTES
-        if self.fully_sharded:
-            if self.sharding.buffers == "in-place":
-                return ()
+        if self.fully_sharded and self.sharding.buffers != "in-place":
             write = size if self.sharding.buffers == "copied" else own
             return (MemoryBound(name="join_gradients", kind="copy", read_bytes=own, write_bytes=write),)
         if self.average_in_collective:

@@ -88,6 +88,17 @@ def test_a_ring_sends_keys_and_values_round(cp: int) -> None:
     assert len({op.flops for op in pieces}) == 1  # zig-zag: every block is two squares of slices
 
 
+def test_gradients_of_an_fp8_ring_travel_at_the_end() -> None:
+    """c − 1 hops of keys and values both ways, then one all-to-all of every block's gradients."""
+    run = run_of(4, "ring")
+    run = replace(run, training=replace(run.training, precision="fp8", fp8_attention=True))
+    block = SEQ // 4 * K_AND_V * 1.0
+    for direction in ("forward", "backward"):
+        hops = [op for op in operators(run, direction) if isinstance(op, SendRecv)]
+        assert [op.size_bytes for op in hops] == [block] * 3
+    assert collectives(run, "backward") == [("all_to_all", "cp", 4 * block)]
+
+
 def collectives(run: RunSpec, direction: str) -> list[tuple[str, str, float]]:
     ops = [op for op in operators(run, direction) if isinstance(op, Collective) and op.axis != "tp"]
     return [(op.kind, op.axis, op.size_bytes) for op in ops]

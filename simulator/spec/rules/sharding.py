@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from simulator.spec.rules.layout import replica_size
 from simulator.spec.rules.violation import Violation, divisors, near_choices
-from simulator.spec.run import FullySharded, RunSpec
+from simulator.spec.run import FullySharded, RunSpec, Runtime
 
 FULLY_SHARDED = 3
 
@@ -28,6 +28,23 @@ def kept_for_the_step(run: RunSpec) -> Iterator[Violation]:
     if fsdp.reshard_after_backward is False and fsdp.reshard_after_forward:
         rule = "a unit that is kept after its backward is kept after its forward too"
         yield Violation("parallelism.fsdp.reshard_after_forward", True, rule, "false, or leave it out")
+
+
+def bucketed_options(run: RunSpec) -> Iterator[Violation]:
+    """Fully sharded parameters have units, not buckets, whose traffic always runs beside compute."""
+    p, runtime, default = run.parallelism, run.runtime, Runtime()
+    if p.zero != FULLY_SHARDED:
+        return
+    keys = ["ddp_buckets", "ddp_bucket_elements", "overlap_grad_reduce", "overlap_param_gather"]
+    if p.fsdp.buffers != "in-place":
+        keys.append("average_in_collective")
+    for key in keys:
+        value, usual = getattr(runtime, key), getattr(default, key)
+        if value != usual:
+            rule = (
+                "belongs to zero 0 to 2" if key != "average_in_collective" else "belongs to in-place buffers"
+            )
+            yield Violation(f"runtime.{key}", value, rule, "leave it out")
 
 
 def shard_group(run: RunSpec) -> Iterator[Violation]:
@@ -71,6 +88,7 @@ def state_offload(run: RunSpec) -> Iterator[Violation]:
 SHARDING_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
     fully_sharded_options,
     kept_for_the_step,
+    bucketed_options,
     shard_group,
     state_offload,
 )
