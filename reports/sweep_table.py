@@ -27,6 +27,7 @@ SHORT_NAMES = {
     "overlap_param_gather": "gather overlap",
     "tp_overlap": "TP overlap",
 }
+FIGURES = ("step", "tokens/s", "MFU", "bubble", "GiB")
 WIDTH = 140  # columns where no terminal sets a width: a table of layouts is wide
 
 
@@ -44,10 +45,12 @@ def print_outcome(outcome: Outcome, top: int = 10, console: Console | None = Non
     show(console, *sections)
 
 
-def print_explanation(outcome: Outcome, chosen: Evaluation, console: Console | None = None) -> None:
-    """Print one layout beside the best: its settings, its figures and where its step is longer."""
+def print_explanation(outcome: Outcome, number: int, console: Console | None = None) -> None:
+    """Print one evaluated layout beside the best: its settings, its figures and where its step is longer."""
     console = console or make_console(WIDTH)
-    best = outcome.best
+    best, chosen = outcome.best, outcome.evaluation(number)
+    if chosen is None:
+        raise ValueError(f"layout {number} has not been evaluated")
     sections: list[RenderableType] = [Text(_line(outcome, chosen), style="bold"), _figures(chosen)]
     if chosen.status != "ok":
         sections += ["", Text(f"{chosen.status}: {chosen.message}")]
@@ -112,14 +115,14 @@ def _ranked(outcome: Outcome, top: int) -> RenderableType:
     table.add_row(
         *(
             Text(head, style="dim")
-            for head in ("#", "id", *axis_names(outcome), *_FIGURES, "slower", "because of")
+            for head in ("#", "id", *axis_names(outcome), *FIGURES, "slower", "because of")
         )
     )
     for place, evaluation in enumerate(outcome.ranked[:top], 1):
         slower = evaluation.step_time_s / best.step_time_s - 1
         table.add_row(
             *(Text(cell) for cell in (str(place), str(evaluation.number), *map(label, evaluation.labels))),
-            *(Text(cell) for cell in _cells(evaluation)),
+            *map(Text, cells(evaluation)),
             Text("" if evaluation is best else f"{100 * slower:+.1f} %"),
             Text("" if evaluation is best else reason(evaluation, best)),
             style="bold green" if evaluation is best else "",
@@ -127,10 +130,8 @@ def _ranked(outcome: Outcome, top: int) -> RenderableType:
     return table
 
 
-_FIGURES = ("step", "tokens/s", "MFU", "bubble", "GiB")
-
-
-def _cells(evaluation: Evaluation) -> Sequence[str]:
+def cells(evaluation: Evaluation) -> Sequence[str]:
+    """Its figures, under the heads :data:`FIGURES`."""
     return (
         seconds(evaluation.step_time_s, 4),
         scaled(evaluation.tokens_per_s),
@@ -148,10 +149,10 @@ def _front(outcome: Outcome) -> RenderableType:
     """Step time against memory."""
     front = pareto_front(outcome.ranked, (lambda e: e.step_time_s, lambda e: e.peak_bytes))
     table = _grid()
-    table.add_row(*(Text(head, style="dim") for head in ("id", *axis_names(outcome), *_FIGURES)))
+    table.add_row(*(Text(head, style="dim") for head in ("id", *axis_names(outcome), *FIGURES)))
     for evaluation in front[:8]:
-        cells = (str(evaluation.number), *map(label, evaluation.labels), *_cells(evaluation))
-        table.add_row(*map(Text, cells))
+        row = (str(evaluation.number), *map(label, evaluation.labels), *cells(evaluation))
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -199,7 +200,7 @@ def _line(outcome: Outcome, evaluation: Evaluation) -> str:
 def _figures(evaluation: Evaluation) -> RenderableType:
     if not evaluation.step_time_s:
         return Text("")
-    return Text(" · ".join(f"{name} {cell}" for name, cell in zip(_FIGURES, _cells(evaluation), strict=True)))
+    return Text(" · ".join(f"{name} {cell}" for name, cell in zip(FIGURES, cells(evaluation), strict=True)))
 
 
 def _waterfall(slower: Evaluation, best: Evaluation) -> RenderableType:

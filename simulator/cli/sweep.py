@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from simulator.sweep.execute import Executor
+    from simulator.sweep.search import Outcome
 
 app = typer.Typer(add_completion=False)
 
@@ -23,36 +29,86 @@ def sweep(
     ] = None,
     directory: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="Keep every result in this directory."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="DIR",
+            help="Keep every result in this directory, with CSV, figures and the winner's settings.",
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes to simulate in; 0: one per core.")] = 0,
+    dask: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Simulate on the workers of this Dask scheduler instead.")
+    ] = "",
     resume: Annotated[bool, typer.Option(help="Continue the sweep that -o holds.")] = False,
+    explain: Annotated[
+        int, typer.Option(min=0, metavar="ID", help="Compare one layout with the best one.")
+    ] = 0,
     json_file: Annotated[
         Path | None,
         typer.Option(
             "--json", metavar="FILE", help="Write the outcome as JSON; '-' prints it instead of the tables."
         ),
     ] = None,
+    report_file: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE.html", help="Write a report with pictures, in one file."),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Layouts to print.")] = 10,
 ) -> None:
     """Simulate many layouts and rank them."""
-    from reports.files import STDOUT, write_json
     from reports.sweep_progress import shown_progress
-    from reports.sweep_table import print_outcome
-    from simulator.sweep.execute import executor_for
-    from simulator.sweep.outcome_json import outcome_json
     from simulator.sweep.read import read_sweep
-    from simulator.sweep.search import Progress, search
+    from simulator.sweep.search import Progress, look_up, search
     from simulator.sweep.store import Store
 
     asked = read_sweep(sweep_file, overrides or [])
-    with Store(directory, asked.fingerprint, resume=resume) as store, shown_progress(Progress()) as progress:
-        outcome = search(asked, store, executor_for(workers), progress)
-    if json_file is not None:
-        write_json(outcome_json(outcome), json_file)
-    if json_file != STDOUT:
-        print_outcome(outcome, top)
+    with Store(directory, asked.fingerprint, resume=resume or bool(explain)) as store:
+        if explain:
+            outcome = look_up(asked, store, explain)
+        else:
+            with _executor(workers, dask) as executor, shown_progress(Progress()) as progress:
+                outcome = search(asked, store, executor, progress)
+            if directory is not None:
+                from reports.sweep_files import write_results
+
+                write_results(outcome, directory)
+    _show(outcome, json_file, report_file, explain, top)
     if not outcome.complete:
         from simulator.cli.lazy import INTERRUPTED
 
         raise typer.Exit(INTERRUPTED)
+
+
+@contextmanager
+def _executor(workers: int, dask: str) -> Iterator[Executor]:
+    """Where the simulations run."""
+    if dask:
+        from simulator.sweep.dask import DaskCluster
+
+        with DaskCluster(dask) as cluster:
+            yield cluster
+        return
+    from simulator.sweep.execute import executor_for
+
+    yield executor_for(workers)
+
+
+def _show(outcome: Outcome, json_file: Path | None, report: Path | None, explain: int, top: int) -> None:
+    """Everything that was asked for in words, numbers and pictures."""
+    from reports.files import STDOUT, write_json
+    from reports.sweep_table import print_explanation, print_outcome
+    from simulator.sweep.outcome_json import outcome_json
+
+    if report is not None:
+        from reports.sweep_page import write_sweep_report
+
+        write_sweep_report(report, outcome)
+    if json_file is not None:
+        write_json(outcome_json(outcome, explain), json_file)
+    if json_file == STDOUT:
+        return
+    if explain:
+        print_explanation(outcome, explain)
+    else:
+        print_outcome(outcome, top)

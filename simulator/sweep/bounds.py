@@ -29,7 +29,7 @@ from simulator.schedule.actions import Kind
 from simulator.schedule.definition import Schedule
 from simulator.schedule.registry import SCHEDULES
 from simulator.simulate import Shared, step_options
-from simulator.spec.run import RunSpec
+from simulator.spec.run import RunSpec, StateOffload
 
 KERNELS = (Gemm, GroupedGemm, Attention, MemoryBound, Copy)
 SLACK = 1e-9  # of a bound: sums are added in another order than the engine's
@@ -88,14 +88,17 @@ class Bounds:
             else [0.0]
         )
         seconds = _pipeline_seconds(schedule, placement, stages, hops, run.microbatches)
-        data = _data(run, model.plan)
+        data, on_device = _data(run, model.plan), p.offload == StateOffload()
         first = sum((stages[stage] for stage in placement[0]), _Part())
         live = _live(schedule, p.pp, p.vp, run)
         peak = max(
-            _static_bytes(data, held) + count * min(stage.saved_bytes for stage in held)
+            (_static_bytes(data, held) if on_device else 0.0)
+            + count * min(stage.saved_bytes for stage in held)
             for count, held in zip(live, ([stages[s] for s in device] for device in placement), strict=True)
         )
-        return Bound((seconds + _optimizer_seconds(data, first, blocks)) * (1.0 - SLACK), peak)
+        if on_device:
+            seconds += _optimizer_seconds(data, first, blocks)
+        return Bound(seconds * (1.0 - SLACK), peak)
 
     def _model(self, run: RunSpec, *, split: bool, floor: bool) -> _Model:
         """The timed layers of a run, in common to all ways to cut them into stages."""

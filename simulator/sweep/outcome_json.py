@@ -5,13 +5,25 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from simulator.sweep.compare import differences
 from simulator.sweep.evaluation import Evaluation
 from simulator.sweep.search import Outcome
 
 
-def outcome_json(outcome: Outcome) -> dict[str, Any]:
-    """``best`` (layout and ``step_time_s``; null where nothing is feasible) and the counts."""
+def outcome_json(outcome: Outcome, explained: int = 0) -> dict[str, Any]:
+    """``best`` (layout and ``step_time_s``; null where nothing is feasible) and the counts.
+
+    With the number of a layout, also that layout as ``explained`` with its ``slower_by_s`` by cause.
+    """
     best = outcome.best
+    found = outcome.evaluation(explained) if explained else None
+    extra: dict[str, Any] = {}
+    if found is not None:
+        extra["explained"] = {
+            **evaluation_json(outcome, found), "status": found.status, "message": found.message,
+        }  # fmt: skip
+        if best is not None and found.step_time_s:
+            extra["explained"]["slower_by_s"] = dict(differences(found, best))
     return {
         "sweep": outcome.sweep.name,
         "objective": outcome.sweep.settings.objective,
@@ -25,6 +37,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "infeasible": sum(outcome.infeasible.values()),
         "failed": sum(outcome.failed.values()),
         "complete": outcome.complete,
+        **extra,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from importlib import resources
@@ -38,6 +38,7 @@ class Sweep:
     settings: Settings
     space: Space
     after: tuple[Constraint, ...]  # constraints on results: layouts that break one are infeasible
+    document: Mapping[str, Any]  # the run as written, with the first value of every axis
     fingerprint: str
 
     @property
@@ -79,13 +80,14 @@ def read_sweep(path: str | FilePath, overrides: Iterable[str] = ()) -> Sweep:
     if settings is None:
         raise SpecError(*problems)
     before, after = _constraints(mapping.get(CONSTRAINTS))
-    base, axes = _run(mapping[RUN])
+    document, base, axes = _run(mapping[RUN])
     space = Space(base=base, axes=axes, constraints=before)
     return Sweep(
         file=root.file,
         settings=settings,
         space=space,
         after=after,
+        document=document,
         fingerprint=_fingerprint(settings, space, after),
     )
 
@@ -148,17 +150,18 @@ def _constraints(node: Node | None) -> tuple[tuple[Constraint, ...], tuple[Const
     return tuple(before), tuple(after)
 
 
-def _run(node: Node) -> tuple[RunSpec, tuple[Axis, ...]]:
-    """The run with one value for each key, and the axes."""
+def _run(node: Node) -> tuple[dict[str, Any], RunSpec, tuple[Axis, ...]]:
+    """The run with one value for each key, as written and as an object, and the axes."""
     found, problems = find_axes(resolve_one(node, "runs", ()))
     if problems:
         raise SpecError(*(replace(problem, key_path=f"{RUN}.{problem.key_path}") for problem in problems))
     refuse_too_many({".".join(axis.path): len(axis.items) for axis in found.axes})
+    document = found.root.plain()
     root, unresolved = resolve(found.root, "runs")
     base = _valid(root, unresolved)
     axes = [_axis(axis, root) for axis in found.axes]
     _check_model_and_cluster(base, axes)
-    return base, _ordered(axes)
+    return document, base, _ordered(axes)
 
 
 def _valid(root: Node, unresolved: list[Problem]) -> RunSpec:
@@ -184,7 +187,7 @@ def _axis(axis: AxisNode, root: Node) -> Axis:
         value: Any = run
         for key in axis.path:
             value = getattr(value, key)
-        choices.append(Choice(item.plain(), value))
+        choices.append(Choice(item.plain(), value, item.plain()))
     return Axis(path=axis.path, choices=_named(choices), accepts=axis.accepts)
 
 
@@ -193,7 +196,7 @@ def _named(choices: list[Choice | Expression]) -> tuple[Choice | Expression, ...
     names = [getattr(choice.value, "name", None) for choice in choices if isinstance(choice, Choice)]
     if None in names or len(set(names)) < len(choices):
         return tuple(choices)
-    return tuple(Choice(c.value.name, c.value) for c in choices if isinstance(c, Choice))
+    return tuple(replace(c, label=c.value.name) for c in choices if isinstance(c, Choice))
 
 
 def _with_node(root: Node, path: Path, value: Node) -> Node:

@@ -9,7 +9,7 @@ from itertools import chain, islice
 
 from simulator.spec.errors import Problem, SpecError
 from simulator.sweep.bounds import Bounds
-from simulator.sweep.evaluation import Evaluation
+from simulator.sweep.evaluation import Evaluation, evaluate
 from simulator.sweep.execute import Executor, Inline
 from simulator.sweep.objective import Objective, Score
 from simulator.sweep.read import Sweep
@@ -39,11 +39,17 @@ class Outcome:
     census: Census
     layouts: dict[int, Layout]
     ranked: tuple[Evaluation, ...]
+    left_out: tuple[Evaluation, ...]  # infeasible and failed ones
     infeasible: Counter[str]
     failed: Counter[str]
     evaluated: int
     evaluated_total: int
     complete: bool
+
+    def evaluation(self, number: int) -> Evaluation | None:
+        """What became of a layout, if it has been evaluated."""
+        every = (*self.ranked, *self.left_out)
+        return next((evaluation for evaluation in every if evaluation.number == number), None)
 
     @property
     def best(self) -> Evaluation | None:
@@ -100,6 +106,33 @@ def search(sweep: Sweep, store: Store, executor: Executor, progress: Progress) -
     except KeyboardInterrupt:
         complete = False
     return judge.outcome(sweep, census, store, evaluated, complete)
+
+
+def look_up(sweep: Sweep, store: Store, number: int) -> Outcome:
+    """What is kept, and one layout more: simulated where it has not been yet, and the best one if none has.
+
+    Raises SpecError for a number that no legal layout has.
+    """
+    layouts, census = enumerate_layouts(sweep)
+    if not 1 <= number <= len(layouts):
+        rule = f"must be the id of a legal layout, 1 to {len(layouts):,}"
+        raise SpecError(Problem(file="--explain", value=number, rule=rule))
+    judge = _Judge(sweep.objective, {layout.number: layout for layout in layouts})
+    for evaluation in store.evaluations():
+        judge.take(evaluation)
+    evaluated = 0
+    chosen = layouts[number - 1]
+    if number not in store.numbers():
+        store.add([evaluate(chosen, sweep.after)])
+        evaluated += 1
+    if judge.best is None:
+        for finished in Inline().run(_promising(layouts, judge), sweep.after, 1):
+            evaluated += len(finished)
+            for evaluation in finished:
+                judge.take(evaluation)
+                if evaluation.number not in store.numbers():
+                    store.add([evaluation])
+    return judge.outcome(sweep, census, store, evaluated, complete=True)
 
 
 LARGEST_CHUNK = 16
@@ -172,6 +205,7 @@ class _Judge:
             census=census,
             layouts=self.layouts,
             ranked=tuple(sorted((e for e in every if e.status == "ok"), key=self.key)),
+            left_out=tuple(e for e in every if e.status != "ok"),
             infeasible=Counter(e.message for e in every if e.status == "infeasible"),
             failed=Counter(e.message for e in every if e.status == "failed"),
             evaluated=evaluated,

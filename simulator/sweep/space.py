@@ -22,10 +22,11 @@ MAX_COMBINATIONS: Final = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A value an axis takes, and how its file wrote it."""
+    """A value an axis takes, its name in tables, and how the file wrote it."""
 
     label: Any
     value: Any
+    written: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,11 @@ class Axis:
     def key(self) -> str:
         """The key path."""
         return ".".join(self.path)
+
+    def written(self, label: Any) -> Any:
+        """How a run file says the value that tables call ``label``."""
+        named = (choice for choice in self.choices if isinstance(choice, Choice))
+        return next((choice.written for choice in named if choice.label == label), label)
 
     def values(self, run: RunSpec) -> Iterator[Choice]:
         """The values for a run whose axes before this one are set, each once.
@@ -60,7 +66,7 @@ class Axis:
                 checked = self.accepts.check(value) if self.accepts else value
             except PydanticCustomError as error:
                 raise ExpressionError(f"{self.key}: {value!r} {error.message()}") from None
-            yield Choice(checked, checked)
+            yield Choice(checked, checked, checked)
 
 
 @dataclass(frozen=True, slots=True)
