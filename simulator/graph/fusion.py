@@ -51,7 +51,7 @@ class Fusion:
     as one), of the score matrix for ``softmax``, of the logits for ``loss``. ``qkv_join`` (elements of Q, K
     and V) and ``gate_join`` (residual stream) gather gradients in the backward: of a split projection, and of
     the input of two projections that other stacks join. ``repeat_kv``: keys and values are copied to every
-    query head of their group.
+    query head of their group. ``fused_loss`` is the loss where its fusion is asked for.
     """
 
     layernorm: Passes
@@ -63,6 +63,7 @@ class Fusion:
     gated: Passes
     softmax: Passes
     loss: Passes
+    fused_loss: Passes
     qkv_join: Passes | None = None
     gate_join: Passes | None = None
     repeat_kv: bool = False
@@ -80,6 +81,8 @@ _FUSED_DROPOUT = Passes(
 )
 _PLAIN_ACTIVATION = Passes(kind="activation", forward=(Kernel(2, 2),), backward=(Kernel(4, 2),), kept=2)
 _FUSED_GATED = Passes(kind="activation", forward=(Kernel(4, 2),), backward=(Kernel(6, 4),), kept=4)
+# Flash-attn's and Apex's: bf16 logits are read for the maximum and the sum, and once more for the gradient.
+_FUSED_LOSS = Passes(kind="cross_entropy", forward=(Kernel(4, 0),), backward=(Kernel(2, 2),), kept=2)
 
 _MEGATRON = Fusion(
     layernorm=_FUSED_NORM,
@@ -104,6 +107,12 @@ _MEGATRON = Fusion(
         backward=(Kernel(0, 0), Kernel(4, 4), Kernel(4, 2)),  # the target's entry; scale; to bf16
         kept=4,
     ),
+    fused_loss=Passes(  # Megatron-LM's native one: the same, compiled between the three reductions over ranks
+        kind="cross_entropy",
+        forward=(Kernel(2, 4), Kernel(4, 4), Kernel(4, 4)),
+        backward=(Kernel(0, 0), Kernel(4, 2)),
+        kept=4,
+    ),
 )
 
 _COMPILED = replace(
@@ -114,6 +123,7 @@ _COMPILED = replace(
     loss=Passes(  # casts are part of the reductions: maximum, sum; backward one pass
         kind="cross_entropy", forward=(Kernel(2, 0), Kernel(2, 0)), backward=(Kernel(2, 2),), kept=2
     ),
+    fused_loss=_FUSED_LOSS,
     repeat_kv=True,
 )
 
@@ -175,15 +185,12 @@ _EAGER = Fusion(
         kept=4,
         transients=((4,), (4, 4)),  # fp32: the copy; the gradients of the sum and of log-softmax
     ),
+    fused_loss=_FUSED_LOSS,
     qkv_join=Passes(kind="default", forward=(), backward=(Kernel(2, 2),)),
     gate_join=replace(_RESIDUAL, forward=()),
     repeat_kv=True,
 )
 STACKS = {"megatron": _MEGATRON, "compiled": _COMPILED, "eager": _EAGER}
-
-FUSED_LOSS = Passes(kind="cross_entropy", forward=(Kernel(4, 0),), backward=(Kernel(2, 2),), kept=2)
-"""Loss and its gradient by a kernel each: bf16 logits are read for the maximum and the sum, and once more for
-the gradient (flash-attn's and Apex's cross entropy)."""
 
 
 def fused(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from simulator.graph.fusion import FUSED_LOSS, STACKS, Fusion, fused
+from simulator.graph.fusion import STACKS, Fusion, fused
 from simulator.graph.layer import (
     LayerGraph,
     Node,
@@ -45,7 +45,7 @@ class GraphOptions:
     shared_expert_overlap: bool = False  # experts: shared ones beside the all-to-alls
     context: int = 1  # ranks that share each sequence
     stack: str = "megatron"  # of memory-bound kernels: a key of STACKS
-    loss_fusion: bool = False  # cross entropy by a kernel each way, whatever the stack
+    loss_fusion: bool = False  # cross entropy by the stack's fused kernels
     loss_compiled: bool = True  # where the stack is compiled, so is the loss
 
     @property
@@ -59,7 +59,7 @@ class GraphOptions:
         fusion = STACKS[self.stack]
         if self.stack == "compiled" and not self.loss_compiled:
             fusion = replace(fusion, loss=STACKS["eager"].loss)
-        return replace(fusion, loss=FUSED_LOSS) if self.loss_fusion else fusion
+        return replace(fusion, loss=fusion.fused_loss) if self.loss_fusion else fusion
 
 
 def activation(

@@ -282,7 +282,7 @@ class Runtime:
     software: Annotated[str, Choice(SOFTWARE_STACKS)] = "megatron"
     """Memory-bound kernels and host time: Transformer Engine's modules, compiled or eager PyTorch."""
     cross_entropy_fusion: Flag = False
-    """Loss and its gradient by a kernel each; false: as the software does by default."""
+    """Loss and its gradient by the software's fused kernels; false: as it does by default."""
     loss_compilation: Flag = True
     """Where software is compiled: the loss is too."""
     expandable_segments: Flag = False

@@ -300,6 +300,8 @@ def _runtime(row: PublishedRun, generation: Generation) -> Runtime:
         given["cuda_graphs"] = recipe.cuda_graphs
     if recipe.compiled is not None:
         given["software"] = "compiled" if recipe.compiled else "eager"
+    if any("cross-entropy fusion" in item for item in recipe.other):
+        given["cross_entropy_fusion"] = True
     if recipe.rank_order:
         given["rank_order"] = recipe.rank_order
     return Runtime(**given)  # type: ignore[arg-type]  # names and types are Runtime's own
