@@ -17,6 +17,7 @@ from simulator.details import Work
 from simulator.result import Result, TimelineEvent
 
 Span: TypeAlias = tuple[float, float]  # start and length, s
+_Action: TypeAlias = tuple[str, int, int, int]
 COMPUTE = "compute"
 MANY = 12_000  # bars; beyond, they are drawn as pixels
 CLOSE_BARS = 26  # in a row of the close-up
@@ -68,7 +69,7 @@ def _details(result: Result) -> Sequence[Work]:
 def _window(work: Sequence[Work], step_s: float) -> Span:
     """From and to: a few bars of each row before and after the first backward."""
     backward = min((piece.start_s for piece in work if piece.kind != "F"), default=0.0)
-    lengths = sorted(piece.end_s - piece.start_s for piece in work)
+    lengths = sorted(_longest(work).values())
     width = min(step_s, CLOSE_BARS * lengths[len(lengths) // 2])
     begin = min(max(0.0, backward - width / 2), step_s - width)
     return begin, begin + width
@@ -99,7 +100,7 @@ def _draw(axes: Axes, work: Sequence[Work], lanes: Sequence[_Lanes], window: Spa
     chunks = _chunks(work)
     opacity = ramp(max(map(len, chunks.values())))
     bars: dict[tuple[int, float, float, str, float], list[Span]] = {}
-    pairs = _pairs(work)
+    pairs, longest = _pairs(work), _longest(work)
     for piece in work:
         if piece.end_s <= begin or piece.start_s >= end:
             continue
@@ -110,7 +111,7 @@ def _draw(axes: Axes, work: Sequence[Work], lanes: Sequence[_Lanes], window: Spa
         shade = opacity[min(order, len(opacity) - 1)]
         key = (piece.device, top, height, WORK[piece.kind], shade)
         bars.setdefault(key, []).append((piece.start_s, piece.end_s - piece.start_s))
-        if numbered:
+        if numbered and piece.end_s - piece.start_s == longest[_action(piece)]:
             _number(axes, piece, top + height / 2, window, shade, half=half)
     for device, lane in enumerate(lanes):
         axes.barh(device + _TOP + _WORK / 2, end - begin, left=begin, height=_WORK, color=light("idle"))
@@ -151,6 +152,19 @@ def _chunks(work: Sequence[Work]) -> dict[int, list[int]]:
     return {device: sorted(stages) for device, stages in found.items()}
 
 
+def _longest(work: Sequence[Work]) -> dict[_Action, float]:
+    """The length of each action's longest piece."""
+    found: dict[_Action, float] = {}
+    for piece in work:
+        key = _action(piece)
+        found[key] = max(found.get(key, 0.0), piece.end_s - piece.start_s)
+    return found
+
+
+def _action(piece: Work) -> _Action:
+    return piece.kind, piece.stage, piece.microbatch, piece.direction
+
+
 def _pairs(work: Sequence[Work]) -> dict[tuple[int, float, float], int]:
     """How many pieces have the same times: a forward and a backward that run beside each other."""
     found: dict[tuple[int, float, float], int] = {}
@@ -189,4 +203,4 @@ def _legend(figure: Figure, work: Sequence[Work], lanes: Sequence[_Lanes]) -> No
     ):
         if there:
             handles.append(Patch(color=light(colour), label=name))
-    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles) if len(handles) < 8 else 4)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
 
 from simulator.details import Arrow, Work
 from simulator.engine.messages import Pipeline
@@ -10,6 +11,8 @@ from simulator.engine.replay import Replay
 from simulator.engine.tasks import COMPUTE, Record, Token
 from simulator.partition.segment import HOST
 from simulator.schedule.actions import Action, Order
+
+Span: TypeAlias = tuple[Action, float, float]
 
 
 def shown(events: Replay) -> Iterator[Record]:
@@ -33,17 +36,16 @@ def work(
         begin = 0
         for action in order:
             end = _last(records, begin, [pipeline.done(each) for each in _pair(action)], ranks_per_device > 1)
-            for span in _spans(records[begin:end], action):
-                for each in _pair(action):
-                    yield Work(
-                        device=device,
-                        kind=each.kind.name,
-                        stage=each.stage,
-                        microbatch=each.microbatch,
-                        direction=each.direction,
-                        start_s=span[0],
-                        end_s=span[1],
-                    )
+            for each, start_s, end_s in _joined(_spans(records[begin:end], _pair(action))):
+                yield Work(
+                    device=device,
+                    kind=each.kind.name,
+                    stage=each.stage,
+                    microbatch=each.microbatch,
+                    direction=each.direction,
+                    start_s=start_s,
+                    end_s=end_s,
+                )
             begin = end
 
 
@@ -62,20 +64,36 @@ def _last(records: Sequence[Record], begin: int, done: Sequence[Token], scoped: 
     return len(records)
 
 
-def _spans(records: Sequence[Record], action: Action) -> Iterator[tuple[float, float]]:
-    """Stretches of the action's own work: as one task each, or operator by operator after a mark."""
-    names = {f"{each.kind.name}{each.microbatch}" for each in _pair(action)} | {"pair"}
-    since: float | None = None
+def _spans(records: Sequence[Record], actions: Sequence[Action]) -> Iterator[Span]:
+    """Stretches of the actions' own work: as one task each, or operator by operator after a mark."""
+    names = {f"{each.kind.name}{each.microbatch}": (each,) for each in actions}
+    since: tuple[tuple[Action, ...], float] | None = None
     for record in records:
         name = record.task.name
-        if name in names or name.partition(",")[0] in names:
-            if since is not None:
-                yield since, record.start
-            since = None if record.end > record.start else record.start
-            if since is None:
-                yield record.start, record.end
-    if since is not None and records[-1].end > since:
-        yield since, records[-1].end
+        found = tuple(actions) if name == "pair" or ", " in name else names.get(name)
+        if found is None:
+            continue
+        if since is not None:
+            yield from ((each, since[1], record.start) for each in since[0])
+        since = (found, record.start) if record.end == record.start else None
+        if since is None:
+            yield from ((each, record.start, record.end) for each in found)
+    if since is not None and records[-1].end > since[1]:
+        yield from ((each, since[1], records[-1].end) for each in since[0])
+
+
+def _joined(spans: Iterable[Span]) -> list[Span]:
+    """Stretches of one action that touch, put together."""
+    joined: list[Span] = []
+    last: dict[Action, int] = {}
+    for action, start, end in spans:
+        index = last.get(action)
+        if index is not None and joined[index][2] == start:
+            joined[index] = (action, joined[index][1], end)
+        else:
+            last[action] = len(joined)
+            joined.append((action, start, end))
+    return joined
 
 
 def arrows(events: Replay) -> Iterator[Arrow]:

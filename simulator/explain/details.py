@@ -125,7 +125,7 @@ def _memory(subject: Subject, done: Sequence[Work]) -> Iterator[Counter]:
     for piece in done:
         by_device[piece.device].append(piece)
     for device, stage in enumerate(subject.memory.stages):
-        times, values = memory_over_time(passes, stage, by_device[device])
+        times, values = memory_over_time(passes, stage, subject.step.orders[device], by_device[device])
         yield Counter(
             device=device,
             process=subject.process(device * subject.ranks_per_device),

@@ -97,14 +97,19 @@ def peak_activations(passes: Passes, order: Order) -> float:
     """The most alive at once: kept by forwards whose gradients are not done, plus what the layer being
     worked on needs.
     """
-    alive = peak = 0.0
+    return max((most for most, _ in levels(passes, order)), default=0.0)
+
+
+def levels(passes: Passes, order: Order) -> Iterator[tuple[float, float]]:
+    """Action by action: the most alive while it runs, and what it leaves alive."""
+    alive = 0.0
     for action in order:
         each = (action,) if action.partner is None else (action, action.partner)
         changes = [CHANGES[one.kind](passes.chunk(one.stage)) for one in each]
         rise = changes[0][0] if action.partner is None else passes.together(action, action.partner)
-        peak = max(peak, alive + rise)
+        most = alive + rise
         alive += sum(left for _, left in changes)
-    return peak
+        yield most, alive
 
 
 CHANGES: dict[Kind, Callable[[ChunkPasses], tuple[float, float]]] = {
