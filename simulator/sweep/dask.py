@@ -55,7 +55,8 @@ class DaskCluster:
         from distributed import as_completed  # noqa: PLC0415  an extra
 
         waiting = chunks(layouts, chunk)
-        running = as_completed(self._submit(part, after) for part in islice(waiting, 2 * self.workers))
+        begun = [self._submit(part, after) for part in islice(waiting, 2 * self.workers)]
+        running = as_completed(begun, loop=self._client.loop)
         for future in running:
             yield future.result()
             for part in islice(waiting, 1):
