@@ -48,14 +48,14 @@ def gradient_bytes(data: DataParallel, chunks: Sequence[ChunkShare]) -> float:
     )
     shard = _shard(data, chunks) * shard_format if data.offload.optimizer == "device" else 0.0
     if data.fully_sharded and data.sharding.reduce == "step":
-        return shard + whole
+        return max(shard, whole)  # a unit's shard comes when its whole gradient goes
     filling = data.fresh_gradient_bytes or data.grad_bytes
     pairs = (window for chunk in chunks for window in _windows(chunk.buckets, 2))
     under_way = (
         data.grad_bytes * window[0].parameters + filling * sum(b.parameters for b in window[1:])
         for window in pairs
     )
-    return shard + max(under_way, default=0.0)
+    return max(shard, min(whole, shard + max(under_way, default=0.0)))
 
 
 def optimizer_bytes(data: DataParallel, parameters: float, expert_parameters: float) -> float:

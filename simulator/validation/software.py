@@ -99,6 +99,13 @@ GENERATIONS = (
         sharding="fsdp2",
     ),
     Generation(
+        name="NeMo of 2024 and 2025",
+        pattern=r"^nemo 2[45]\.",
+        source="NVIDIA NeMo: gradients are kept and reduced in bf16 (grad_sync_dtype of its GPT configurations,"
+        " grad_reduce_in_fp32=False of its performance scripts)",
+        grad_dtype="params",
+    ),
+    Generation(
         name="Megatron-Core",
         pattern=r"",
         source="NVIDIA/Megatron-LM core and NeMo, the defaults of simulator.spec.run.Runtime",
