@@ -1,0 +1,93 @@
+"""Fits, does not fit, or too close to tell; and what helps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from simulator.memory.report import RELATIVE_ERROR, MemoryReport, StageMemory
+from simulator.memory.summary import memory_warnings, to_mapping
+from simulator.simulate import simulate, simulate_memory
+from simulator.spec.run import RunSpec
+from simulator.sweep.remedies import remedies, with_remedies
+
+MakeRun = Callable[..., RunSpec]
+PARTS = ("weights", "gradients", "optimizer", "activations", "buffers")
+
+
+def report(peak: float, fragmentation: float = 0.0) -> MemoryReport:
+    parts = dict.fromkeys(PARTS, peak / 5)
+    return MemoryReport(stages=(StageMemory(**parts, fragmentation=fragmentation),), capacity_bytes=100.0)
+
+
+@pytest.mark.parametrize(
+    ("peak", "fragmentation", "fits", "verdict"),
+    [
+        (90.0, 0.0, True, "fits"),
+        (90.0, 6.0, True, "may not fit"),
+        (97.0, 0.0, True, "may not fit"),
+        (103.0, 0.0, False, "may not fit"),
+        (110.0, 0.0, False, "does not fit"),
+    ],
+)
+def test_verdict(peak: float, fragmentation: float, fits: bool, verdict: str) -> None:
+    found = report(peak, fragmentation)
+    assert RELATIVE_ERROR == 0.06
+    assert (found.fits, found.verdict) == (fits, verdict)
+    warnings = memory_warnings(found)
+    assert [warning.partition(":")[0] for warning in warnings] == ([] if verdict == "fits" else [verdict])
+
+
+def test_parts_of_a_stage_sum_to_its_peak(make_run: MakeRun) -> None:
+    mapping = to_mapping(simulate_memory(make_run(tp=2, pp=2)))
+    for stage in mapping["stages"]:  # type: ignore[attr-defined]
+        assert sum(stage[part] for part in PARTS) == pytest.approx(stage["peak_bytes"])
+        assert stage["allocated_bytes"] <= stage["reserved_bytes"]
+        assert stage["peak_bytes"] == pytest.approx(
+            stage["allocated_bytes"] + stage["context"] + stage["communication"]
+        )
+
+
+def test_results_carry_the_memory_of_the_report(make_run: MakeRun) -> None:
+    run = make_run(tp=2, pp=2)
+    assert simulate(run).memory == to_mapping(simulate_memory(run))
+
+
+def small_device(run: RunSpec, gib: float) -> RunSpec:
+    device = replace(run.cluster.device, memory_bytes=gib * 2**30)
+    return replace(run, cluster=replace(run.cluster, device=device))
+
+
+def test_remedies_fit_and_the_cheapest_comes_first(make_run: MakeRun) -> None:
+    run = make_run(micro_batch_size=4)
+    needed = simulate_memory(run).peak_bytes / 2**30
+    tight = small_device(run, 0.75 * needed)
+    assert simulate_memory(tight).verdict == "does not fit"
+    found = remedies(tight)
+    assert 1 <= len(found) <= 3
+    times = [remedy.step_time_s for remedy in found]
+    assert times == sorted(times)
+    assert {remedy.verdict for remedy in found} == {"fits"}
+    assert all(remedy.peak_bytes < 0.75 * needed * 2**30 for remedy in found)
+
+
+def test_a_remedy_can_be_set_as_it_reads(make_run: MakeRun) -> None:
+    run = make_run(micro_batch_size=4)
+    tight = small_device(run, 0.75 * simulate_memory(run).peak_bytes / 2**30)
+    listed = with_remedies(simulate(tight), tight).memory["remedies"]
+    paths = {path for remedy in listed for path in remedy["settings"]}
+    assert paths <= {
+        "parallelism.pp",
+        "parallelism.tp",
+        "parallelism.vp",
+        "parallelism.zero",
+        "training.activation_offload_layers",
+        "training.micro_batch_size",
+        "training.recompute",
+    }
+
+
+def test_nothing_helps_a_hopeless_run(make_run: MakeRun) -> None:
+    assert remedies(small_device(make_run(), 0.1)) == []
