@@ -53,7 +53,8 @@ def pipeline(result: Result) -> Figure:
     whole.set_title("Whole step")
     if close:
         _draw(panels[1], work, lanes, window, numbered=devices <= MOST_LABELS)
-        panels[1].set_title("Around the first backward; numbers are microbatches")
+        numbers = "; numbers are microbatches" if devices <= MOST_LABELS else ""
+        panels[1].set_title(f"Around the first backward{numbers}")
         for edge in window:
             whole.axvline(edge, color=light("ink"), linewidth=0.8, linestyle=(0, (3, 2)))
     _legend(figure, work, lanes)
