@@ -1,1 +1,1 @@
-"""How do people see a result? Screens, pages, figures and traces. Sees results, never how they are computed."""
+"""How do people see a result? Screens, pages, figures, traces. Sees results, not how they are computed."""

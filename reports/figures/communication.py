@@ -39,7 +39,11 @@ def communication(result: Result) -> Figure:
         text = f"  {seconds(use.exposed_s)} of {seconds(use.total_s)} exposed ({share})"
         axes.text(use.total_s, index, text, va="center")
     axes.set_yticks(range(len(found)), [_NAMES[axis] for axis in found])
-    axes.set(xlim=(0, 1.4 * longest), ylim=(len(found) - 0.5, -0.5), xlabel="time per GPU and step, s")
+    if not found:
+        axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center", va="center")
+    axes.set(
+        xlim=(0, 1.4 * longest), ylim=(max(1, len(found)) - 0.5, -0.5), xlabel="time per GPU and step, s"
+    )
     bare(axes)
     axes.grid(visible=True, axis="x")
     axes.tick_params(axis="y", labelcolor=light("ink"))

@@ -10,6 +10,10 @@ from simulator import load_run, simulate
 
 RUNS = {
     "one stage": ("llama3-8b-8-h100", ()),
+    "one GPU": (
+        "llama3-8b-8-h100",
+        ("gpus=1", "parallelism.tp=1", "parallelism.dp=1", "training.global_batch_size=2"),
+    ),
     "interleaved": ("mixtral-8x7b-64-h100", ()),
     "blocking": ("mixtral-8x7b-64-h100", ("parallelism.vp=1", "parallelism.schedule=1f1b")),
     "split backward": ("mixtral-8x7b-64-h100", ("parallelism.vp=1", "parallelism.schedule=zb-h1")),
@@ -50,7 +54,7 @@ def page(name):
     return report(result, run)
 
 
-@pytest.fixture(params=["one stage", "split backward", "in pairs"])
+@pytest.fixture(params=["one GPU", "one stage", "split backward", "in pairs"])
 def drawings(request):
     """The figures of runs that look different."""
     return drawn(request.param)
