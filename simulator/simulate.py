@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from simulator.cost.catalog import kernels_for
 from simulator.cost.kernels import Kernels
+from simulator.cost.sustained import precision_class
 from simulator.engine.block import Blocks
 from simulator.engine.contention import COMMUNICATION_PROCESSORS
 from simulator.engine.costing import OperatorCosts
@@ -41,7 +42,7 @@ class Shared:
     """
 
     def __init__(self) -> None:
-        self._clusters: list[tuple[ClusterSpec, str, Kernels]] = []
+        self._clusters: list[tuple[ClusterSpec, tuple[str, str | None], Kernels]] = []
         self._blocks: dict[Hashable, Blocks] = {}
 
     def kernels(self, run: RunSpec) -> Kernels:
@@ -63,13 +64,19 @@ class Shared:
         return found
 
     def _known(self, run: RunSpec) -> int:
-        """A cluster and its attention kernels. Clusters hold mappings and cannot be hashed; there are few."""
+        """A cluster with its attention kernels and sustained rates.
+
+        Clusters hold mappings and cannot be hashed; there are few.
+        """
         cluster, asked = run.cluster, run.runtime.attention
         attention = asked if asked not in ("flash", "unfused") else ""
-        for index, (known, generation, _) in enumerate(self._clusters):
-            if generation == attention and (known is cluster or known == cluster):
+        precision = precision_class(run.training.precision) if run.simulation.sustained else None
+        for index, (known, choice, _) in enumerate(self._clusters):
+            if choice == (attention, precision) and (known is cluster or known == cluster):
                 return index
-        self._clusters.append((cluster, attention, kernels_for(cluster, attention=attention)))
+        timed = run.training.precision if run.simulation.sustained else None
+        kernels = kernels_for(cluster, attention=attention, precision=timed)
+        self._clusters.append((cluster, (attention, precision), kernels))
         return len(self._clusters) - 1
 
 

@@ -78,11 +78,18 @@ class Kernels:
     """
 
     def __init__(
-        self, device: DeviceSpec, profile: KernelProfile, *, host: Host | None = None, attention: str = ""
+        self,
+        device: DeviceSpec,
+        profile: KernelProfile,
+        *,
+        host: Host | None = None,
+        attention: str = "",
+        sustained: float = 1.0,
     ) -> None:
         self.device = device
         self.profile = profile
         self.host = host
+        self.sustained = sustained  # share of the compute rates that the whole run keeps
         generation = attention or profile.default_attention
         if generation not in profile.attention:
             rule = f"must be an attention kernel of profile {profile.name}"
@@ -134,7 +141,8 @@ class Kernels:
 
     def rates(self, dtype: str, sustained: float = 1.0) -> Rates:
         """What the device offers a kernel of this precision."""
-        return Rates(self.peak(dtype) * sustained, self.device.memory_bandwidth, self.device.sm_count)
+        rate = self.peak(dtype) * sustained * self.sustained
+        return Rates(rate, self.device.memory_bandwidth, self.device.sm_count)
 
     def _gemm(self, op: Gemm) -> Estimate:
         fitted = self.gemm_fit(op.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from simulator.validation.predict import Expressed, Prediction, Refused, Simulations, express
 from simulator.validation.published import PublishedRun
@@ -32,6 +33,7 @@ def cross_validate(rows: Sequence[PublishedRun], simulations: Simulations | None
     """
     simulations = simulations or Simulations()
     accepted, refused = express(row for row in rows if row.identity.confidence == "high")
+    accepted = [as_benchmarked(item) for item in accepted]
     probed, failed = probe(accepted, simulations)
     architectures = architectures_of(accepted)
     outcomes = {}
@@ -48,6 +50,12 @@ def cross_validate(rows: Sequence[PublishedRun], simulations: Simulations | None
             factors=values,
         )
     return CrossValidation(protocols=outcomes, class_factors=class_factors(probed, architectures))
+
+
+def as_benchmarked(item: Expressed) -> Expressed:
+    """The row without the shipped sustained rates, which were fitted on it too."""
+    simulation = replace(item.run.simulation, sustained=False)
+    return replace(item, run=replace(item.run, simulation=simulation))
 
 
 def probe(accepted: Sequence[Expressed], simulations: Simulations) -> tuple[list[Probed], list[Refused]]:
