@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from simulator.result import Result
+    from simulator.spec.run import RunSpec
 
 app = typer.Typer(add_completion=False)
 
@@ -71,6 +75,17 @@ def run(
 
         about = {"run": spec.name, **result.provenance}
         write_trace(trace_file, result.timeline, about, result.details)
+    _draw(result, spec, report_file, plots)
+    if json_file is not None:
+        write_json(result.to_dict(), json_file)
+    if json_file != STDOUT:
+        from reports.terminal import print_result
+
+        print_result(result, spec)
+
+
+def _draw(result: Result, spec: RunSpec, report_file: Path | None, plots: Path | None) -> None:
+    """Writes the report and the figures that were asked for."""
     if report_file is not None:
         from reports.html import write_report
 
@@ -79,9 +94,3 @@ def run(
         from reports.plots import write_plots
 
         write_plots(plots, result, spec)
-    if json_file is not None:
-        write_json(result.to_dict(), json_file)
-    if json_file != STDOUT:
-        from reports.terminal import print_result
-
-        print_result(result, spec)

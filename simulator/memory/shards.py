@@ -48,7 +48,7 @@ def gradient_bytes(data: DataParallel, chunks: Sequence[ChunkShare]) -> float:
     )
     shard = _shard(data, chunks) * shard_format if data.offload.optimizer == "device" else 0.0
     if data.fully_sharded and data.sharding.reduce == "step":
-        return max(shard, whole)  # a unit's shard comes when its whole gradient goes
+        return shard + whole
     filling = data.fresh_gradient_bytes or data.grad_bytes
     pairs = (window for chunk in chunks for window in _windows(chunk.buckets, 2))
     under_way = (
