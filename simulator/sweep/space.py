@@ -12,7 +12,8 @@ from pydantic_core import PydanticCustomError
 
 from simulator.spec.errors import Problem, SpecError
 from simulator.spec.fields import Accepts
-from simulator.spec.rules import Violation, broken_layout_rules
+from simulator.spec.rules import RULES, Violation
+from simulator.spec.rules.not_modelled import NOT_MODELLED
 from simulator.spec.run import RunSpec
 from simulator.sweep.expression import Expression, ExpressionError
 from simulator.sweep.names import Path, value_for
@@ -175,7 +176,18 @@ class Space:
                 return Violation("", "", str(error), name=constraint.name)
             if not met:
                 return Violation("", "", f"must meet {constraint.condition.text}", name=constraint.name)
-        return next(iter(broken_layout_rules(run)), None)
+        return _first_broken_rule(run)
+
+
+def _first_broken_rule(run: RunSpec) -> Violation | None:
+    """What :func:`simulator.spec.rules.broken_layout_rules` begins with, without looking for more."""
+    for rule in RULES:
+        for violation in rule(run):
+            return violation._replace(name=rule.__name__)
+    for find in NOT_MODELLED:
+        for violation in find(run):
+            return violation._replace(name="not_modelled")
+    return None
 
 
 def with_key(spec: Any, path: Path, value: Any) -> Any:

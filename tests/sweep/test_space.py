@@ -1,6 +1,9 @@
+from collections import Counter
+
 import pytest
 
 from simulator.spec.errors import SpecError
+from simulator.spec.rules import broken_layout_rules
 from simulator.sweep.read import read_sweep
 from simulator.sweep.search import enumerate_layouts
 from simulator.sweep.space import Census, with_key
@@ -167,3 +170,14 @@ def test_with_key_changes_one_value(sweep_file):
     changed = with_key(run, ("training", "micro_batch_size"), 2)
     assert changed.training.micro_batch_size == 2
     assert with_key(changed, ("training", "micro_batch_size"), 1) == run
+
+
+def test_the_first_broken_rule_is_the_first_of_all(sweep_file):
+    sweep = sweep_of(sweep_file, parallelism="{tp: [1, 3], pp: [1, 2, 5], vp: [1, 2], cp: [1, 2]}")
+    expected = Counter()
+    for run, _ in sweep.space._combinations(sweep.space.base, (), Census()):
+        broken = broken_layout_rules(run)
+        expected.update([broken[0].name] if broken else [])
+    census = Census()
+    list(sweep.space.layouts(census))
+    assert census.illegal == expected
