@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from reports.quantities import digits, percent, scaled, seconds, seconds_between
+from reports.quantities import digits, gibibytes, percent, scaled, seconds, seconds_between
 from simulator.result import Result
 from simulator.spec.run import RunSpec
 
@@ -103,3 +104,26 @@ def remarks(result: Result, run: RunSpec) -> list[str]:
     if published.notes:
         lines.append(published.notes)
     return lines
+
+
+def verdict(result: Result) -> str:
+    """Whether it fits in memory: ``fits``, ``may not fit`` (the model may err by so much), ``does not fit``."""
+    return str(result.memory.get("verdict", "fits" if result.memory["fits"] else "does not fit"))
+
+
+def remedy(change: Mapping[str, Any]) -> str:
+    """A change that helps, as overrides of the run file, and what it costs."""
+    settings = " ".join(f"--set {key}={_override(value)}" for key, value in change["settings"].items())
+    gives = f"{seconds(change['step_time_s'])} a step, {gibibytes(change['peak_bytes'])} GiB"
+    return f"{settings}: {gives}" + ("" if change["verdict"] == "fits" else f" ({change['verdict']})")
+
+
+def _override(value: object) -> str:
+    """A value as ``--set`` takes it; quoted for the shell where it has braces."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    parts = ", ".join(
+        f"{key}: [{', '.join(item)}]" if isinstance(item, list) else f"{key}: {item}"
+        for key, item in value.items()
+    )
+    return f"'{{{parts}}}'"

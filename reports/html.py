@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from reports.figures.canvas import inline_svg
 from reports.figures.run import figures
 from reports.files import replacing
-from reports.headline import comparisons, facts, headline, remarks, title
+from reports.headline import comparisons, facts, headline, remarks, remedy, title, verdict
 from reports.inputs import PARTS, inputs, readable
 from reports.page import Section, figure, page, paragraph, points, table, tiles
 from reports.quantities import digits, gibibytes, percent, scaled, seconds
@@ -91,8 +91,9 @@ def _headline(result: Result, run: RunSpec) -> str:
 def _fits(result: Result) -> str:
     found = result.memory
     peak, capacity = gibibytes(found["peak_bytes"]), gibibytes(found["capacity_bytes"])
-    verdict = "It fits." if found["fits"] else "It does not fit."
-    return paragraph(f"{peak} of {capacity} GiB on the fullest stage. {verdict}")
+    text = paragraph(f"{peak} of {capacity} GiB on the fullest stage: {verdict(result)}.")
+    remedies = found.get("remedies")
+    return text + (paragraph("To make it fit:") + points(map(remedy, remedies)) if remedies else "")
 
 
 def _operators(result: Result) -> str:

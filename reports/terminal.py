@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reports.causes import causes
-from reports.headline import comparisons, facts, headline, remarks, title
+from reports.headline import comparisons, facts, headline, remarks, remedy, title, verdict
 from reports.quantities import gibibytes, percentages, seconds
 from reports.screen import is_plain, make_console, show
 
@@ -56,7 +56,7 @@ def print_result(result: Result, run: RunSpec, console: Console | None = None) -
     sections += _section("Where the step goes", _breakdown(result, plain))
     sections += _section(_memory_title(result), _memory(result, plain))
     if remedies := result.memory.get("remedies"):
-        sections += _section("To make it fit", _points([_remedy(each) for each in remedies], "•", ""))
+        sections += _section("To make it fit", _points([remedy(each) for each in remedies], "•", ""))
     if run.published is not None:
         sections += _section("Published", _published(result, run))
     if run.assumptions:
@@ -118,26 +118,8 @@ def _memory_title(result: Result) -> Text:
     title = Text("Memory per GPU", style="bold")
     used = f"  {gibibytes(peak)} of {gibibytes(capacity)} GiB at the fullest stage: "
     title.append(used, style="not bold")
-    title.append(*VERDICTS[memory.get("verdict", "fits" if memory["fits"] else "does not fit")])
+    title.append(*VERDICTS[verdict(result)])
     return title
-
-
-def _remedy(remedy: Mapping[str, Any]) -> str:
-    """A change that helps, as overrides of the run file, and what it costs."""
-    settings = " ".join(f"--set {key}={_override(value)}" for key, value in remedy["settings"].items())
-    gives = f"{seconds(remedy['step_time_s'])} a step, {gibibytes(remedy['peak_bytes'])} GiB"
-    return f"{settings}: {gives}" + ("" if remedy["verdict"] == "fits" else f" ({remedy['verdict']})")
-
-
-def _override(value: object) -> str:
-    """A value as ``--set`` takes it; quoted for the shell where it has braces."""
-    if not isinstance(value, Mapping):
-        return str(value)
-    parts = ", ".join(
-        f"{key}: [{', '.join(item)}]" if isinstance(item, list) else f"{key}: {item}"
-        for key, item in value.items()
-    )
-    return f"'{{{parts}}}'"
 
 
 def _memory(result: Result, plain: bool) -> RenderableType:

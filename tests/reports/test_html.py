@@ -1,6 +1,7 @@
 """The report of a run: complete, alone, and well formed."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -77,6 +78,15 @@ def test_warnings_assumptions_and_published_numbers_stand_in_it():
     assert "vp 8: the paper prints no number of virtual stages" in text
     assert all(warning in text for warning in result.warnings)
     assert len(text.encode()) < 5 * MEBIBYTE
+
+
+def test_changes_that_would_make_it_fit_are_listed(simple):
+    run, result = simple
+    change = {"settings": {"parallelism.tp": 4}, "step_time_s": 12.5, "peak_bytes": 2**35, "verdict": "fits"}
+    memory = {**result.memory, "fits": False, "verdict": "may not fit", "remedies": [change]}
+    text = report(replace(result, memory=memory), run)
+    assert "on the fullest stage: may not fit." in text
+    assert "--set parallelism.tp=4: 12.5 s a step, 32.0 GiB" in text
 
 
 def test_every_setting_of_the_run_is_listed(interleaved_page):
