@@ -107,7 +107,7 @@ def remarks(result: Result, run: RunSpec) -> list[str]:
 
 
 def verdict(result: Result) -> str:
-    """Whether it fits: ``fits``, ``may not fit`` (the memory model may err by that much), ``does not fit``."""
+    """Whether it fits: ``fits``, ``may not fit`` (the memory model may err so much), ``does not fit``."""
     return str(result.memory.get("verdict", "fits" if result.memory["fits"] else "does not fit"))
 
 
