@@ -48,7 +48,7 @@ _UNITS = {
     "B/s": ("bytes/s", 1.0), "Bps": ("bytes/s", 1.0), "b/s": ("bytes/s", 0.125), "bps": ("bytes/s", 0.125),
     "FLOP/s": ("FLOP/s", 1.0), "FLOPS": ("FLOP/s", 1.0), "flops": ("FLOP/s", 1.0), "%": ("ratio", 0.01),
 }  # fmt: skip
-_NUMBER = r"[-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_NUMBER = r"[-+]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _USUAL = re.compile(
     rf"({_NUMBER})\s*({'|'.join(sorted(filter(None, _PREFIXES), key=len, reverse=True))})?"
     rf"({'|'.join(sorted(map(re.escape, _UNITS), key=len, reverse=True))})?\Z"
