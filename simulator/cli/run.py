@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simulator.cli.options import JsonFile, Overrides, ReportFile
+
 if TYPE_CHECKING:
     from simulator.result import Result
     from simulator.spec.run import RunSpec
@@ -27,28 +29,15 @@ def run(
     run_file: Annotated[
         str, typer.Argument(metavar="RUN.yaml", help="A run file, or a run that ships by name.")
     ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY.PATH=VALUE", help="Change one value of the run file (repeatable)."
-        ),
-    ] = None,
-    json_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--json", metavar="FILE", help="Write the result as JSON; '-' prints it instead of the tables."
-        ),
-    ] = None,
+    overrides: Overrides = None,
+    json_file: JsonFile = None,
     trace_file: Annotated[
         Path | None,
         typer.Option(
             "--trace", metavar="FILE.json[.gz]", help="Write a timeline for Perfetto (ui.perfetto.dev)."
         ),
     ] = None,
-    report_file: Annotated[
-        Path | None,
-        typer.Option("--report", metavar="FILE.html", help="Write a report with pictures, in one file."),
-    ] = None,
+    report_file: ReportFile = None,
     plots: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write every figure as PNG and SVG into this folder.")
     ] = None,

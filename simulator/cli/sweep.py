@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simulator.cli.options import JsonFile, Overrides, ReportFile
+
 if TYPE_CHECKING:
     from simulator.sweep.execute import Executor
     from simulator.sweep.search import Outcome
@@ -21,12 +23,7 @@ def sweep(
     sweep_file: Annotated[
         str, typer.Argument(metavar="SWEEP.yaml", help="A sweep file, or a sweep that ships by name.")
     ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY.PATH=VALUE", help="Change one value, as in search=best (repeatable)."
-        ),
-    ] = None,
+    overrides: Overrides = None,
     directory: Annotated[
         Path | None,
         typer.Option(
@@ -44,16 +41,8 @@ def sweep(
     explain: Annotated[
         int, typer.Option(min=0, metavar="ID", help="Compare one layout with the best one.")
     ] = 0,
-    json_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--json", metavar="FILE", help="Write the outcome as JSON; '-' prints it instead of the tables."
-        ),
-    ] = None,
-    report_file: Annotated[
-        Path | None,
-        typer.Option("--report", metavar="FILE.html", help="Write a report with pictures, in one file."),
-    ] = None,
+    json_file: JsonFile = None,
+    report_file: ReportFile = None,
     top: Annotated[int, typer.Option(min=1, help="Layouts to print.")] = 10,
 ) -> None:
     """Simulate many layouts and rank them."""
