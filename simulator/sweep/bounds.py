@@ -20,7 +20,7 @@ from simulator.engine.block import Blocks
 from simulator.engine.step import StepOptions, replayed_orders
 from simulator.graph.operators import Attention, Copy, Gemm, GroupedGemm, MemoryBound
 from simulator.memory.shards import optimizer_bytes
-from simulator.partition.data import DataParallel
+from simulator.partition.data import FULLY_SHARDED, DataParallel
 from simulator.partition.layer_share import LayerShare
 from simulator.partition.plan import RunPlan, plan_run
 from simulator.partition.segment import COMPUTE, Segment
@@ -98,6 +98,10 @@ class Bounds:
         )
         if on_device:
             seconds += _optimizer_seconds(data, first, blocks)
+            if schedule.directions == 1 and schedule.synchronous:
+                dense = model.first_stage(p.pp, p.vp, p.stage_split)
+                seconds += _data_seconds(run, data, dense, blocks, tail=not schedule.splits_backward)
+                seconds = max(seconds, _reduction_seconds(run, data, dense, blocks))
         return Bound(seconds * (1.0 - SLACK), peak)
 
     def _model(self, run: RunSpec, *, split: bool, floor: bool) -> _Model:
@@ -154,6 +158,7 @@ class _Model:
         self.run = run  # kept, so that the identities in its key stay its own
         self.plan = plan
         self._stages: dict[object, Sequence[_Part]] = {}
+        self._first: dict[object, int] = {}  # layers of the first stage, the embedding included
         known: dict[int, _Part] = {}
         chunks = []
         for chunk in plan.chunks:
@@ -183,7 +188,16 @@ class _Model:
                 mtp_layers=model.num_nextn_predict_layers,
             )
             found = self._stages[pp, vp, split] = [self._stage(chunk) for chunk in chunks]
+            self._first[pp, vp, split] = int(chunks[0].embedding) + len(chunks[0].layers)
         return found
+
+    def first_stage(self, pp: int, vp: int, split: str) -> tuple[float, ...]:
+        """The parameters of the layers of the first stage that every replica holds, one by one."""
+        chunk = self.plan.chunks[0].layers
+        if self._whole is None:
+            self.stages(pp, vp, split)
+            chunk = chunk[: self._first[pp, vp, split]]
+        return tuple(layer.parameters - layer.expert_parameters for layer in chunk)
 
     def _stage(self, chunk: Chunk) -> _Part:
         total = _Part()
@@ -265,6 +279,34 @@ def _optimizer_seconds(data: DataParallel, held: _Part, blocks: Blocks) -> float
     """What the device of the first stage does after the last gradient."""
     shard = data.shard(held.parameters, held.expert_parameters)
     return blocks.costs.total((*data.before_norm(shard), *data.after_norm(shard, held.parameters)))
+
+
+def _data_seconds(
+    run: RunSpec, data: DataParallel, layers: tuple[float, ...], blocks: Blocks, *, tail: bool
+) -> float:
+    """What no overlap hides: the gather that the first forward waits for, the last gradients' reduction.
+
+    Without overlap, those of the whole first stage.
+    """
+    if data.zero == FULLY_SHARDED:
+        return 0.0
+    buckets = data.buckets(layers, cut=True)
+    seconds = 0.0
+    if not run.training.fp8_param_gather:  # else some of it travels in less
+        for bucket in buckets[-1:] if run.runtime.overlap_param_gather else buckets:
+            gather = data.gather_parameters(bucket, "bound")
+            seconds += blocks.costs.cost(gather).seconds if gather is not None else 0.0
+    if tail:
+        for bucket in buckets[-1:] if run.runtime.overlap_grad_reduce else buckets:
+            seconds += blocks.costs.total(data.reduce_gradients(bucket, "bound"))
+    return seconds
+
+
+def _reduction_seconds(run: RunSpec, data: DataParallel, layers: tuple[float, ...], blocks: Blocks) -> float:
+    """ZeRO-2 reduces the first stage's gradients after every microbatch, one bucket after the other."""
+    buckets = data.buckets(layers, cut=True)
+    once = sum(blocks.costs.total(data.reduce_gradients(bucket, "bound")) for bucket in buckets)
+    return run.microbatches * once if data.zero == 2 else 0.0
 
 
 def _static_bytes(data: DataParallel, held: Sequence[_Part]) -> float:

@@ -16,12 +16,7 @@ import pytest
 from simulator.cli.app import main
 
 ROOT = Path(__file__).parents[2]
-LONG = (
-    "--set",
-    "gpus=[8, 16, 24, 32]",
-    "--set",
-    "training.recompute=[{granularity: none}, {granularity: full}]",
-)
+LONG = ("--set", "training.recompute=[{granularity: none}, {granularity: full}]")
 COMMAND = (sys.executable, "-c", "from simulator.cli.app import main; main()", "sweep")
 
 

@@ -30,7 +30,7 @@ run:
     vp: [1, 2, 4]
     ep: [1, 4]
     etp: [0, 1]
-    zero: [0, 1, 2]
+    zero: [0, 1, 2, 3]
     schedule: ["", gpipe, zb-h1]
   training:
     seq_length: 4096
@@ -41,6 +41,7 @@ run:
   runtime:
     overlap_grad_reduce: [true, false]
     tp_overlap: [false, true]
+    overlap_param_gather: [true, false]
 """
 
 
@@ -57,7 +58,7 @@ def choices(tmp_path_factory):
     return read_sweep(path).space
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_bounds_bound(choices, data):
     run = choices.base
