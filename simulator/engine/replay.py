@@ -14,7 +14,6 @@ from simulator.engine.links import SharedLinks
 from simulator.engine.processors import Processors
 from simulator.engine.tasks import COMPUTE, Meeting, Record, Streams, Task, Token
 
-
 LATER = 1 + 1e-12  # ends closer than rounding count as equal, whatever order sums were taken in
 
 

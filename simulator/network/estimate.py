@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 
 class TransferEstimate(NamedTuple):
-    """``random`` and ``site`` are relative standard errors, as in :class:`simulator.cost.estimate.Estimate`."""
+    """``random`` and ``site`` are relative standard errors, as in
+    :class:`simulator.cost.estimate.Estimate`.
+    """
 
     seconds: float
     algorithm: str  # ring, tree, nvls, nvls-tree, collnet, pat, pairwise, p2p

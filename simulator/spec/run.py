@@ -310,7 +310,7 @@ class Simulation:
     seed: CountOrZero = 0
     """Of the random numbers."""
     sustained: Flag = True
-    """Matrix kernels at the rate that training sustains on this device; false: as short benchmarks have it."""
+    """Matrix kernels at the rate that training sustains on the device; false: as short benchmarks have it."""
     flops_convention: Annotated[str, Choice(FLOPS_CONVENTIONS)] = "megatron"
     """How model FLOPs are counted for MFU."""
 

@@ -101,7 +101,7 @@ GENERATIONS = (
     Generation(
         name="NeMo of 2024 and 2025",
         pattern=r"^nemo 2[45]\.",
-        source="NVIDIA NeMo: gradients are kept and reduced in bf16 (grad_sync_dtype of its GPT configurations,"
+        source="NVIDIA NeMo: gradients are kept and reduced in bf16 (grad_sync_dtype of its GPT recipes,"
         " grad_reduce_in_fp32=False of its performance scripts)",
         grad_dtype="params",
     ),
