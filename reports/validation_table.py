@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 WIDTH = 130
 WORST = 10
 TITLES = {
-    "shipped": "Shipped coefficients, nothing fitted on training runs",
+    "shipped": "Shipped coefficients (their sustained rates have seen these rows: see --cross-validate)",
     "leave-one-group-out": "One factor per device and precision class, fitted without the row's group",
     "leave-one-source-out": "The same, fitted without the row's source",
     "leave-one-device-out": "Before buying: factor of sibling devices, the row's own device left out",

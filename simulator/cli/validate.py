@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simulator.cli.options import JsonFile
+
 if TYPE_CHECKING:
     from simulator.validation.predict import Progress
 
@@ -29,15 +31,16 @@ def validate(
             "that has not seen its group, its source or its device.",
         ),
     ] = False,
-    json_file: Annotated[
+    json_file: JsonFile = None,
+    markdown: Annotated[
         Path | None,
-        typer.Option(
-            "--json", metavar="FILE", help="Write the outcome as JSON; '-' prints it instead of the tables."
-        ),
+        typer.Option(metavar="FILE.md", help="With --cross-validate: the accuracy table of the README."),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes to simulate in.")] = 2,
 ) -> None:
     """Compare predictions with published measurements of training runs."""
+    if markdown is not None and not cross:
+        raise typer.BadParameter("needs --cross-validate", param_hint="--markdown")
     from reports.files import STDOUT, write_json
     from reports.validation_table import print_cross_validation, print_validation
     from simulator.validation import validate as protocols
@@ -49,11 +52,17 @@ def validate(
         simulations = Simulations(workers, progress)
         shipped = protocols.validate(rows, simulations)
         crossed = protocols.cross_validate(rows, simulations) if cross else None
+    outcome = shipped.to_dict()
+    if crossed is not None:
+        outcome["cross_validation"] = crossed.to_dict()
     if json_file is not None:
-        outcome = shipped.to_dict()
-        if crossed is not None:
-            outcome["cross_validation"] = crossed.to_dict()
         write_json(outcome, json_file)
+    if markdown is not None and crossed is not None:
+        from reports.files import replacing
+        from reports.validation_markdown import accuracy_table
+
+        with replacing(markdown) as stream:
+            stream.write(accuracy_table(outcome))
     if json_file != STDOUT:
         print_validation(shipped)
         if crossed is not None:
