@@ -22,7 +22,7 @@ HEAD = (
 
 
 def accuracy_table(document: Mapping[str, Any]) -> str:
-    """A Markdown table: median and 90th percentile of |error| in percent, shipped and with groups left out."""
+    """Markdown: median and 90th percentile of |error| in percent, shipped and with groups left out."""
     return "\n".join([*HEAD, *_cells(document), *_totals(document)]) + "\n"
 
 
