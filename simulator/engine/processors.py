@@ -28,35 +28,38 @@ REST = 1e-12  # of the clock: work smaller than this is rounding
 
 
 class Processors:
-    """The processors of one rank. One compute task at a time runs on them."""
+    """The processors of one rank. One compute task at a time runs on them.
 
-    __slots__ = ("_bound", "_changed", "_env", "_held", "_left", "_met", "_since")
+    A task runs between :meth:`begin` and its own time after that; :meth:`catch_up` then does what collectives
+    have kept it from doing, if :attr:`met` any.
+    """
+
+    __slots__ = ("_changed", "_env", "_held", "_left", "_since", "_task", "met")
 
     def __init__(self, env: simpy.Environment) -> None:
         self._env = env
         self._held = 0.0  # share that collectives hold now
-        self._bound = 0.0  # share of the compute task's time that needs processors
-        self._left = 0.0  # of the compute task, in seconds at its own rate
+        self._task: Task | None = None
+        self._left = 0.0  # of the task, in seconds at its own rate
         self._since = 0.0
-        self._met = False  # whether a collective ran at any time of the compute task
         self._changed: simpy.Event | None = None
+        self.met = False  # whether a collective ran at any time of the task
 
     def hold(self, share: float) -> None:
         """A collective begins (or, with a negative share, ends)."""
         self._settle()
         self._held = max(0.0, self._held + share)
-        self._met = True
+        self.met = True
         if self._changed is not None:
             self._changed.succeed()
             self._changed = None
 
-    def compute(self, task: Task) -> Generator[simpy.Event, Any, None]:
-        """Runs a compute task, for the process that yields from this."""
-        self._left, self._since, self._met = task.seconds, self._env.now, self._held > 0.0
-        self._bound = bound_share(task)
-        yield self._env.timeout(task.seconds)  # no task is faster than alone
-        if not self._met:
-            return
+    def begin(self, task: Task) -> None:
+        """A compute task starts."""
+        self._task, self._left, self._since, self.met = task, task.seconds, self._env.now, self._held > 0.0
+
+    def catch_up(self) -> Generator[simpy.Event, Any, None]:
+        """Runs what is left of the task after its own time."""
         self._settle()
         while self._left > REST * self._env.now:
             self._changed = self._env.event()
@@ -66,7 +69,8 @@ class Processors:
 
     @property
     def _rate(self) -> float:
-        return 1.0 - self._held * self._bound
+        held = self._held
+        return 1.0 - held * bound_share(self._task) if held and self._task is not None else 1.0
 
     def _settle(self) -> None:
         """Brings the running task's remaining work up to now."""

@@ -141,26 +141,33 @@ def _run_stream(
         if task.meeting is not None:
             cause = yield board.arrive(task.meeting, cause)
         previous = Record(rank, stream, task, env.now, cause)
-        if task.seconds:
-            yield from _perform(env, links, processors, stream, task)
+        if not task.seconds:
+            pass
+        elif stream == COMPUTE and task.meeting is None:
+            processors.begin(task)
+            yield env.timeout(task.seconds)  # no task is faster than alone
+            if processors.met:
+                yield from processors.catch_up()
+                previous.end = env.now
+        elif task.flow is None and not task.holds:
+            yield env.timeout(task.seconds)
+        else:
+            yield from _transfer(env, links, processors if stream != COMPUTE else None, task)
             previous.end = env.now
         records.append(previous)
         if task.signal is not None:
             board.signal(task.signal, previous)
 
 
-def _perform(
-    env: simpy.Environment, links: SharedLinks | None, processors: Processors, stream: str, task: Task
+def _transfer(
+    env: simpy.Environment, links: SharedLinks | None, processors: Processors | None, task: Task
 ) -> Generator[simpy.Event, Any, None]:
-    """Runs one task to its end, beside whatever shares its links or processors."""
-    beside_compute = task.holds and stream != COMPUTE
-    if beside_compute:
+    """Runs communication that crosses links or, beside compute, holds processors."""
+    if processors is not None and task.holds:
         processors.hold(task.holds)
     if task.flow is not None and links is not None:
         yield from links.cross(task.flow, task.seconds)
-    elif stream == COMPUTE and task.meeting is None:
-        yield from processors.compute(task)
     else:
         yield env.timeout(task.seconds)
-    if beside_compute:
+    if processors is not None and task.holds:
         processors.hold(-task.holds)
