@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from hypothesis import settings
 
 from simulator.simulate import simulate
 from simulator.spec.run import RunSpec, Simulation
+
+settings.register_profile("ci", derandomize=True)  # the same examples on every machine; others at one's desk
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 INTERFERENCE = 5e-3  # blocks beside data-parallel collectives slow down by their mean, operators by their own
 

@@ -244,8 +244,10 @@ class DeviceProgram:
             segments = [layer.preparation for layer in layers if layer.preparation.steps] + segments
         name = f"{LETTERS[action.kind]}{action.microbatch}"
         if not self.options.every_operator:
-            block = self.blocks.chain(segments)
-            self._compute_task(Task(name, COMPUTE, block.seconds, waits, None, None, block.profile))
+            for segment in segments:  # layer by layer: collectives beside some of them slow those down
+                block = self.blocks.block(segment)
+                self._compute_task(Task(name, COMPUTE, block.seconds, waits, None, None, block.profile))
+                waits = ()
             return
         self._compute_task(Task(name, COMPUTE, 0.0, waits))
         for segment in segments:
