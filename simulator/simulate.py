@@ -16,6 +16,7 @@ from simulator.engine.contention import COMMUNICATION_PROCESSORS
 from simulator.engine.costing import OperatorCosts
 from simulator.engine.host import SOFTWARE, HostCosts
 from simulator.engine.messages import Pipeline
+from simulator.engine.replay import paused_collector
 from simulator.engine.step import StepOptions, StepReplay, replayed_orders, run_step
 from simulator.engine.timeline import shown
 from simulator.engine.world import Layout
@@ -80,6 +81,7 @@ class Shared:
         return len(self._clusters) - 1
 
 
+@paused_collector()
 def simulate(run: RunSpec, *, timeline: bool = False, shared: Shared | None = None) -> Result:
     """Predicts one step of a run.
 

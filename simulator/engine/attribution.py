@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from simulator.engine.tasks import COMPUTE, Record
+from simulator.engine.tasks import COMPUTE, Profile, Record
 
 BUBBLE = "bubble"
 BESIDE = "exposed_dp"  # compute slowed down by data-parallel collectives beside it
@@ -24,19 +24,23 @@ def breakdown(records: Sequence[Record], end: float, tail: str, *, since: float 
     ``tail`` names the cause of idleness after the stream's last task.
     """
     spent: defaultdict[str, float] = defaultdict(float)
+    blocks: dict[int, tuple[Profile, list[Record]]] = {}  # replays of one block have one profile between them
     clock = since
     for record in records:
-        if record.start > clock:
-            _attribute_idle(spent, clock, record.start, record)
-        if record.task.profile is not None:
-            for category, seconds in record.task.profile.items():
-                spent[category] += seconds
+        task, start, finish = record.task, record.start, record.end
+        if start > clock:
+            _attribute_idle(spent, clock, start, record)
+        if task.profile is not None:
+            blocks.setdefault(id(task.profile), (task.profile, []))[1].append(record)
         else:
-            spent[record.task.category] += record.task.seconds
-        stretch = record.end - record.start - record.task.seconds
-        if stretch > ROUNDING * record.end:
-            spent[record.task.category if record.task.flow else BESIDE] += stretch
-        clock = record.end
+            spent[task.category] += task.seconds
+        stretch = finish - start - task.seconds
+        if stretch > ROUNDING * finish:
+            spent[task.category if task.flow else BESIDE] += stretch
+        clock = finish
+    for profile, replays in blocks.values():
+        for category, seconds in profile.items():
+            spent[category] += len(replays) * seconds
     if end > clock:
         spent[tail] += end - clock
     return dict(spent)

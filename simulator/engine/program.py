@@ -59,6 +59,7 @@ class DeviceProgram:
     _hops: dict[tuple[int, int], tuple[float, Flow | None]] = field(default_factory=dict)
     _traffic: DataTraffic = field(init=False)
     _prepared: set[int] = field(default_factory=set)
+    _regathers: bool = False
 
     def build(
         self, order: Order, exchanges: Sequence[Sequence[Exchange]] | None, cuts: Sequence[int] = ()
@@ -72,16 +73,18 @@ class DeviceProgram:
         """
         actions = list(_flat(order))
         self._traffic = self._data_traffic()
+        self._regathers = self.plan.data.regathers
         self._place(self._traffic.begin(actions))
         sent: tuple[Token, ...] = ()
         for index, action in enumerate(order):
             if index in cuts:
                 self.issued[index] = {stream: len(tasks) for stream, tasks in self.streams.items()}
             waits = (*sent, *self._receive(action, exchanges[index] if exchanges is not None else None))
-            if not self._compute_together(action, waits):
-                for each in _pair(action):
-                    self._compute(each, waits)
-                    waits = ()
+            if action.partner is None:
+                self._compute(action, waits)
+            elif not self._compute_together(action, waits):
+                self._compute(action, waits)
+                self._compute(action.partner, ())
             sent = self._send(action) if exchanges is None else ()
         if exchanges is not None:
             self._exchange(exchanges[-1])
@@ -167,7 +170,7 @@ class DeviceProgram:
         chunk = self.plan.chunks[action.stage]
         done = self.pipeline.done(action)
         forward = action.kind is Kind.F
-        first = forward and (action.stage not in self._prepared or self.plan.data.regathers)
+        first = forward and (self._regathers or action.stage not in self._prepared)
         pieces = self._traffic.pieces(action)
         if pieces is None and not first and not self.options.every_operator:
             key = (action.stage, int(action.kind))  # an enum member's own hash is slow

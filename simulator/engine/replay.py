@@ -141,19 +141,17 @@ def _run_stream(
         if task.meeting is not None:
             cause = yield board.arrive(task.meeting, cause)
         previous = Record(rank, stream, task, env.now, cause)
-        if not task.seconds:
-            pass
-        elif stream == COMPUTE and task.meeting is None:
+        if task.flow is not None or task.holds:
+            yield from _transfer(env, links, processors if stream != COMPUTE else None, task)
+            previous.end = env.now
+        elif task.seconds and stream == COMPUTE and task.meeting is None:
             processors.begin(task)
             yield env.timeout(task.seconds)  # no task is faster than alone
             if processors.met:
                 yield from processors.catch_up()
                 previous.end = env.now
-        elif task.flow is None and not task.holds:
+        elif task.seconds:
             yield env.timeout(task.seconds)
-        else:
-            yield from _transfer(env, links, processors if stream != COMPUTE else None, task)
-            previous.end = env.now
         records.append(previous)
         if task.signal is not None:
             board.signal(task.signal, previous)
