@@ -39,10 +39,12 @@ from simulator.spec.run import RunSpec
 class Shared:
     """What simulations of one process have in common: kernel models, networks, timed operators and blocks.
 
-    Results are the same with it and without; many similar runs take less time.
+    Results are the same with it and without; similar runs take less time. It forgets everything once it holds
+    more than ``most`` kinds of layout.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 1024) -> None:
+        self._most = most
         self._clusters: list[tuple[ClusterSpec, tuple[str, str | None], Kernels]] = []
         self._blocks: dict[Hashable, Blocks] = {}
 
@@ -58,6 +60,8 @@ class Shared:
         key = (known, *sizes, run.runtime.rank_order, *host)
         found = self._blocks.get(key)
         if found is None:
+            if len(self._blocks) >= self._most:
+                self._blocks.clear()
             cluster, _, kernels = self._clusters[known]
             network = Network(cluster, _placement(run))
             share = COMMUNICATION_PROCESSORS / cluster.device.sm_count
@@ -75,10 +79,16 @@ class Shared:
         for index, (known, choice, _) in enumerate(self._clusters):
             if choice == (attention, precision) and (known is cluster or known == cluster):
                 return index
+        if len(self._clusters) >= self._most:
+            self._clusters.clear()
+            self._blocks.clear()  # which count clusters by their place
         timed = run.training.precision if run.simulation.sustained else None
         kernels = kernels_for(cluster, attention=attention, precision=timed)
         self._clusters.append((cluster, (attention, precision), kernels))
         return len(self._clusters) - 1
+
+
+_RECENT = Shared(most=32)  # of simulations that are not given one
 
 
 @paused_collector()
@@ -88,12 +98,12 @@ def simulate(run: RunSpec, *, timeline: bool = False, shared: Shared | None = No
     Args:
         run: from :func:`simulator.spec.load.load_run`.
         timeline: keep every task of the replay, for a trace.
-        shared: of other simulations, whose work need not be done again.
+        shared: of other simulations, whose work need not be done again; by default of the last few.
 
     Raises:
         ValueError: the layout is impossible; the message names the rule.
     """
-    shared = shared or Shared()
+    shared = shared or _RECENT
     plan = plan_run(run)
     schedule = SCHEDULES[run.schedule]
     kernels, blocks = shared.kernels(run), shared.blocks(run)

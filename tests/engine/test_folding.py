@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.simulate import simulate
+from simulator.simulate import Shared, simulate
 from simulator.spec.load import load_run
 from simulator.spec.run import RunSpec
 
@@ -83,3 +83,9 @@ def test_without_interference_blocks_are_exact(
 ) -> None:
     apart = replace(run.runtime, overlap_grad_reduce=False, overlap_param_gather=False)
     exactly_as_every_operator(replace(run, runtime=apart))
+
+
+@settings(max_examples=10, deadline=None)
+@given(run=small_worlds())
+def test_what_simulations_share_changes_no_result(run: RunSpec) -> None:
+    assert simulate(run, shared=Shared()).to_dict() == simulate(run).to_dict()
