@@ -16,10 +16,10 @@ _DONE = (FORWARD_DONE, GRADIENT_DONE, GRADIENT_DONE, WEIGHTS_DONE)  # by kind of
 class Message(NamedTuple):
     """A boundary tensor on its way to ``target``. ``token`` is signalled when it has arrived."""
 
-    token: Token
+    token: tuple[int, ...]
     source: int
     target: int
-    after: Token  # the work that makes it
+    after: tuple[int, ...]  # the work that makes it
     is_forward: bool  # activations travel along the model, gradients against it
 
 

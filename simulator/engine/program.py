@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from typing import NamedTuple
 
 from simulator.engine.block import Block, Blocks, Placed, expand
 from simulator.engine.bucketed import BucketedTraffic
@@ -39,6 +40,16 @@ class ProgramOptions:
     delay_wgrad: bool = False
 
 
+class Route(NamedTuple):
+    """The way of a stage's outputs to the next device. Tokens lack their last part, the microbatch."""
+
+    stream: str
+    seconds: float
+    flow: Flow | None
+    after: tuple[int, ...]
+    token: tuple[int, ...]
+
+
 @dataclass(slots=True)
 class DeviceProgram:
     """Builds the streams of one device.
@@ -56,6 +67,7 @@ class DeviceProgram:
     issued: dict[int, dict[str, int]] = field(default_factory=dict)
     _chains: dict[tuple[int, int], Block] = field(default_factory=dict)
     _pairs: dict[tuple[int, int, int], Block] = field(default_factory=dict)
+    _routes: dict[tuple[int, int, int], Route | None] = field(default_factory=dict)
     _hops: dict[tuple[int, int], tuple[float, Flow | None]] = field(default_factory=dict)
     _traffic: DataTraffic = field(init=False)
     _prepared: set[int] = field(default_factory=set)
@@ -155,15 +167,27 @@ class DeviceProgram:
         """
         tokens = []
         for each in _pair(action):
-            message = self.pipeline.output_of(each)
-            if message is None:
-                continue
-            stream = "send activations" if message.is_forward else "send gradients"
-            seconds, flow = self._hop(message.source, message.target)
-            task = Task("send", PP, seconds, (message.after,), message.token, None, None, flow)
-            self._add(stream, task)
-            tokens.append(message.token)
+            route = self._route(each)
+            if route is not None:
+                microbatch = (each.microbatch,)
+                token = route.token + microbatch
+                waits = (route.after + microbatch,)
+                self._add(route.stream, Task("send", PP, route.seconds, waits, token, None, None, route.flow))
+                tokens.append(token)
         return () if self.options.overlap_p2p else tuple(tokens)
+
+    def _route(self, action: Action) -> Route | None:
+        """Where the output of a stage goes, which is the same for every microbatch."""
+        key = (action.stage, action.direction, int(action.kind))
+        if key not in self._routes:
+            message = self.pipeline.output_of(action)
+            route = None
+            if message is not None:
+                stream = "send activations" if message.is_forward else "send gradients"
+                hop = self._hop(message.source, message.target)
+                route = Route(stream, *hop, message.after[:-1], message.token[:-1])
+            self._routes[key] = route
+        return self._routes[key]
 
     def _compute(self, action: Action, waits: tuple[Token, ...]) -> None:
         """An action's kernels, cut where data-parallel traffic meets them."""
