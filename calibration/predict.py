@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,38 +118,43 @@ def _by_dtype(table: Table, kernels: Kernels, known: set[str]) -> Iterator[tuple
         yield dtype, rows
 
 
-def _gemm(table: Table, kernels: Kernels) -> Iterator[Predicted | Unmapped]:
-    streams = streams_of(kernels)
-    for found in _by_dtype(table, kernels, set(OPERAND_BYTES)):
+def _each_dtype(
+    kernel_class: str,
+    parts: Iterator[tuple[str, Table] | Unmapped],
+    times: Callable[[Table, str], Array],
+) -> Iterator[Predicted | Unmapped]:
+    for found in parts:
         if isinstance(found, Unmapped):
             yield found
             continue
         dtype, rows = found
+        yield Predicted(kernel_class=kernel_class, dtype=dtype, rows=rows, seconds=times(rows, dtype))
+
+
+def _gemm(table: Table, kernels: Kernels) -> Iterator[Predicted | Unmapped]:
+    streams = streams_of(kernels)
+
+    def times(rows: Table, dtype: str) -> Array:
         fit = kernels.gemm_fit(dtype)
-        seconds = gemm_row_times(rows, dtype, kernels.rates(dtype, fit.sustained), fit.coefficients, streams)
-        yield Predicted(kernel_class="gemm", dtype=dtype, rows=rows, seconds=seconds)
+        return gemm_row_times(rows, dtype, kernels.rates(dtype, fit.sustained), fit.coefficients, streams)
+
+    return _each_dtype("gemm", _by_dtype(table, kernels, set(OPERAND_BYTES)), times)
 
 
 def _gemm_training(table: Table, kernels: Kernels) -> Iterator[Predicted | Unmapped]:
-    for found in _by_dtype(table, kernels, set(OPERAND_BYTES)):
-        if isinstance(found, Unmapped):
-            yield found
-            continue
-        dtype, rows = found
+    def times(rows: Table, dtype: str) -> Array:
         fit = kernels.gemm_fit(dtype)
-        seconds = training_gemm_times(rows, kernels.rates(dtype, fit.sustained), fit.coefficients)
-        yield Predicted(kernel_class="gemm_training", dtype=dtype, rows=rows, seconds=seconds)
+        return training_gemm_times(rows, kernels.rates(dtype, fit.sustained), fit.coefficients)
+
+    return _each_dtype("gemm_training", _by_dtype(table, kernels, set(OPERAND_BYTES)), times)
 
 
 def _grouped_training(table: Table, kernels: Kernels) -> Iterator[Predicted | Unmapped]:
-    for found in _by_dtype(table, kernels, {"bf16", "fp16"}):
-        if isinstance(found, Unmapped):
-            yield found
-            continue
-        dtype, rows = found
+    def times(rows: Table, dtype: str) -> Array:
         fit = kernels.grouped_gemm_fit(dtype)
-        seconds = training_grouped_times(rows, kernels.rates(dtype, fit.sustained), fit.coefficients)
-        yield Predicted(kernel_class="grouped_gemm_training", dtype=dtype, rows=rows, seconds=seconds)
+        return training_grouped_times(rows, kernels.rates(dtype, fit.sustained), fit.coefficients)
+
+    return _each_dtype("grouped_gemm_training", _by_dtype(table, kernels, {"bf16", "fp16"}), times)
 
 
 def _attention(table: Table, kernels: Kernels) -> Iterator[Predicted | Unmapped]:
