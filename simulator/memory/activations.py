@@ -1,10 +1,12 @@
-"""The most activations alive on a rank under its schedule's order."""
+"""The most activations alive on a rank under its schedule's order, with gradients that come and go too."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import repeat, zip_longest
+from typing import NamedTuple
 
 from simulator.memory.layer_pass import LayerPasses, layer_passes
 from simulator.partition.layer_share import LayerShare
@@ -93,23 +95,56 @@ class Passes:
         )
 
 
-def peak_activations(passes: Passes, order: Order) -> float:
-    """The most alive at once: kept by forwards whose gradients are not done, plus what the layer being
-    worked on needs.
+class Level(NamedTuple):
+    """Bytes around one action: the most alive while it runs, what it leaves alive, and the whole gradients
+    there meanwhile, which ``most`` and ``alive`` do not count."""
+
+    most: float
+    alive: float
+    gradients: float
+
+
+def peak_level(passes: Passes, order: Order) -> Level:
+    """The moment when most is alive: kept by forwards whose gradients are not done, what the layer being
+    worked on needs, and gradients that are whole for now.
     """
-    return max((most for most, _ in levels(passes, order)), default=0.0)
+    return max(levels(passes, order), key=lambda level: level.most + level.gradients, default=Level(0, 0, 0))
 
 
-def levels(passes: Passes, order: Order) -> Iterator[tuple[float, float]]:
-    """Action by action: the most alive while it runs, and what it leaves alive."""
+def levels(passes: Passes, order: Order) -> Iterator[Level]:
+    """Action by action."""
     alive = 0.0
-    for action in order:
+    for action, gradients in zip(order, whole_gradients(passes.plan, order), strict=True):
         each = (action,) if action.partner is None else (action, action.partner)
         changes = [CHANGES[one.kind](passes.chunk(one.stage)) for one in each]
         rise = changes[0][0] if action.partner is None else passes.together(action, action.partner)
         most = alive + rise
         alive += sum(left for _, left in changes)
-        yield most, alive
+        yield Level(most, alive, gradients)
+
+
+def whole_gradients(plan: RunPlan, order: Order) -> Iterator[float]:
+    """Bytes of unsharded gradients during every action, where sharded parameters' are reduced once a step.
+
+    PyTorch's FSDP allocates a unit's at its first backward pass and frees them once they are reduced, after
+    its last one (``accumulate_unsharded_grad_if_needed`` and ``post_backward`` of ``FSDPParamGroup``): at the
+    end of a pipeline's warm-up, when most activations are alive, there are none. Other software holds them for
+    the whole step (``gradient_bytes`` of ``shards.py`` counts those).
+    """
+    if not plan.data.frees_whole_gradients:
+        yield from repeat(0.0, len(order))
+        return
+    left = Counter(one.stage for one in flat(order) if one.kind is not Kind.F)
+    unreduced: dict[int, float] = {}
+    for action in order:
+        stages = [one.stage for one in flat([action]) if one.kind is not Kind.F]
+        for stage in stages:
+            unreduced[stage] = plan.chunks[stage].parameters * plan.data.grad_bytes
+        yield sum(unreduced.values())
+        left.subtract(stages)
+        for stage in stages:
+            if not left[stage]:
+                unreduced.pop(stage, None)
 
 
 CHANGES: dict[Kind, Callable[[ChunkPasses], tuple[float, float]]] = {

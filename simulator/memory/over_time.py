@@ -1,4 +1,4 @@
-"""Memory of a rank over a step: what never goes away, and activations that come and go with the actions."""
+"""Memory of a rank over a step: what never goes away, and what comes and goes with the actions."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ def memory_over_time(
     for piece in work:
         key = (piece.kind, piece.stage, piece.microbatch, piece.direction)
         spans[key] = (spans.get(key, (piece.start_s, 0.0))[0], piece.end_s)
-    resting = stage.peak_bytes - stage.activations
+    course = list(levels(passes, order))
+    resting = stage.peak_bytes - max((level.most + level.gradients for level in course), default=0.0)
     series = {0.0: resting}
-    for action, (most, alive) in zip(order, levels(passes, order), strict=True):
+    for action, (most, alive, gradients) in zip(order, course, strict=True):
         each = (action,) if action.partner is None else (action, action.partner)
         ran = [spans[one.kind.name, one.stage, one.microbatch, one.direction] for one in each]
-        series[min(start for start, _ in ran)] = resting + most
-        series[max(end for _, end in ran)] = resting + alive
+        series[min(start for start, _ in ran)] = resting + most + gradients
+        series[max(end for _, end in ran)] = resting + alive + gradients
     return tuple(series), tuple(series.values())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from simulator.memory.activations import Passes, peak_activations
+from simulator.memory.activations import Passes, peak_level
 from simulator.memory.fragmentation import fragmentation_bytes
 from simulator.memory.layer_pass import placeholder_shapes
 from simulator.memory.overheads import Overheads, overheads
@@ -131,11 +131,12 @@ def _stage(
     chunks = [plan.chunks[stage] for stage in held]
     parameters = sum(chunk.parameters for chunk in chunks)
     experts = sum(chunk.expert_parameters for chunk in chunks)
+    peak = peak_level(passes, order)
     return StageMemory(
         weights=weight_bytes(plan.data, chunks),
-        gradients=gradient_bytes(plan.data, chunks),
+        gradients=gradient_bytes(plan.data, chunks) + peak.gradients,
         optimizer=optimizer_bytes(plan.data, parameters, experts),
-        activations=peak_activations(passes, order),
+        activations=peak.most,
         buffers=_placeholders(chunks) + beside.messages * plan.message_bytes + beside.workspace,
         context=beside.context,
         communication=beside.communication,

@@ -35,10 +35,11 @@ def weight_bytes(data: DataParallel, chunks: Sequence[ChunkShare]) -> float:
 
 
 def gradient_bytes(data: DataParallel, chunks: Sequence[ChunkShare]) -> float:
-    """Main gradients.
+    """Main gradients that are there for the whole step.
 
     ZeRO-2 keeps shards of them, one bucket that fills and one that is reduced; fully sharded, a unit is a
-    bucket, filled in the format of its fresh gradients.
+    bucket, filled in the format of its fresh gradients. Those that wait whole for one reduction a step come and
+    go with the schedule (``whole_gradients`` of ``activations.py``).
     """
     whole = sum(chunk.parameters for chunk in chunks) * data.grad_bytes
     if data.zero < 2 or (data.shards("dp_cp") == 1 and data.offload.optimizer == "device"):
@@ -47,6 +48,8 @@ def gradient_bytes(data: DataParallel, chunks: Sequence[ChunkShare]) -> float:
         MASTER_BYTES if data.fully_sharded and data.sharding.buffers != "in-place" else data.grad_bytes
     )
     shard = _shard(data, chunks) * shard_format if data.offload.optimizer == "device" else 0.0
+    if data.frees_whole_gradients:
+        return shard
     if data.fully_sharded and data.sharding.reduce == "step":
         return shard + whole
     filling = data.fresh_gradient_bytes or data.grad_bytes

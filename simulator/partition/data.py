@@ -110,6 +110,15 @@ class DataParallel:
         return self.grad_bytes if self.sharding.buffers == "in-place" else PARAMETER_BYTES
 
     @property
+    def frees_whole_gradients(self) -> bool:
+        """Whether gradients that wait for one reduction a step exist only from a unit's first backward to its last.
+
+        So in PyTorch's FSDP; Megatron-FSDP's buffers stay.
+        """
+        once = self.fully_sharded and self.sharding.reduce == "step"
+        return once and self.sharding.buffers != "in-place" and self.shards("dp_cp") > 1
+
+    @property
     def regathers(self) -> bool:
         """Whether parameters, and what is derived from them, are made whole anew in every microbatch."""
         return self.fully_sharded and self.sharding.keep != "step" and self.shards("dp_cp") > 1

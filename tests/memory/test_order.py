@@ -10,9 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from simulator.memory.report import StageMemory
+from simulator.partition.plan import plan_run
 from simulator.simulate import simulate_memory
 from simulator.spec.rules import broken_rules
-from simulator.spec.run import FullySharded, Recompute, RunSpec
+from simulator.spec.run import FullySharded, GatherBuffers, Recompute, RunSpec
 
 MakeRun = Callable[..., RunSpec]
 LEVELS = (
@@ -64,6 +66,24 @@ def test_a_higher_zero_stage_never_takes_more(make_run: MakeRun, layout: dict[st
             peaks.append(simulate_memory(sharded).peak_bytes)
     for lower, higher in pairwise(peaks):
         assert higher <= lower * (1 + 1e-12)
+
+
+def test_gradients_reduced_once_a_step_are_whole_only_from_first_to_last_backward(make_run: MakeRun) -> None:
+    """PyTorch's FSDP in a pipeline whose first device keeps everything until its last chunk's first backward."""
+
+    def first_device(buffers: GatherBuffers, **layout: object) -> StageMemory:
+        run = make_run(zero=3, gpus=8, fsdp=FullySharded(buffers=buffers, gradient_sync="step"), **layout)
+        return simulate_memory(run).stages[0]
+
+    pipeline = {"pp": 2, "vp": 4, "global_batch_size": 8}  # 2 microbatches: all alive at the end of the warm-up
+    lazy, buffered = first_device("copied", **pipeline), first_device("in-place", **pipeline)
+    chunks = plan_run(make_run(zero=3, gpus=8, **pipeline)).chunks
+    assert lazy.activations == buffered.activations
+    held = [chunk.parameters * 4 for chunk in chunks[::2]]
+    assert buffered.gradients - lazy.gradients == pytest.approx(sum(held) - held[-1])
+
+    accumulating = {"global_batch_size": 64}  # without a pipeline later microbatches find the first one's
+    assert first_device("copied", **accumulating).gradients == first_device("in-place", **accumulating).gradients
 
 
 @pytest.mark.parametrize("layers", [1, 2, 4, 8])
