@@ -128,8 +128,8 @@ def whole_gradients(plan: RunPlan, order: Order) -> Iterator[float]:
 
     PyTorch's FSDP allocates a unit's at its first backward pass and frees them once they are reduced, after
     its last one (``accumulate_unsharded_grad_if_needed`` and ``post_backward`` of ``FSDPParamGroup``): at the
-    end of a pipeline's warm-up, when most activations are alive, there are none. Other software holds them for
-    the whole step (``gradient_bytes`` of ``shards.py`` counts those).
+    end of a pipeline's warm-up, when most activations are alive, there are none. Other software holds them
+    for the whole step (``gradient_bytes`` of ``shards.py`` counts those).
     """
     if not plan.data.frees_whole_gradients:
         yield from repeat(0.0, len(order))

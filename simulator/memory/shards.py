@@ -38,8 +38,8 @@ def gradient_bytes(data: DataParallel, chunks: Sequence[ChunkShare]) -> float:
     """Main gradients that are there for the whole step.
 
     ZeRO-2 keeps shards of them, one bucket that fills and one that is reduced; fully sharded, a unit is a
-    bucket, filled in the format of its fresh gradients. Those that wait whole for one reduction a step come and
-    go with the schedule (``whole_gradients`` of ``activations.py``).
+    bucket, filled in the format of its fresh gradients. Those that wait whole for one reduction a step come
+    and go with the schedule (``whole_gradients`` of ``activations.py``).
     """
     whole = sum(chunk.parameters for chunk in chunks) * data.grad_bytes
     if data.zero < 2 or (data.shards("dp_cp") == 1 and data.offload.optimizer == "device"):

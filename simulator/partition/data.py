@@ -111,9 +111,9 @@ class DataParallel:
 
     @property
     def frees_whole_gradients(self) -> bool:
-        """Whether gradients that wait for one reduction a step exist only from a unit's first backward to its last.
+        """Whether gradients that wait for one reduction a step exist only between a unit's backward passes.
 
-        So in PyTorch's FSDP; Megatron-FSDP's buffers stay.
+        So in PyTorch's FSDP, from the first to the last one; Megatron-FSDP's buffers stay.
         """
         once = self.fully_sharded and self.sharding.reduce == "step"
         return once and self.sharding.buffers != "in-place" and self.shards("dp_cp") > 1

@@ -68,14 +68,18 @@ def test_a_higher_zero_stage_never_takes_more(make_run: MakeRun, layout: dict[st
         assert higher <= lower * (1 + 1e-12)
 
 
-def test_gradients_reduced_once_a_step_are_whole_only_from_first_to_last_backward(make_run: MakeRun) -> None:
-    """PyTorch's FSDP in a pipeline whose first device keeps everything until its last chunk's first backward."""
+def test_gradients_reduced_once_a_step_are_whole_between_first_and_last_backward(make_run: MakeRun) -> None:
+    """PyTorch's FSDP in a pipeline whose first device keeps everything until its last chunk's backward."""
 
     def first_device(buffers: GatherBuffers, **layout: object) -> StageMemory:
         run = make_run(zero=3, gpus=8, fsdp=FullySharded(buffers=buffers, gradient_sync="step"), **layout)
         return simulate_memory(run).stages[0]
 
-    pipeline = {"pp": 2, "vp": 4, "global_batch_size": 8}  # 2 microbatches: all alive at the end of the warm-up
+    pipeline = {
+        "pp": 2,
+        "vp": 4,
+        "global_batch_size": 8,
+    }  # 2 microbatches: all alive at the end of the warm-up
     lazy, buffered = first_device("copied", **pipeline), first_device("in-place", **pipeline)
     chunks = plan_run(make_run(zero=3, gpus=8, **pipeline)).chunks
     assert lazy.activations == buffered.activations
@@ -83,7 +87,9 @@ def test_gradients_reduced_once_a_step_are_whole_only_from_first_to_last_backwar
     assert buffered.gradients - lazy.gradients == pytest.approx(sum(held) - held[-1])
 
     accumulating = {"global_batch_size": 64}  # without a pipeline later microbatches find the first one's
-    assert first_device("copied", **accumulating).gradients == first_device("in-place", **accumulating).gradients
+    assert (
+        first_device("copied", **accumulating).gradients == first_device("in-place", **accumulating).gradients
+    )
 
 
 @pytest.mark.parametrize("layers", [1, 2, 4, 8])
