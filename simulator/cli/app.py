@@ -28,6 +28,7 @@ class Commands(LazyGroup):
 
     table: ClassVar[dict[str, str]] = {
         "calibrate": "simulator.cli.calibrate",
+        "import": "simulator.cli.import_",
         "run": "simulator.cli.run",
         "show": "simulator.cli.show",
         "sweep": "simulator.cli.sweep",

@@ -16,7 +16,7 @@ from simulator.spec.references import resolve
 from simulator.spec.rules import Violation, broken_cluster_rules, broken_model_rules, broken_rules
 from simulator.spec.run import RunSpec
 from simulator.spec.schema import validate
-from simulator.spec.yaml_loader import Node, read_yaml
+from simulator.spec.yaml_loader import Node, parse_yaml, read_yaml
 
 T = TypeVar("T")
 
@@ -31,38 +31,48 @@ def load_run(path: str | Path, overrides: Iterable[str] = ()) -> RunSpec:
     Raises:
         SpecError: everything that is wrong with the file, the files it names and the overrides.
     """
-    return _load(RunSpec, "runs", path, broken_rules, overrides)
+    return _load(RunSpec, "runs", _document("runs", path), broken_rules, overrides)
 
 
 def load_model(name: str | Path) -> ModelSpec:
     """A model by its name in ``workloads/models`` or from a file. Raises SpecError."""
-    return _load(ModelSpec, "models", name, broken_model_rules)
+    return _load(ModelSpec, "models", _document("models", name), broken_model_rules)
+
+
+def parse_run(text: str, file: str) -> RunSpec:
+    """The run of a generated text; ``file`` is for messages and relative paths. Raises SpecError."""
+    return _load(RunSpec, "runs", parse_yaml(text, file, numbered=False), broken_rules)
+
+
+def parse_model(text: str, file: str) -> ModelSpec:
+    """The model of a generated text; ``file`` is for messages. Raises SpecError."""
+    return _load(ModelSpec, "models", parse_yaml(text, file, numbered=False), broken_model_rules)
 
 
 def load_cluster(name: str | Path) -> ClusterSpec:
     """A cluster by its name, by a device whose default it is, or from a file. Raises SpecError."""
-    return _load(ClusterSpec, "clusters", name, broken_cluster_rules)
+    return _load(ClusterSpec, "clusters", _document("clusters", name), broken_cluster_rules)
 
 
 def load_device(name: str | Path) -> DeviceSpec:
     """A device by its name or alias, by a cluster that holds it, or from a file. Raises SpecError."""
-    return _load(DeviceSpec, "devices", name)
+    return _load(DeviceSpec, "devices", _document("devices", name))
 
 
 def load_link(name: str | Path) -> LinkSpec:
     """A link by its name in ``hardware_profiles/links`` or from a file. Raises SpecError."""
-    return _load(LinkSpec, "links", name)
+    return _load(LinkSpec, "links", _document("links", name))
 
 
 def _load(
     spec: type[T],
     kind: Kind,
-    name: str | Path,
+    document: Node,
     rules: Callable[[T], list[Violation]] = lambda _: [],
     overrides: Iterable[str] = (),
 ) -> T:
     """The object, when nothing is wrong with its keys, and then nothing with the whole."""
-    loaded, root, problems = _build(spec, kind, _document(kind, name), overrides)
+    loaded, root, problems = _build(spec, kind, document, overrides)
     if loaded is None or problems:
         raise SpecError(*problems)
     violations = rules(loaded)

@@ -1,0 +1,65 @@
+"""``stepcast import``: model and run files from what users already have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simulator.cli.options import JsonFile
+
+if TYPE_CHECKING:
+    from simulator.interop.imported import Imported
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE.yaml", help="Write the file here instead of printing it."),
+]
+Ignored = Annotated[
+    list[str] | None,
+    typer.Option("--ignore", metavar="KEY", help="A key or flag that means nothing here (repeatable)."),
+]
+Name = Annotated[str, typer.Option(help="The name of the model or run; by default from the file.")]
+
+
+@app.callback()
+def import_() -> None:
+    """Turn what you already have into model and run files."""
+
+
+@app.command()
+def hf(
+    config: Annotated[Path, typer.Argument(metavar="config.json", help="Of a model on Hugging Face.")],
+    output: Output = None,
+    name: Name = "",
+    ignored: Ignored = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Print the model file of a Hugging Face config.json; what became of each key goes to stderr."""
+    from simulator.graph.parameters import count_parameters
+    from simulator.interop.hf_config import import_config
+
+    imported, model = import_config(config, name=name, ignored=ignored or ())
+    count = count_parameters(model)
+    counted = (
+        f"{count.without_mtp / 1e9:.2f} B parameters, {count.active / 1e9:.2f} B of them active per token"
+    )
+    _write(imported, f"{model.name}: {counted}", output, json_file)
+
+
+def _write(imported: Imported, about: str, output: Path | None, json_file: Path | None) -> None:
+    """The file, then the account of the import, which a reader sees last."""
+    from reports.files import STDOUT, replacing, write_json
+
+    text = imported.yaml_text()
+    if output is not None:
+        with replacing(output) as stream:
+            stream.write(text)
+    elif json_file != STDOUT:
+        typer.echo(text, nl=False)
+    if json_file is not None:
+        write_json(imported.as_json(), json_file)
+    typer.echo("\n".join((about, *imported.account())), err=True)
