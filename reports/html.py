@@ -45,6 +45,7 @@ def _sections(result: Result, run: RunSpec) -> Iterator[Section]:
         for name, picture in figures(result, run).items()
     }
     yield Section("headline", "Headline", _headline(result, run))
+    yield Section("waterfall", "From peak to MFU", drawn["waterfall"])
     yield Section("breakdown", "Where the step goes", drawn["breakdown"])
     yield Section("pipeline", "Pipeline", drawn["pipeline"])
     yield Section("memory", "Memory", _fits(result) + drawn["memory"] + drawn["memory-over-time"])
@@ -60,7 +61,8 @@ def _sections(result: Result, run: RunSpec) -> Iterator[Section]:
 
 
 _TITLES = {
-    "breakdown": "Waterfall of the step's time",
+    "waterfall": "Waterfall from the device's peak to the MFU",
+    "breakdown": "The step's time by cause",
     "pipeline": "Pipeline schedule of all stages",
     "memory": "Peak memory of every stage",
     "memory-over-time": "Memory over the step",
@@ -69,6 +71,9 @@ _TITLES = {
     "roofline": "Operators under the device's roof",
 }
 _CAPTIONS = {
+    "waterfall": "Kernels: what they take beyond their FLOPs at the rate that power and clocks leave. FLOPs "
+    "not counted: executed beyond those that the convention counts. Uneven stages: what stages wait beyond "
+    "the busiest one.",
     "breakdown": "Wall time of the compute stream, averaged over all GPUs. Each idle instant goes to the one "
     "cause that ends it: communication under way, or another stage that still computes (bubble).",
     "pipeline": "Compute of every stage, paler for later virtual stages; under it the messages it sends and "

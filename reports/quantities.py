@@ -46,15 +46,15 @@ def percent(share: float, decimals: int = 1) -> str:
     return f"{100 * share:.{decimals}f} %"
 
 
-def percentages(parts: Sequence[float], decimals: int = 1) -> list[str]:
-    """Shares of the total, rounded so that the printed numbers add up to 100 (largest remainder)."""
+def percentages(parts: Sequence[float], decimals: int = 1, whole: float = 100.0) -> list[str]:
+    """Shares of the total, rounded so that the printed numbers add up to ``whole`` (largest remainder)."""
     scale = 10**decimals
     total = sum(parts)
     if total <= 0:
         return ["0"] * len(parts)
-    exact = [100 * scale * part / total for part in parts]
+    exact = [whole * scale * part / total for part in parts]
     floors = [int(value // 1) for value in exact]
-    missing = 100 * scale - sum(floors)
+    missing = round(whole * scale) - sum(floors)
     by_remainder = sorted(range(len(parts)), key=lambda i: floors[i] - exact[i])
     for index in by_remainder[:missing]:
         floors[index] += 1

@@ -18,7 +18,8 @@ from rich.text import Text
 
 from reports.causes import causes
 from reports.headline import comparisons, facts, headline, remarks, remedy, title, verdict
-from reports.quantities import gibibytes, percentages, seconds
+from reports.losses import losses
+from reports.quantities import gibibytes, percent, percentages, seconds
 from reports.screen import is_plain, make_console, show
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def print_result(result: Result, run: RunSpec, console: Console | None = None) -
     console = console or make_console()
     plain = is_plain(console)
     sections: list[RenderableType] = [_headline(result, run, plain)]
+    sections += _section("From peak to MFU", _waterfall(result, plain))
     sections += _section("Where the step goes", _breakdown(result, plain))
     sections += _section(_memory_title(result), _memory(result, plain))
     if remedies := result.memory.get("remedies"):
@@ -85,6 +87,25 @@ def _headline(result: Result, run: RunSpec, plain: bool) -> RenderableType:
     return Panel(
         body, title=Text(title(run), style="bold"), title_align="left", box=box.ROUNDED, padding=(0, 2)
     )
+
+
+def _waterfall(result: Result, plain: bool) -> RenderableType:
+    """One row per loss, each bar hanging where the one above it ended, down to the MFU."""
+    table = Table.grid(padding=(0, 2, 0, 0), expand=not plain)
+    table.add_column(no_wrap=True)
+    if not plain:
+        table.add_column(ratio=1)
+    table.add_column(justify="right", no_wrap=True)
+    left = 1.0
+    table.add_row("device peak", *([] if plain else [Bar(1.0, 0.0, 1.0, color="white")]), "100.0 %")
+    for row in losses(result):
+        end = left - row.share
+        bar = [] if plain else [Bar(1.0, min(left, end), max(left, end), color=KIND_COLOURS[row.kind])]
+        table.add_row(Text(row.words), *bar, Text(f"{row.printed} %"))
+        left = end
+    bar = [] if plain else [Bar(1.0, 0.0, result.mfu, color="white")]
+    table.add_row(Text("MFU", style="bold"), *bar, Text(percent(result.mfu), style="bold"))
+    return table
 
 
 def _breakdown(result: Result, plain: bool) -> RenderableType:

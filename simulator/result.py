@@ -29,7 +29,9 @@ class Result:
     """A prediction, in SI units (``*_tflops_*`` are 1e12 FLOP/s).
 
     ``breakdown_s`` says where the wall time of the compute stream went, averaged over all GPUs; its values
-    sum to ``step_time_s``. ``step_time_interval_s`` is [p10, p90] from the stated errors of the cost models.
+    sum to ``step_time_s``. So do those of ``waterfall_s``: first what the counted FLOPs would take at the
+    peak, then every loss (:mod:`simulator.explain.waterfall`). ``step_time_interval_s`` is [p10, p90] from
+    the stated errors of the cost models.
     """
 
     step_time_s: float
@@ -44,6 +46,7 @@ class Result:
     peak_flops: float
     bubble_fraction: float
     breakdown_s: Mapping[str, float]
+    waterfall_s: Mapping[str, float]
     memory: Mapping[str, Any]
     world_size: int
     warnings: tuple[str, ...]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -20,10 +19,12 @@ from simulator.engine.replay import paused_collector
 from simulator.engine.step import StepOptions, StepReplay, replayed_orders, run_step
 from simulator.engine.timeline import shown
 from simulator.engine.world import Layout
+from simulator.explain.census import Counted, census
 from simulator.explain.details import Subject, details
 from simulator.explain.uncertainty import ErrorTerm, interval, relative_error
+from simulator.explain.waterfall import KernelUse, waterfall
 from simulator.graph.flops import find_convention
-from simulator.graph.operators import Operator
+from simulator.graph.operators import Attention, Gemm, GroupedGemm, MemoryBound
 from simulator.memory.report import MemoryReport, memory_report
 from simulator.memory.summary import memory_warnings, to_mapping
 from simulator.network.collectives import Network
@@ -209,7 +210,8 @@ def _result(
     peak = kernels.peak(run.training.precision)
     gpu_seconds = step.seconds * run.gpus
     spent = step.breakdown
-    error = relative_error(_error_terms(plan, costs), spent, step.seconds)
+    operators = list(census(plan, run.parallelism.pp))
+    error = relative_error(_error_terms(operators, costs), spent, step.seconds)
     return Result(
         step_time_s=step.seconds,
         step_time_interval_s=interval(step.seconds, error),
@@ -223,6 +225,13 @@ def _result(
         peak_flops=peak,
         bubble_fraction=spent.get("bubble", 0.0) / step.seconds,
         breakdown_s=spent,
+        waterfall_s=waterfall(
+            _kernel_uses(operators, kernels, costs),
+            step.breakdowns,
+            model_s=model_flops / run.gpus / peak,
+            peak_flops=peak,
+            sustained=kernels.sustained,
+        ),
         memory=to_mapping(memory),
         world_size=run.gpus,
         warnings=memory_warnings(memory),
@@ -230,18 +239,23 @@ def _result(
     )
 
 
-def _error_terms(plan: RunPlan, costs: OperatorCosts) -> Iterator[ErrorTerm]:
-    """The distinct operators of one microbatch on all virtual stages; shares matter, not totals."""
-    counted = Counter(id(layer) for chunk in plan.chunks for layer in chunk.layers)
-    layers = {id(layer): layer for chunk in plan.chunks for layer in chunk.layers}
-    operators: Counter[Operator] = Counter()
-    for key, layer in layers.items():
-        for segment in (layer.forward, layer.backward):
-            for entry in segment.steps:
-                operators[entry.op] += counted[key]
-    for op, count in operators.items():
+def _error_terms(operators: Iterable[Counted], costs: OperatorCosts) -> Iterator[ErrorTerm]:
+    """The distinct operators of a step; shares matter, not totals."""
+    for op, runs, _ in operators:
         cost = costs.cost(op)
-        yield ErrorTerm(cost.category, count * cost.seconds, cost.random, cost.site)
+        yield ErrorTerm(cost.category, runs * cost.seconds, cost.random, cost.site)
+
+
+def _kernel_uses(operators: Iterable[Counted], kernels: Kernels, costs: OperatorCosts) -> Iterator[KernelUse]:
+    """What a step asks of the compute stream."""
+    for op, runs, repeats in operators:
+        if not isinstance(op, Gemm | GroupedGemm | Attention | MemoryBound):
+            continue
+        cost, flops, peak_s = costs.cost(op), 0.0, 0.0
+        if not isinstance(op, MemoryBound):
+            flops = (runs - repeats) * op.flops
+            peak_s = flops / kernels.peak(op.dtype)
+        yield KernelUse(cost.category, repeats * cost.seconds, peak_s, flops)
 
 
 def _provenance(run: RunSpec, kernels: Kernels) -> dict[str, object]:

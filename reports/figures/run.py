@@ -10,6 +10,7 @@ from reports.figures.memory import memory, memory_over_time
 from reports.figures.pipeline import pipeline
 from reports.figures.roofline import roofline
 from reports.figures.topology import topology
+from reports.figures.waterfall import waterfall
 from simulator.result import Result
 from simulator.spec.run import RunSpec
 
@@ -17,6 +18,7 @@ from simulator.spec.run import RunSpec
 def figures(result: Result, run: RunSpec) -> dict[str, Figure]:
     """Name → figure. Raises ValueError for a result without details."""
     return {
+        "waterfall": waterfall(result),
         "breakdown": breakdown(result),
         "pipeline": pipeline(result),
         "memory": memory(result),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter as Multiset
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from simulator.engine.link_use import link_use
 from simulator.engine.messages import Pipeline
 from simulator.engine.step import StepReplay
 from simulator.engine.timeline import arrows, shown, work
-from simulator.graph.operators import Awaited, Operator
+from simulator.explain.census import census
+from simulator.graph.operators import Awaited
 from simulator.memory.activations import Passes
 from simulator.memory.over_time import memory_over_time
 from simulator.memory.report import MemoryReport
@@ -62,23 +62,14 @@ def details(subject: Subject) -> Details:
 
 def _operators(subject: Subject) -> Iterator[OperatorUse]:
     """Distinct operators of the layers, first seen first."""
-    plan = subject.plan
-    share = plan.microbatches / subject.pipeline.devices
-    layers = {id(layer): layer for chunk in plan.chunks for layer in chunk.layers}
-    copies = Multiset(id(layer) for chunk in plan.chunks for layer in chunk.layers)
-    runs: Multiset[Operator] = Multiset()
-    for key, layer in layers.items():
-        for segment in (layer.forward, layer.backward):
-            for entry in segment.steps:
-                runs[entry.op] += copies[key]
-    for op, count in runs.items():
+    for op, runs, _ in census(subject.plan, subject.pipeline.devices):
         cost = subject.costs.cost(op)
         moved = getattr(op, "size_bytes", op.bytes if not isinstance(op, Awaited) else 0.0)
         yield OperatorUse(
             name=op.name,
             category=cost.category,
             dtype=getattr(op, "dtype", ""),
-            runs=count * share,
+            runs=runs,
             seconds=cost.seconds,
             flops=op.flops,
             bytes=moved,

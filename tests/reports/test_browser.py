@@ -56,7 +56,7 @@ def test_all_sections_and_figures_are_drawn_without_an_error(tmp_path, interleav
     found = json.loads(re.search("FOUND(.*)END", printed)[1].replace("&amp;", "&"))
     assert len(found["sections"]) == interleaved_page.count("<section")
     assert all(width > 600 and height > 60 for _, width, height in found["sections"])
-    assert len(found["figures"]) == 7
+    assert len(found["figures"]) == 8
     for figure in found["figures"]:
         assert min(figure["size"]) > 100, figure
         assert figure["shapes"] > 5, figure

@@ -12,11 +12,15 @@ from reports.figures.breakdown import breakdown
 from reports.figures.canvas import inline_svg, save
 from reports.figures.pipeline import pipeline
 from reports.figures.run import figures
+from reports.figures.waterfall import waterfall
 from reports.plots import write_plots
 from reports.style import CYCLE, PALETTE
 from simulator import load_run, simulate
 
-NAMES = {"breakdown", "pipeline", "memory", "memory-over-time", "communication", "topology", "roofline"}
+NAMES = {
+    *("waterfall", "breakdown", "pipeline", "memory", "memory-over-time"),
+    *("communication", "topology", "roofline"),
+}
 UNITS = (", s", "GiB", "%", "FLOP/byte", "TFLOP/s", "stage", "(mean over all GPUs)")
 
 
@@ -45,6 +49,18 @@ def test_bars_of_the_breakdown_fill_the_step(interleaved):
     for before, after in pairwise(bars):
         assert before.get_x() + before.get_width() == pytest.approx(after.get_x())
     assert bars[-1].get_x() + bars[-1].get_width() == pytest.approx(result.step_time_s)
+
+
+def test_a_waterfall_falls_from_the_peak_to_the_mfu(interleaved):
+    _, result = interleaved
+    peak, *falls, mfu = waterfall(result).axes[0].patches
+    assert peak.get_width() == 100
+    top = 100.0
+    for bar in falls:
+        assert bar.get_x() + bar.get_width() == pytest.approx(top)
+        top = bar.get_x()
+    assert mfu.get_width() == pytest.approx(100 * result.mfu)
+    assert top == pytest.approx(mfu.get_width(), abs=0.2)  # what is too small to show
 
 
 def test_a_gantt_shows_every_stage_and_the_whole_step(interleaved):

@@ -10,7 +10,7 @@ from reports.html import report, write_report
 from simulator import load_run, simulate
 
 SECTIONS = [
-    *("headline", "breakdown", "pipeline", "memory", "communication", "topology", "operators"),
+    *("headline", "waterfall", "breakdown", "pipeline", "memory", "communication", "topology", "operators"),
     *("inputs", "provenance"),
 ]
 VOID = {"meta", "link", "br"}
@@ -73,7 +73,7 @@ def test_warnings_assumptions_and_published_numbers_stand_in_it():
     run = load_run("llama3.1-405b-16384-h100", ["training.global_batch_size=4096"])
     result = simulate(run, timeline=True)
     text = report(result, run)
-    assert Outline(text).sections == [*SECTIONS[:7], "published", *SECTIONS[7:]]
+    assert Outline(text).sections == [*SECTIONS[:8], "published", *SECTIONS[8:]]
     assert "The Llama 3 Herd of Models" in text
     assert "vp 8: the paper prints no number of virtual stages" in text
     assert all(warning in text for warning in result.warnings)

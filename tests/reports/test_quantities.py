@@ -35,10 +35,14 @@ def test_counts_have_their_prefix(value, text):
     assert scaled(value) == text
 
 
-@given(st.lists(st.floats(0, 1e3), min_size=1, max_size=20).filter(lambda parts: sum(parts) > 1e-3))
-def test_printed_shares_add_up_to_100_and_each_is_within_a_tenth(parts):
-    shown = [float(text) for text in percentages(parts)]
-    assert round(sum(shown), 6) == 100
+@given(
+    st.lists(st.floats(0, 1e3), min_size=1, max_size=20).filter(lambda parts: sum(parts) > 1e-3),
+    st.integers(0, 1000),
+)
+def test_printed_shares_add_up_to_the_whole_and_each_is_within_a_tenth(parts, tenths):
+    whole = tenths / 10
+    shown = [float(text) for text in percentages(parts, whole=whole)]
+    assert round(sum(shown), 6) == whole
     assert all(
-        abs(share - 100 * part / sum(parts)) < 0.1 + 1e-9 for share, part in zip(shown, parts, strict=True)
+        abs(share - whole * part / sum(parts)) < 0.1 + 1e-9 for share, part in zip(shown, parts, strict=True)
     )

@@ -56,6 +56,14 @@ def result():
         },
         world_size=16384,
         warnings=("the fit of attention is extrapolated",),
+        waterfall_s={
+            "model_flops": 5.373,
+            "gemm": 3.627,
+            "attention": 1.3,
+            "exposed_tp": 1.6,
+            "bubble": 0.94,
+            "optimizer": 0.374,
+        },
         provenance={"stepcast": "0.1.0", "seed": 0},
     )
 

@@ -1,0 +1,100 @@
+"""From the device's peak to the predicted MFU: what each loss takes of the step.
+
+Everything is time per GPU: what the model's FLOPs would take at the peak, then one term per loss, which
+together are the step. Divided by the step, the first term is the MFU and the others are what the peak loses.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from simulator.engine.attribution import BUBBLE
+
+MODEL = "model_flops"
+
+
+class KernelUse(NamedTuple):
+    """A kernel's part of a step, as the mean over GPUs; without repeats, which are counted apart."""
+
+    category: str
+    repeated_s: float  # time of the runs that recompute activations
+    peak_s: float  # what its FLOPs take at the dense peak of its own precision; 0 without arithmetic
+    flops: float
+
+
+def waterfall(
+    kernels: Iterable[KernelUse],
+    breakdowns: Sequence[Mapping[str, float]],
+    *,
+    model_s: float,
+    peak_flops: float,
+    sustained: float,
+) -> dict[str, float]:
+    """Seconds by cause, from the peak down; they sum to the step time.
+
+    ``model_flops``
+        the FLOPs that the convention counts, at the peak: ``mfu`` × step time
+    ``uncounted_flops``
+        executed beyond these, at the peak: flash attention's second scores, the router; negative where the
+        convention counts what is not executed
+    ``lower_precision``
+        kernels in a precision whose peak is below that of the linear layers
+    ``sustained_rate``
+        the share of the peak that power and clocks take in training
+    ``gemm``, ``grouped_gemm``, ``attention``
+        what these kernels take beyond their FLOPs at that rate
+    ``memory_bound``
+        all kernels without matrix arithmetic
+    ``recompute``
+        kernels that run a second time in the backward pass
+    ``exposed_…``
+        communication that the compute stream waits for
+    ``bubble``, ``imbalance``
+        idleness of the pipeline: what even the busiest stage has of it, and what the others have beyond
+    ``optimizer``, ``host``, …
+        every other cause of the breakdown
+
+    Args:
+        kernels: of the layers.
+        breakdowns: one per pipeline stage, each summing to the step time.
+        model_s: time of the counted FLOPs at the peak.
+        peak_flops: dense peak in the precision of the linear layers, FLOP/s.
+        sustained: share of the peaks that a whole run keeps.
+    """
+    repeated, at_peak = defaultdict[str, float](float), defaultdict[str, float](float)
+    executed = 0.0
+    for kernel in kernels:
+        repeated[kernel.category] += kernel.repeated_s
+        at_peak[kernel.category] += kernel.peak_s
+        executed += kernel.flops / peak_flops
+    spent = _mean(breakdowns)
+    busy_s = sum(at_peak.values())
+    found = {
+        MODEL: model_s,
+        "uncounted_flops": executed - model_s,
+        "lower_precision": busy_s - executed,
+        "sustained_rate": busy_s / sustained - busy_s,
+    }
+    memory_bound = 0.0
+    for category in repeated:
+        seconds = spent.pop(category, 0.0) - repeated[category]
+        if at_peak[category]:
+            found[category] = seconds - at_peak[category] / sustained
+        else:
+            memory_bound += seconds
+    found |= {"memory_bound": memory_bound, "recompute": sum(repeated.values())}
+    bubble = min(there.get(BUBBLE, 0.0) for there in breakdowns)
+    idle = {BUBBLE: bubble, "imbalance": spent.pop(BUBBLE, 0.0) - bubble}
+    exposed = {label: spent[label] for label in spent if label.startswith("exposed_")}
+    rest = {label: seconds for label, seconds in spent.items() if seconds and label not in exposed}
+    return {**found, **exposed, **idle, **rest}
+
+
+def _mean(breakdowns: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    total = defaultdict[str, float](float)
+    for spent in breakdowns:
+        for label, seconds in spent.items():
+            total[label] += seconds / len(breakdowns)
+    return total
