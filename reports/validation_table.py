@@ -128,7 +128,8 @@ def _worst(validation: Validation, plain: bool) -> RenderableType:
     table.add_column("error %", justify="right")
     table.add_column("note")
     for p in sorted(validation.counted, key=lambda p: -abs(p.error))[:WORST]:
-        note = "factor of other devices" if p.row.run_id in validation.transferred else ""
+        transferred = "factor of other devices" if p.row.run_id in validation.transferred else ""
+        note = ", ".join(filter(None, (transferred, p.assumed)))
         table.add_row(
             p.row.run_id, f"{p.measured_s:.4g}", f"{p.predicted_s:.4g}", f"{100 * p.error:+.1f}", note
         )

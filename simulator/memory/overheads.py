@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from simulator.graph.transformer import ACTIVATION_BYTES
 from simulator.schedule.registry import SCHEDULES
 from simulator.spec.run import RunSpec
 
@@ -30,6 +31,12 @@ CONNECTION = 4 * MIB + 120 * 640 * 8 * 8 + 8 * 512 * 8 * 16
 """A channel's receive buffers, one per protocol: Simple ``NCCL_BUFFSIZE``; LL128 elements per thread ×
 threads × steps × 8 bytes; LL lines per thread × threads × steps × 16 bytes (``src/include/device.h``)."""
 
+DEEPEP_CHANNELS = 10
+"""Of DeepEP's 20 processors, two serve a channel (``Buffer.num_sms`` of ``deep_ep/buffer.py``)."""
+DEEPEP_PEERS = 8  # reached over NVLink (``NUM_MAX_NVL_PEERS``)
+DEEPEP_NVLINK_ROWS, DEEPEP_RDMA_ROWS = 288, 128
+"""Rows that a channel's queues hold for a peer on 16 to 64 ranks (``Buffer.get_dispatch_config``)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overheads:
@@ -51,7 +58,7 @@ def overheads(run: RunSpec) -> Overheads:
     return Overheads(
         workspace=float(workspace),
         context=CONTEXT,
-        communication=float(_communicators(run) * CHANNELS * CONNECTION),
+        communication=float(_communicators(run) * CHANNELS * CONNECTION) + _deepep_queues(run),
         messages=_messages(run),
         expandable=run.runtime.expandable_segments,
     )
@@ -65,6 +72,20 @@ def _communicators(run: RunSpec) -> int:
     if run.model.is_moe and p.etp not in (0, p.tp):
         groups.append(p.etp)
     return sum(size > 1 for size in groups)
+
+
+def _deepep_queues(run: RunSpec) -> float:
+    """Receive queues over NVLink, and send and receive queues over RDMA where experts span nodes.
+
+    The size hints of DeepEP's ``csrc/config.hpp`` without their metadata, which is a hundredth.
+    """
+    ranks = run.parallelism.ep
+    if not run.model.is_moe or ranks == 1 or run.runtime.moe_dispatcher != "deepep":
+        return 0.0
+    row, nodes = run.model.hidden_size * ACTIVATION_BYTES, ranks // DEEPEP_PEERS
+    inside = min(ranks, DEEPEP_PEERS) * DEEPEP_NVLINK_ROWS
+    across = 2 * nodes * DEEPEP_RDMA_ROWS if nodes > 1 else 0
+    return DEEPEP_CHANNELS * (inside + across) * row
 
 
 def _messages(run: RunSpec) -> int:

@@ -11,6 +11,7 @@ from simulator.simulate import simulate
 from simulator.spec.run import RunSpec
 from simulator.validation.published import PublishedRun
 from simulator.validation.row_to_run import NotExpressibleError, refusals, to_run
+from simulator.validation.unstated import with_unstated_savings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Prediction:
     hardware_flops: float  # of a step, over all GPUs
     peak_flops: float  # of all GPUs, in the precision of the linear layers
     breakdown_s: Mapping[str, float] = field(default_factory=dict)
+    assumed: str = ""
 
     @property
     def error(self) -> float:
@@ -65,11 +67,12 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expressed:
-    """A row that the simulator accepts: its run and the published step time in seconds."""
+    """A row that the simulator accepts: its run, the published step time in seconds, and what is assumed."""
 
     row: PublishedRun
     run: RunSpec
     measured_s: float
+    assumed: str = ""
 
 
 def express(rows: Iterable[PublishedRun]) -> tuple[list[Expressed], list[Refused]]:
@@ -86,7 +89,8 @@ def express(rows: Iterable[PublishedRun]) -> tuple[list[Expressed], list[Refused
         if reasons or measured is None:
             refused.append(Refused(row=row, reasons=tuple(reasons)))
         else:
-            accepted.append(Expressed(row=row, run=run, measured_s=measured))
+            run, assumed = with_unstated_savings(row, run)
+            accepted.append(Expressed(row=row, run=run, measured_s=measured, assumed=assumed))
     return accepted, refused
 
 
@@ -195,6 +199,7 @@ def _prediction(item: Expressed, result: Result) -> Prediction:
         device=item.run.cluster.device.name,
         peak_flops=result.peak_flops * item.run.gpus,
         breakdown_s=dict(result.breakdown_s),
+        assumed=item.assumed,
     )
 
 

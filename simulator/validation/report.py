@@ -131,6 +131,7 @@ class Validation:
             "sustained": self.factors.get(p.row.run_id, 1.0),
             "transferred": p.row.run_id in self.transferred,
             "breakdown_s": dict(p.breakdown_s),
+            "assumed": p.assumed,
         }
 
 

@@ -99,10 +99,10 @@ GENERATIONS = (
         sharding="fsdp2",
     ),
     Generation(
-        name="NeMo of 2024 and 2025",
-        pattern=r"^nemo 2[45]\.",
+        name="NeMo",
+        pattern=r"^nemo (container )?2[4-9]\.",
         source="NVIDIA NeMo: gradients are kept and reduced in bf16 (grad_sync_dtype of its GPT recipes,"
-        " grad_reduce_in_fp32=False of its performance scripts)",
+        " grad_reduce_in_fp32=False of its performance scripts and of all Megatron-Bridge recipes that say)",
         grad_dtype="params",
     ),
     Generation(

@@ -112,4 +112,5 @@ def test_software_of_2021_overlaps_less_than_that_of_2022() -> None:
     older, newer = generation_of("Megatron-LM v2 (2021)"), generation_of("Megatron-LM (2022)")
     assert older.runtime["tp_dgrad_overlap"] is False
     assert "tp_dgrad_overlap" not in newer.runtime
-    assert generation_of("NeMo container 26.06").name == "Megatron-Core"
+    assert generation_of("NeMo container 26.06").grad_dtype == "params"
+    assert generation_of("Megatron-LM core r0.8").name == "Megatron-Core"
