@@ -96,7 +96,9 @@ def _headline(result: Result, run: RunSpec) -> str:
 def _fits(result: Result) -> str:
     found = result.memory
     peak, capacity = gibibytes(found["peak_bytes"]), gibibytes(found["capacity_bytes"])
-    text = paragraph(f"{peak} of {capacity} GiB on the fullest stage: {verdict(result)}.")
+    fullest = max(found["stages"], key=lambda stage: stage["peak_bytes"])
+    moment = f"It peaks during {fullest['peak_action']}, with {fullest['kept_forwards']} forwards kept."
+    text = paragraph(f"{peak} of {capacity} GiB on the fullest stage: {verdict(result)}. {moment}")
     remedies = found.get("remedies")
     return text + (paragraph("To make it fit:") + points(map(remedy, remedies)) if remedies else "")
 

@@ -97,30 +97,34 @@ class Passes:
 
 class Level(NamedTuple):
     """Bytes around one action: the most alive while it runs, what it leaves alive, and the whole gradients
-    there meanwhile, which ``most`` and ``alive`` do not count."""
+    there meanwhile, which ``most`` and ``alive`` do not count; ``kept``: forwards kept when it starts.
+    """
 
+    action: Action
+    kept: int
     most: float
     alive: float
     gradients: float
 
 
-def peak_level(passes: Passes, order: Order) -> Level:
+def peak_level(passes: Passes, order: Order) -> Level | None:
     """The moment when most is alive: kept by forwards whose gradients are not done, what the layer being
-    worked on needs, and gradients that are whole for now.
+    worked on needs, and gradients that are whole for now. None where nothing runs.
     """
-    return max(levels(passes, order), key=lambda level: level.most + level.gradients, default=Level(0, 0, 0))
+    return max(levels(passes, order), key=lambda level: level.most + level.gradients, default=None)
 
 
 def levels(passes: Passes, order: Order) -> Iterator[Level]:
     """Action by action."""
-    alive = 0.0
+    alive, kept = 0.0, 0
     for action, gradients in zip(order, whole_gradients(passes.plan, order), strict=True):
         each = (action,) if action.partner is None else (action, action.partner)
         changes = [CHANGES[one.kind](passes.chunk(one.stage)) for one in each]
         rise = changes[0][0] if action.partner is None else passes.together(action, action.partner)
         most = alive + rise
         alive += sum(left for _, left in changes)
-        yield Level(most, alive, gradients)
+        yield Level(action, kept, most, alive, gradients)
+        kept += sum({Kind.F: 1, Kind.W: 0}.get(one.kind, -1) for one in each)
 
 
 def whole_gradients(plan: RunPlan, order: Order) -> Iterator[float]:

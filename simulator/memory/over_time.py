@@ -24,7 +24,7 @@ def memory_over_time(
     course = list(levels(passes, order))
     resting = stage.peak_bytes - max((level.most + level.gradients for level in course), default=0.0)
     series = {0.0: resting}
-    for action, (most, alive, gradients) in zip(order, course, strict=True):
+    for action, _, most, alive, gradients in course:
         each = (action,) if action.partner is None else (action, action.partner)
         ran = [spans[one.kind.name, one.stage, one.microbatch, one.direction] for one in each]
         series[min(start for start, _ in ran)] = resting + most + gradients

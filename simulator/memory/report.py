@@ -15,6 +15,7 @@ from simulator.memory.overheads import Overheads, overheads
 from simulator.memory.shards import gradient_bytes, optimizer_bytes, weight_bytes
 from simulator.partition.plan import ChunkShare, RunPlan
 from simulator.schedule.actions import Order
+from simulator.schedule.notation import format_action
 from simulator.spec.run import RunSpec
 
 Verdict = Literal["fits", "may not fit", "does not fit"]
@@ -31,7 +32,7 @@ class StageMemory:
     ``activations`` include the gradients and temporaries of the layer that runs; ``buffers`` are messages
     under way, workspaces and tensors that stand for weight gradients; ``fragmentation`` is what PyTorch's
     allocator holds beyond the most that was allocated; ``context`` and ``communication`` are CUDA's and
-    NCCL's.
+    NCCL's. ``peak_action`` runs at the peak, beside ``kept_forwards`` of chunks that wait for their backward.
     """
 
     weights: float
@@ -42,6 +43,8 @@ class StageMemory:
     fragmentation: float = 0.0
     context: float = 0.0
     communication: float = 0.0
+    peak_action: str = ""
+    kept_forwards: int = 0
 
     @property
     def allocated_bytes(self) -> float:
@@ -134,12 +137,14 @@ def _stage(
     peak = peak_level(passes, order)
     return StageMemory(
         weights=weight_bytes(plan.data, chunks),
-        gradients=gradient_bytes(plan.data, chunks) + peak.gradients,
+        gradients=gradient_bytes(plan.data, chunks) + (peak.gradients if peak else 0.0),
         optimizer=optimizer_bytes(plan.data, parameters, experts),
-        activations=peak.most,
+        activations=peak.most if peak else 0.0,
         buffers=_placeholders(chunks) + beside.messages * plan.message_bytes + beside.workspace,
         context=beside.context,
         communication=beside.communication,
+        peak_action=format_action(peak.action) if peak else "",
+        kept_forwards=peak.kept if peak else 0,
     )
 
 

@@ -21,7 +21,7 @@ def to_mapping(report: MemoryReport) -> dict[str, object]:
     }
 
 
-def _stage_mapping(stage: StageMemory) -> dict[str, float]:
+def _stage_mapping(stage: StageMemory) -> dict[str, float | int | str]:
     """``buffers`` include what is outside PyTorch; it is listed apart too."""
     return {
         "weights": stage.weights,
@@ -35,6 +35,8 @@ def _stage_mapping(stage: StageMemory) -> dict[str, float]:
         "fragmentation": stage.fragmentation,
         "context": stage.context,
         "communication": stage.communication,
+        "peak_action": stage.peak_action,
+        "kept_forwards": stage.kept_forwards,
     }
 
 

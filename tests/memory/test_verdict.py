@@ -50,6 +50,16 @@ def test_parts_of_a_stage_sum_to_its_peak(make_run: MakeRun) -> None:
         )
 
 
+@pytest.mark.parametrize(("stage", "kept", "action"), [(0, 3, "0F3"), (3, 0, "3F0")])
+def test_a_stage_peaks_where_its_schedule_holds_most(
+    make_run: MakeRun, stage: int, kept: int, action: str
+) -> None:
+    """1F1B's device i of p keeps p − i microbatches; its peak comes with the last forward of the warm-up or
+    the backward after it."""
+    found = to_mapping(simulate_memory(make_run(pp=4)))["stages"][stage]  # type: ignore[index]
+    assert (found["kept_forwards"], found["peak_action"]) in {(kept, action), (kept + 1, f"{stage}B0")}
+
+
 def test_results_carry_the_memory_of_the_report(make_run: MakeRun) -> None:
     run = make_run(tp=2, pp=2)
     assert simulate(run).memory == to_mapping(simulate_memory(run))
