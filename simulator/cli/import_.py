@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simulator.cli.options import JsonFile
+from simulator.cli.options import JsonFile, Overrides
 
 if TYPE_CHECKING:
     from simulator.interop.imported import Imported
@@ -27,7 +27,7 @@ Name = Annotated[str, typer.Option(help="The name of the model or run; by defaul
 
 @app.callback()
 def import_() -> None:
-    """Turn what you already have into model and run files."""
+    """Turn a Hugging Face config.json or a Megatron-LM script into a model or run file."""
 
 
 @app.command()
@@ -40,7 +40,7 @@ def hf(
 ) -> None:
     """Print the model file of a Hugging Face config.json; what became of each key goes to stderr."""
     from simulator.graph.parameters import count_parameters
-    from simulator.interop.hf_config import import_config
+    from simulator.interop.huggingface.config import import_config
 
     imported, model = import_config(config, name=name, ignored=ignored or ())
     count = count_parameters(model)
@@ -48,6 +48,44 @@ def hf(
         f"{count.without_mtp / 1e9:.2f} B parameters, {count.active / 1e9:.2f} B of them active per token"
     )
     _write(imported, f"{model.name}: {counted}", output, json_file)
+
+
+@app.command()
+def megatron(
+    script: Annotated[
+        Path, typer.Argument(metavar="script.sh", help="Launches Megatron-LM, or holds its flags.")
+    ],
+    output: Output = None,
+    cluster: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="What it runs on: a cluster or device; a stand-in if left out."),
+    ] = "",
+    gpus: Annotated[int, typer.Option(min=0, help="How many, where the script does not say.")] = 0,
+    name: Name = "",
+    variables: Annotated[
+        list[str] | None,
+        typer.Option("--var", metavar="NAME=VALUE", help="A variable of the environment (repeatable)."),
+    ] = None,
+    overrides: Overrides = None,
+    ignored: Ignored = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Print the run file of a script for Megatron-LM; what became of each flag goes to stderr."""
+    from simulator.interop.megatron.script import import_script
+
+    pairs = [text.partition("=") for text in variables or ()]
+    imported, run = import_script(
+        script,
+        cluster=cluster,
+        gpus=gpus,
+        name=name,
+        variables={name: value for name, _, value in pairs},
+        ignored=ignored or (),
+        overrides=overrides or (),
+    )
+    p = run.parallelism
+    layout = f"TP {p.tp}, PP {p.pp}, VP {p.vp}, CP {p.cp}, EP {p.ep}, DP {run.dp}"
+    _write(imported, f"{run.name}: {run.gpus:,} GPUs, {layout}", output, json_file)
 
 
 def _write(imported: Imported, about: str, output: Path | None, json_file: Path | None) -> None:

@@ -76,7 +76,7 @@ class Imported:
 
 
 def _paragraph(text: str) -> str:
-    return fill(text, width=100, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
+    return fill(text, width=100, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
 
 
 def shown(value: object) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from simulator.interop.megatron.settings import flags_of
 from simulator.spec.run import RunSpec
 
 _TORCH_SCHEDULES = {
@@ -40,13 +41,8 @@ def launch_settings(run: RunSpec) -> tuple[LaunchSettings, ...]:
 
 
 def megatron_lm(run: RunSpec) -> LaunchSettings:
-    """Flags of ``pretrain_gpt.py`` behind ``torchrun``, as a shell snippet."""
-    missing = _offloads(run)
-    if run.parallelism.zero > 1:
-        missing.append(f"ZeRO stage {run.parallelism.zero}: Megatron-LM's own optimizer is stage 1")
-    if run.schedule not in ("1f1b", "interleaved-1f1b"):
-        missing.append(f"the pipeline schedule {run.schedule}")
-    flags = [*_world(run), *_batch(run), *_model(run), *_experts(run), *_memory(run), *_overlap(run)]
+    """Flags of ``pretrain_gpt.py`` behind ``torchrun``, as a shell snippet; ``stepcast import`` reads it."""
+    flags, missing = flags_of(run)
     node = min(run.gpus, run.cluster.gpus_per_node)
     head = f"torchrun --nnodes {max(1, run.gpus // node)} --nproc-per-node {node} pretrain_gpt.py"
     body = " \\\n".join([head, *(f"    {flag}" for flag in flags), '    "$@"'])
@@ -143,123 +139,6 @@ def torchtitan(run: RunSpec) -> LaunchSettings:
     return LaunchSettings(
         program="TorchTitan", file_name="torchtitan.toml", text=text, not_said=tuple(missing)
     )
-
-
-def _world(run: RunSpec) -> Iterator[str]:
-    p = run.parallelism
-    yield f"--tensor-model-parallel-size {p.tp}"
-    yield f"--pipeline-model-parallel-size {p.pp}"
-    if p.vp > 1:
-        yield f"--num-virtual-stages-per-pipeline-rank {p.vp}"
-    if p.cp > 1:
-        yield f"--context-parallel-size {p.cp}"
-    if run.sequence_parallel:
-        yield "--sequence-parallel"
-    if p.stage_split == "embedding-and-loss-as-layers":
-        yield "--account-for-embedding-in-pipeline-split"
-        yield "--account-for-loss-in-pipeline-split"
-    elif isinstance(p.stage_split, str) and "|" in p.stage_split:
-        yield f"--pipeline-model-parallel-layout '{p.stage_split}'"
-    if p.zero:
-        yield "--use-distributed-optimizer"
-
-
-def _batch(run: RunSpec) -> Iterator[str]:
-    t = run.training
-    yield f"--seq-length {t.seq_length}"
-    yield f"--max-position-embeddings {max(t.seq_length, run.model.max_position_embeddings)}"
-    yield f"--micro-batch-size {t.micro_batch_size}"
-    yield f"--global-batch-size {t.global_batch_size}"
-    if t.precision == "fp16":
-        yield "--fp16"
-    elif t.precision not in ("fp32", "tf32"):
-        yield "--bf16"
-    if t.precision in ("fp8", "mxfp8"):
-        recipe = {"": "delayed", "current": "tensorwise"}.get(t.fp8_recipe, t.fp8_recipe)
-        yield "--fp8-format hybrid" if t.precision == "fp8" else "--fp8-format e4m3"
-        yield f"--fp8-recipe {'mxfp8' if t.precision == 'mxfp8' else recipe}"
-    if t.fp8_param_gather:
-        yield "--fp8-param-gather"
-    if t.grad_dtype == "bf16":
-        yield "--grad-reduce-in-bf16"
-
-
-def _model(run: RunSpec) -> Iterator[str]:
-    m = run.model
-    yield f"--num-layers {m.num_hidden_layers}"
-    yield f"--hidden-size {m.hidden_size}"
-    yield f"--ffn-hidden-size {m.intermediate_size}"
-    yield f"--num-attention-heads {m.num_attention_heads}"
-    if m.attention_type == "mla":
-        yield "--multi-latent-attention"
-        yield f"--kv-lora-rank {m.kv_lora_rank} --qk-head-dim {m.qk_nope_head_dim}"
-        yield f"--qk-pos-emb-head-dim {m.qk_rope_head_dim} --v-head-dim {m.v_head_dim}"
-        if m.q_lora_rank:
-            yield f"--q-lora-rank {m.q_lora_rank}"
-    else:
-        yield f"--kv-channels {m.head_dim}"
-        if m.num_key_value_heads != m.num_attention_heads:
-            yield f"--group-query-attention --num-query-groups {m.num_key_value_heads}"
-    if m.gated_mlp:
-        yield "--swiglu"
-    if m.norm == "rmsnorm":
-        yield "--normalization RMSNorm"
-    if m.position_embedding == "rope":
-        yield "--position-embedding-type rope"
-    if not m.linear_bias:
-        yield "--disable-bias-linear"
-    if not m.tie_word_embeddings:
-        yield "--untie-embeddings-and-output-weights"
-    if m.num_nextn_predict_layers:
-        yield f"--mtp-num-layers {m.num_nextn_predict_layers}"
-    yield f"--attention-dropout {m.attention_dropout:g} --hidden-dropout {m.hidden_dropout:g}"
-
-
-def _experts(run: RunSpec) -> Iterator[str]:
-    m, p, runtime = run.model, run.parallelism, run.runtime
-    if not m.is_moe:
-        return
-    dispatcher = {"deepep": "flex --moe-enable-deepep", "hybridep": "flex"}.get(runtime.moe_dispatcher)
-    yield f"--num-experts {m.num_experts} --moe-router-topk {m.num_experts_per_tok}"
-    yield f"--moe-ffn-hidden-size {m.moe_intermediate_size or m.intermediate_size}"
-    yield f"--expert-model-parallel-size {p.ep} --expert-tensor-parallel-size {p.etp or p.tp}"
-    yield f"--moe-token-dispatcher-type {dispatcher or runtime.moe_dispatcher}"
-    yield "--moe-grouped-gemm"
-    if m.n_shared_experts or m.moe_shared_expert_intermediate_size:
-        width = m.moe_shared_expert_intermediate_size or m.n_shared_experts * m.moe_intermediate_size
-        yield f"--moe-shared-expert-intermediate-size {width}"
-    if runtime.moe_permute_fusion:
-        yield "--moe-permute-fusion"
-    if runtime.moe_shared_expert_overlap:
-        yield "--moe-shared-expert-overlap"
-    if runtime.ep_overlap:
-        yield "--overlap-moe-expert-parallel-comm"
-    if runtime.delay_wgrad:
-        yield "--delay-wgrad-compute"
-
-
-def _memory(run: RunSpec) -> Iterator[str]:
-    asked = run.training.recompute
-    if asked.granularity == "full":
-        yield f"--recompute-granularity full --recompute-method {asked.method}"
-        yield f"--recompute-num-layers {asked.num_layers}"
-    elif asked.granularity == "selective":
-        yield f"--recompute-granularity selective --recompute-modules {' '.join(asked.modules)}"
-
-
-def _overlap(run: RunSpec) -> Iterator[str]:
-    runtime = run.runtime
-    if runtime.overlap_grad_reduce:
-        yield "--overlap-grad-reduce"
-    if runtime.overlap_param_gather and run.parallelism.zero:
-        yield "--overlap-param-gather"
-    if runtime.tp_overlap:
-        yield "--tp-comm-overlap"
-    if run.parallelism.vp > 1 and runtime.overlap_p2p is False:
-        yield "--no-overlap-p2p-communication"
-    if not runtime.gradient_accumulation_fusion:
-        yield "--no-gradient-accumulation-fusion"
-    yield f"--attention-backend {'unfused' if runtime.attention == 'unfused' else 'flash'}"
 
 
 def _offloads(run: RunSpec) -> list[str]:

@@ -12,7 +12,7 @@ import yaml
 
 from simulator.cli.app import main
 from simulator.graph.parameters import count_parameters
-from simulator.interop.hf_config import import_config
+from simulator.interop.huggingface.config import import_config
 from simulator.spec.errors import SpecError
 from simulator.spec.load import load_model
 from simulator.spec.model import ModelSpec

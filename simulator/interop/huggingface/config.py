@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from simulator.interop.hf_dialects import DIALECTS, NOT_MODELLED, Dialect
-from simulator.interop.hf_keys import ACTIVATION_KEYS, FIELDS, without_work
-from simulator.interop.hf_special import SPECIAL, Reading
+from simulator.interop.huggingface.dialects import DIALECTS, NOT_MODELLED, Dialect
+from simulator.interop.huggingface.keys import ACTIVATION_KEYS, FIELDS, without_work
+from simulator.interop.huggingface.special import SPECIAL, Reading
 from simulator.interop.imported import Imported, shown
 from simulator.spec.errors import Problem, SpecError, nearest
 from simulator.spec.load import parse_model

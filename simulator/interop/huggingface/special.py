@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-from simulator.interop.hf_dialects import PARALLEL
-from simulator.interop.hf_keys import ACTIVATION_KEYS, ACTIVATIONS
+from simulator.interop.huggingface.dialects import PARALLEL
+from simulator.interop.huggingface.keys import ACTIVATION_KEYS, ACTIVATIONS
 from simulator.interop.imported import Fate, Imported, shown
 from simulator.spec.errors import Problem, nearest
 

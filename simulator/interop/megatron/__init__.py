@@ -1,0 +1,1 @@
+"""A script that launches Megatron-LM becomes a run file."""

@@ -1,0 +1,1 @@
+"""Enough of a shell to follow a launch script without running it."""
