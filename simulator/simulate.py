@@ -14,25 +14,22 @@ from simulator.engine.block import Blocks
 from simulator.engine.contention import COMMUNICATION_PROCESSORS
 from simulator.engine.costing import OperatorCosts
 from simulator.engine.host import SOFTWARE, HostCosts
-from simulator.engine.messages import Pipeline
 from simulator.engine.replay import paused_collector
-from simulator.engine.step import StepOptions, StepReplay, replayed_orders, run_step
+from simulator.engine.step import StepReplay
 from simulator.engine.timeline import shown
-from simulator.engine.world import Layout
 from simulator.explain.census import Counted, census
 from simulator.explain.details import Subject, details
 from simulator.explain.uncertainty import ErrorTerm, interval, relative_error
 from simulator.explain.waterfall import KernelUse, waterfall
 from simulator.graph.flops import find_convention
 from simulator.graph.operators import Attention, Gemm, GroupedGemm, MemoryBound
-from simulator.memory.report import MemoryReport, memory_report
+from simulator.memory.report import MemoryReport
 from simulator.memory.summary import memory_warnings, to_mapping
 from simulator.network.collectives import Network
-from simulator.network.placement import Placement
-from simulator.partition.plan import RunPlan, plan_run
+from simulator.partition.plan import RunPlan
+from simulator.preparation.prepare import prepare
+from simulator.preparation.prepared import placement_of
 from simulator.result import Result, TimelineEvent
-from simulator.schedule.definition import Schedule
-from simulator.schedule.registry import SCHEDULES
 from simulator.spec.cluster import ClusterSpec
 from simulator.spec.run import RunSpec
 
@@ -53,18 +50,21 @@ class Shared:
         """The kernel model of a run's cluster, with its cache."""
         return self._clusters[self._known(run)][-1]
 
-    def blocks(self, run: RunSpec) -> Blocks:
-        """Timed operators and replayed blocks of runs on the same cluster with groups in the same places."""
+    def blocks(self, run: RunSpec, copies: int = 1) -> Blocks:
+        """Timed operators and replayed blocks of runs on the same cluster with groups in the same places.
+
+        ``copies``: of the model in each pipeline.
+        """
         known, p = self._known(run), run.parallelism
         sizes = (run.gpus, p.tp, p.cp, p.ep, p.etp, p.pp, run.shard_size)
         host = (run.runtime.software, run.runtime.cuda_graphs)
-        key = (known, *sizes, run.runtime.rank_order, *host)
+        key = (known, copies, *sizes, run.runtime.rank_order, *host)
         found = self._blocks.get(key)
         if found is None:
             if len(self._blocks) >= self._most:
                 self._blocks.clear()
             cluster, _, kernels = self._clusters[known]
-            network = Network(cluster, _placement(run))
+            network = Network(cluster, placement_of(run, copies))
             share = COMMUNICATION_PROCESSORS / cluster.device.sm_count
             found = self._blocks[key] = Blocks(OperatorCosts(kernels, network, _host_costs(run), share))
         return found
@@ -105,36 +105,24 @@ def simulate(run: RunSpec, *, timeline: bool = False, shared: Shared | None = No
         ValueError: the layout is impossible; the message names the rule.
     """
     shared = shared or _RECENT
-    plan = plan_run(run)
-    schedule = SCHEDULES[run.schedule]
-    kernels, blocks = shared.kernels(run), shared.blocks(run)
-    p = run.parallelism
-    etp = (p.etp or p.tp) if run.model.is_moe else 1
-    layout = Layout(
-        tp=p.tp,
-        dp=run.dp * p.cp,
-        devices=p.pp,
-        cp=p.cp,
-        cp_inner=p.cp_inner or 1,
-        shard=run.shard_size,
-        ep=p.ep,
-        etp=etp,
-    )
-    step = run_step(plan, schedule, layout, p.vp, blocks, step_options(run, schedule, whole=timeline))
-    memory = memory_report(run, plan, schedule.placement(p.pp, p.vp), step.orders)
+    prepared = prepare(run)
+    plan, schedule = prepared.plan, prepared.schedule
+    kernels, blocks = shared.kernels(run), shared.blocks(run, schedule.directions)
+    step = prepared.replay(blocks, whole=timeline)
+    memory = prepared.memory(step.orders)
     result = _result(run, plan, step, memory, kernels, blocks.costs)
     if not timeline:
         return result
     subject = Subject(
         cluster=run.cluster,
-        placement=_placement(run),
+        placement=placement_of(run, schedule.directions),
         plan=plan,
-        pipeline=Pipeline(schedule.placement(p.pp, p.vp), len(plan.chunks), schedule.directions),
+        pipeline=prepared.pipeline,
         step=step,
         memory=memory,
         costs=blocks.costs,
         every_operator=run.simulation.detail == "operator",
-        ranks_per_device=run.gpus // p.pp if run.simulation.ranks == "all" else 1,
+        ranks_per_device=run.gpus // run.parallelism.pp if run.simulation.ranks == "all" else 1,
         process=partial(_process, run),
     )
     return replace(result, timeline=tuple(_timeline(step, run)), details=details(subject))
@@ -145,26 +133,7 @@ def simulate_memory(run: RunSpec) -> MemoryReport:
 
     Raises ValueError as :func:`simulate` does.
     """
-    plan, schedule, p = plan_run(run), SCHEDULES[run.schedule], run.parallelism
-    options = step_options(run, schedule, whole=False)
-    orders = replayed_orders(schedule, p.pp, plan.microbatches, p.vp, options)
-    return memory_report(run, plan, schedule.placement(p.pp, p.vp), orders)
-
-
-def _placement(run: RunSpec) -> Placement:
-    p = run.parallelism
-    return Placement(
-        run.cluster,
-        tp=p.tp,
-        cp=p.cp,
-        ep=p.ep,
-        dp=run.dp,
-        pp=p.pp,
-        etp=p.etp,
-        shard=run.shard_size,
-        cp_inner=p.cp_inner,
-        rank_order=run.runtime.rank_order,
-    )
+    return prepare(run).memory()
 
 
 def _host_costs(run: RunSpec) -> HostCosts:
@@ -172,21 +141,6 @@ def _host_costs(run: RunSpec) -> HostCosts:
         kernel_s=run.cluster.host.kernel_launch_s,
         software=SOFTWARE[run.runtime.software],
         graphs=run.runtime.cuda_graphs,
-    )
-
-
-def step_options(run: RunSpec, schedule: Schedule, *, whole: bool) -> StepOptions:
-    """The switches of a run's replay; ``whole``: no part of the step may stand for another."""
-    asked = run.runtime.overlap_p2p
-    return StepOptions(
-        overlap_grad_reduce=run.runtime.overlap_grad_reduce,
-        overlap_param_gather=run.runtime.overlap_param_gather,
-        overlap_p2p=schedule.default_overlap_p2p if asked is None else asked,
-        every_operator=run.simulation.detail == "operator",
-        overlap_experts=run.runtime.ep_overlap,
-        delay_wgrad=run.runtime.delay_wgrad,
-        every_rank=run.simulation.ranks == "all",
-        fold_steady_state=not whole,
     )
 
 

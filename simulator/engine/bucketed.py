@@ -43,15 +43,17 @@ class BucketedTraffic:
         self._edges = {id(action) for action in (*first.values(), *last.values())}
         placed: list[Placed] = []
         hooks: dict[str, tuple[Token, ...]] = {}
-        for stage in dict.fromkeys(a.stage for a in actions if a.kind is Kind.F):
+        for stage, direction in dict.fromkeys((a.stage, a.direction) for a in actions if a.kind is Kind.F):
             for bucket in reversed(self._plan.chunks[stage].buckets):
                 op = self._plan.data.gather_parameters(bucket, f"stage {stage}")
                 if op is None:
                     continue
                 waits = hooks.get(bucket.axis, ()) if self._overlap_gather else ()
-                signal = _token("parameters", stage, bucket)
-                placed.append(collective(op, STREAMS[op.axis], waits, signal, self._costs))
-                hooks[bucket.axis] = (_token("hook", stage, bucket),)
+                known_as = ("parameters", stage, bucket.first_layer)
+                signal = _token("parameters", stage, direction, bucket)
+                stream = STREAMS[op.axis]
+                placed.append(collective(op, stream, waits, signal, self._costs, known_as=known_as))
+                hooks[bucket.axis] = (_token("hook", stage, direction, bucket),)
         if placed and not self._overlap_gather:
             ready = tuple(task.signal for _, task in placed)
             placed.append(Placed(COMPUTE, Task("parameters ready", exposed(DP), 0.0, ready)))
@@ -67,8 +69,8 @@ class BucketedTraffic:
         placed = []
         for bucket in piece.buckets if action.kind is Kind.F else ():
             if self._overlap_gather and self._plan.data.gather_parameters(bucket, "") is not None:
-                waits = (*waits, _token("parameters", action.stage, bucket))
-            hook = _token("hook", action.stage, bucket)
+                waits = (*waits, _token("parameters", action.stage, action.direction, bucket))
+            hook = _token("hook", action.stage, action.direction, bucket)
             placed.append(Placed(COMPUTE, Task("hook", COMPUTE, 0.0, waits, hook)))
             waits = ()
         return placed
@@ -88,12 +90,12 @@ class BucketedTraffic:
         placed: list[Placed] = []
         for action, bucket in self._completed:
             place = (action.stage, action.microbatch, bucket.first_layer)
-            tasks, tokens = reduce_bucket(self._plan, place, bucket, self._costs)
+            tasks, tokens = reduce_bucket(self._plan, place, bucket, self._costs, direction=action.direction)
             placed += tasks
             self._reduced += tokens
         self._completed.clear()
         return placed
 
 
-def _token(what: str, stage: int, bucket: Bucket) -> Token:
-    return (what, bucket.axis, stage, bucket.first_layer)
+def _token(what: str, stage: int, direction: int, bucket: Bucket) -> Token:
+    return (what, bucket.axis, stage, direction, bucket.first_layer)

@@ -71,11 +71,20 @@ def cut(chunk: ChunkShare) -> tuple[Piece, ...]:
 
 
 def collective(
-    op: Collective, stream: str, waits: tuple[Token, ...], signal: Token, costs: OperatorCosts
+    op: Collective,
+    stream: str,
+    waits: tuple[Token, ...],
+    signal: Token,
+    costs: OperatorCosts,
+    *,
+    known_as: Token = None,
 ) -> Placed:
-    """A collective as a meeting of its group."""
+    """A collective as a meeting of its group.
+
+    ``known_as``: what all its members call it, where they signal its end by different tokens.
+    """
     cost = costs.cost(op)
-    meeting = Meeting((op.axis, signal), 0)
+    meeting = Meeting((op.axis, signal if known_as is None else known_as), 0)
     flow, holds = costs.flow(op), costs.communication_share
     return Placed(
         stream, Task(op.name, cost.category, cost.seconds, waits, signal, meeting, None, flow, holds)
@@ -112,27 +121,31 @@ def reduce_bucket(
     bucket: Bucket,
     costs: OperatorCosts,
     after: tuple[Token, ...] = (),
+    *,
+    direction: int = 0,
 ) -> tuple[list[Placed], tuple[Token, ...]]:
     """Prepares a bucket's gradients and starts their reduction; also the token of its end, if there is one.
 
-    ``place`` tells this reduction from all others of the device; it begins ``after`` some tokens. Each of
-    its collectives follows the one before it; then sharded gradients may leave for the host.
+    ``place`` tells this reduction from all others of the device, and with ``direction`` from those of the
+    device that holds the other copy; it begins ``after`` some tokens. Each of its collectives follows the one
+    before it; then sharded gradients may leave for the host.
     """
     ops = plan.data.reduce_gradients(bucket, "gradients")
     leaving = plan.data.leave_shard(bucket)
     if not ops and not leaving:
         return [], ()
-    ready: Token = ("gradients", bucket.axis, *place)
+    ready: Token = ("gradients", bucket.axis, direction, *place)
     before = kernels(plan.data.before_reduction(bucket), costs)
     placed = [Placed(COMPUTE, before._replace(waits=after, signal=ready))]
     beside = kernels(plan.data.beside_reduction(bucket), costs)
     if beside.seconds:
-        prepared = ("prepared", bucket.axis, *place)
+        prepared = ("prepared", bucket.axis, direction, *place)
         placed.append(Placed(PREPARE, beside._replace(waits=(ready,), signal=prepared)))
         ready = prepared
     for number, op in enumerate(ops):
-        reduced = ("reduced", bucket.axis, *place, number)
-        placed.append(collective(op, STREAMS[op.axis], (ready,), reduced, costs))
+        known_as = ("reduced", bucket.axis, *place, number)
+        reduced = (direction, known_as)
+        placed.append(collective(op, STREAMS[op.axis], (ready,), reduced, costs, known_as=known_as))
         ready = reduced
-    left, ends = chain(leaving, (ready,), ("leave", bucket.axis, *place), costs)
+    left, ends = chain(leaving, (ready,), ("leave", bucket.axis, direction, *place), costs)
     return [*placed, *left], ends

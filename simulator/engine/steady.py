@@ -65,7 +65,8 @@ def _fold(schedule: Schedule, p: int, m: int, v: int, period: int, least: int, b
         return None
     orders = schedule.order(p, short, v)
     longer = schedule.order(p, short + period, v)
-    windows = [_window(a, b, period) for a, b in zip(orders, longer, strict=True)]
+    shift = period // schedule.directions  # each direction counts its own microbatches
+    windows = [_window(a, b, shift) for a, b in zip(orders, longer, strict=True)]
     found = _before_the_edges([window for window in windows if window is not None], orders)
     if len(found) != p:
         return None
@@ -77,16 +78,16 @@ def _fold(schedule: Schedule, p: int, m: int, v: int, period: int, least: int, b
     return Fold(orders, found, (m - short) // period, compared)
 
 
-def _window(short: Order, longer: Order, period: int) -> Window | None:
+def _window(short: Order, longer: Order, shift: int) -> Window | None:
     """Where ``longer`` has one more window than ``short``, if that is all that sets them apart."""
     length = len(longer) - len(short)
     stop = next((i for i, (a, b) in enumerate(zip(short, longer, strict=False)) if a != b), len(short))
     if length <= 0 or stop < length:
         return None
-    repeated = [_shifted(action, period) for action in longer[stop - length : stop]] == longer[
+    repeated = [_shifted(action, shift) for action in longer[stop - length : stop]] == longer[
         stop : stop + length
     ]
-    same_end = [_shifted(action, period) for action in short[stop:]] == longer[stop + length :]
+    same_end = [_shifted(action, shift) for action in short[stop:]] == longer[stop + length :]
     return Window(stop - length, stop) if repeated and same_end else None
 
 

@@ -159,7 +159,7 @@ class _Machine:
             programs.append(program.build(order, exchanges, () if cuts is None else cuts[device]))
             self.issued.append(program.issued)
         every = self._options.every_rank
-        ranks = every_rank(programs, self._layout) if every else rank_classes(programs)
+        ranks = (every_rank if every else rank_classes)(programs, self._layout)
         events = replay(ranks, self._blocks.costs.capacities)
         return StepReplay(
             seconds=events.end,

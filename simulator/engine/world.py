@@ -3,6 +3,9 @@
 Ranks that differ only in their TP, CP or DP position do the same work at the same time: the class of a
 pipeline device stands for all of them, and a collective among them is a timed task. Simulating every rank
 turns each collective into a meeting of its members; both must give the same step time.
+
+Where two pipeline devices hold copies of the same stages (DualPipe), their data-parallel groups are one, so
+that its collectives are meetings of both devices in any case.
 """
 
 from __future__ import annotations
@@ -14,13 +17,16 @@ from itertools import product
 from simulator.engine.finish import PAIR, WORLD
 from simulator.engine.tasks import Meeting, Streams, Task
 
+JOINED = frozenset({"dp_cp", "edp"})  # groups that span both devices of two copies
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """Sizes of the groups that a pipeline device stands for.
 
     ``dp`` counts DP × CP, CP varying fastest; ``shard`` neighbours of it hold shards of the same parameters
-    (0: all of it). ``ep`` and ``etp`` divide the same ranks once more, for routed experts.
+    (0: all of it). ``ep`` and ``etp`` divide the same ranks once more, for routed experts. With ``copies`` 2
+    device i and the i-th from the end hold the same stages.
     """
 
     tp: int
@@ -31,6 +37,11 @@ class Layout:
     shard: int = 0
     ep: int = 1
     etp: int = 1
+    copies: int = 1
+
+    def holders(self, device: int) -> tuple[int, ...]:
+        """The devices that hold what a device holds, itself among them."""
+        return (device,) if self.copies == 1 else tuple(sorted({device, self.devices - 1 - device}))
 
     @property
     def world(self) -> int:
@@ -43,16 +54,24 @@ class Layout:
         return self.tp * self.dp // (self.ep * self.etp)
 
 
-def rank_classes(programs: Sequence[Streams]) -> dict[int, Streams]:
+def rank_classes(programs: Sequence[Streams], layout: Layout) -> dict[int, Streams]:
     """One simulated rank per device: collectives of its group are timed, meetings of devices stay."""
     return {
-        device: {name: [_for_class(task) for task in tasks] for name, tasks in streams.items()}
+        device: {
+            name: [_for_class(task, layout.holders(device)) for task in tasks]
+            for name, tasks in streams.items()
+        }
         for device, streams in enumerate(programs)
     }
 
 
-def _for_class(task: Task) -> Task:
-    return task if task.meeting is None or task.meeting.members else task._replace(meeting=None)
+def _for_class(task: Task, holders: tuple[int, ...]) -> Task:
+    meeting = task.meeting
+    if meeting is None or meeting.members:
+        return task
+    if len(holders) > 1 and meeting.key[0] in JOINED:  # type: ignore[index]
+        return task._replace(meeting=Meeting((holders, meeting.key), len(holders)))
+    return task._replace(meeting=None)
 
 
 def every_rank(programs: Sequence[Streams], layout: Layout) -> dict[int, Streams]:
@@ -73,6 +92,7 @@ class _Scope:
     def __init__(self, layout: Layout, device: int, dp: int, tp: int) -> None:
         self._replica = (dp, tp)
         shard = layout.shard or layout.dp
+        holders = layout.holders(device)
         place = dp * layout.tp + tp  # within the device; expert axes count it as etp, ep, edp
         etp, ep, edp = (
             place % layout.etp,
@@ -83,7 +103,7 @@ class _Scope:
             WORLD: ((), layout.world),
             PAIR: (self._replica, 2),
             "tp": ((device, dp), layout.tp),
-            "dp_cp": ((device, tp), layout.dp),
+            "dp_cp": ((holders, tp), layout.dp * len(holders)),
             "cp": ((device, tp, dp // layout.cp), layout.cp),
             "cp_inner": ((device, tp, dp // layout.cp_inner), layout.cp_inner),
             "cp_outer": (
@@ -94,7 +114,7 @@ class _Scope:
             "replicate": ((device, tp, dp % shard), layout.dp // shard),
             "etp": ((device, "etp", ep, edp), layout.etp),
             "ep": ((device, "ep", etp, edp), layout.ep),
-            "edp": ((device, "edp", etp, ep), layout.edp),
+            "edp": ((holders, "edp", etp, ep), layout.edp * len(holders)),
         }
 
     def task(self, task: Task) -> Task:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simulator.graph.transformer import ACTIVATION_BYTES
-from simulator.schedule.registry import SCHEDULES
+from simulator.schedule.definition import Schedule
 from simulator.spec.run import RunSpec
 
 KIB, MIB = 2**10, 2**20
@@ -49,8 +49,8 @@ class Overheads:
     expandable: bool = False
 
 
-def overheads(run: RunSpec) -> Overheads:
-    """What a run's ranks hold beside their tensors."""
+def overheads(run: RunSpec, schedule: Schedule) -> Overheads:
+    """What the ranks of a run under a schedule hold beside their tensors."""
     large = run.cluster.device.architecture in LARGE_WORKSPACE
     workspace = CUBLAS_WORKSPACE if large else CUBLAS_WORKSPACE_BEFORE
     if run.runtime.software == "megatron":
@@ -59,7 +59,7 @@ def overheads(run: RunSpec) -> Overheads:
         workspace=float(workspace),
         context=CONTEXT,
         communication=float(_communicators(run) * CHANNELS * CONNECTION) + _deepep_queues(run),
-        messages=_messages(run),
+        messages=_messages(run, schedule),
         expandable=run.runtime.expandable_segments,
     )
 
@@ -88,10 +88,10 @@ def _deepep_queues(run: RunSpec) -> float:
     return DEEPEP_CHANNELS * (inside + across) * row
 
 
-def _messages(run: RunSpec) -> int:
+def _messages(run: RunSpec, schedule: Schedule) -> int:
     """Overlapped: an activation and a gradient arrive ahead while one of each leaves; else none waits."""
     if run.parallelism.pp == 1:
         return 0
     asked = run.runtime.overlap_p2p
-    overlapped = SCHEDULES[run.schedule].default_overlap_p2p if asked is None else asked
+    overlapped = schedule.default_overlap_p2p if asked is None else asked
     return 4 if overlapped else 0

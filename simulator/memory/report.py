@@ -15,6 +15,7 @@ from simulator.memory.overheads import Overheads, overheads
 from simulator.memory.shards import gradient_bytes, optimizer_bytes, weight_bytes
 from simulator.partition.plan import ChunkShare, RunPlan
 from simulator.schedule.actions import Order
+from simulator.schedule.definition import Schedule
 from simulator.schedule.notation import format_action
 from simulator.spec.run import RunSpec
 
@@ -116,11 +117,10 @@ class MemoryReport:
         return "fits" if least <= self.capacity_bytes else "may not fit"
 
 
-def memory_report(
-    run: RunSpec, plan: RunPlan, placement: Sequence[Sequence[int]], orders: Sequence[Order]
-) -> MemoryReport:
+def memory_report(run: RunSpec, plan: RunPlan, schedule: Schedule, orders: Sequence[Order]) -> MemoryReport:
     """The peak of every device under its schedule's order."""
-    passes, beside = Passes(plan), overheads(run)
+    passes, beside = Passes(plan), overheads(run, schedule)
+    placement = schedule.placement(run.parallelism.pp, run.parallelism.vp)
     stages = [_stage(plan, passes, beside, *pair) for pair in zip(placement, orders, strict=True)]
     return MemoryReport(
         stages=_with_fragmentation(stages, passes, orders, beside),

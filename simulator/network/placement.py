@@ -39,6 +39,7 @@ DENSE = ("tp", "cp", "dp", "pp")
 EXPERT = ("etp", "ep", "edp", "pp")
 # where each axis stands in a rank order written with the dense names
 ORDER_NAMES = frozenset({"tp", "cp", "ep", "dp", "pp"})
+JOINED = frozenset({"dp_cp", "edp"})  # of two pipeline devices that hold copies of the same stages
 SAMPLED_GROUPS = 64  # uneven layouts place groups differently; this many are looked at
 
 
@@ -114,7 +115,8 @@ class Placement:
     ``rank_order`` lists tp, cp, ep, dp and pp, fastest first; ``ep`` marks where expert parallelism is
     counted among the expert layers' dimensions. ``etp`` 0 means equal to ``tp``. ``shard`` neighbours of a
     ``dp_cp`` group form a ``shard`` group, their counterparts a ``replicate`` group (HSDP); 0: all.
-    ``cp_inner`` cuts a ``cp`` group in the same way into ``cp_inner`` and ``cp_outer``.
+    ``cp_inner`` cuts a ``cp`` group in the same way into ``cp_inner`` and ``cp_outer``. With ``copies`` 2
+    pipeline devices i and pp−1−i hold the same stages (DualPipe): their ``dp_cp`` and ``edp`` groups are one.
     """
 
     def __init__(
@@ -129,9 +131,11 @@ class Placement:
         etp: int = 0,
         shard: int = 0,
         cp_inner: int = 0,
+        copies: int = 1,
         rank_order: str = "tp-cp-ep-dp-pp",
     ) -> None:
         self.cluster = cluster
+        self._joined = JOINED if copies == 2 else frozenset()
         etp = etp or tp
         self.world_size = tp * cp * dp * pp
         if tp * cp * dp % (etp * ep):
@@ -180,7 +184,15 @@ class Placement:
         """The ranks of the group of ``axis`` that holds ``rank``, ascending."""
         dims, _ = self._split(axis)
         base = rank - sum(rank // d.stride % d.size * d.stride for d in dims)
-        return tuple(int(base + offset) for offset in _offsets(dims))
+        return tuple(map(int, self._ranks(axis, _offsets(dims), base)))
+
+    def _ranks(self, axis: str, offsets: Ranks, base: int) -> Ranks:
+        """The group whose first rank on its pipeline device is ``base``, ascending."""
+        if axis not in self._joined:
+            return offsets + base
+        pp = self._dense["pp"]
+        there = pp.size - 1 - 2 * (base // pp.stride % pp.size)  # devices from here to the other copy
+        return np.sort(np.concatenate((offsets + base, offsets + base + there * pp.stride)))
 
     def group(self, axis: GroupAxis) -> Group:
         """The shape of the groups of ``axis``; where they differ, the one that spans the most domains."""
@@ -275,7 +287,7 @@ class Placement:
         offsets = _offsets(dims)
         grid = self._dense if axis in DENSE or axis in ("dp_cp", "world") else self._expert
         samples = 1 if axis not in _PARTS and self._is_even(grid) else SAMPLED_GROUPS
-        candidates = (offsets + base for base in islice(self._bases(axis), samples))
+        candidates = (self._ranks(axis, offsets, base) for base in islice(self._bases(axis), samples))
         ranks = max(candidates, key=lambda r: (_units(r, self._domain), _units(r, self._node)))
         per_node = _most(ranks, self._node)
         nodes = (ranks // self._node)[_first_of_runs(ranks // self._node)]

@@ -75,8 +75,9 @@ class DataParallel:
     """The groups over which gradients are reduced, and what they shard.
 
     ``replicas`` counts DP × CP; ``expert_replicas`` the copies of a routed expert, 0 where there are none;
-    ``shard_ranks`` those over which ZeRO shards, 0: all replicas. ``cut_all``: every chunk has buckets, not
-    only the first.
+    ``shard_ranks`` those over which ZeRO shards, 0: all copies. ``model_copies``: times that each replica
+    holds the model, on other pipeline devices (DualPipe: 2). ``cut_all``: every chunk has buckets, not only
+    the first.
     """
 
     replicas: int
@@ -87,6 +88,7 @@ class DataParallel:
     loss_scaling: bool  # fp16: gradients are unscaled and checked for infinities
     average_in_collective: bool = True
     expert_replicas: int = 0
+    model_copies: int = 1
     shard_ranks: int = 0
     cut_all: bool = False
     sharding: Sharding = Sharding()
@@ -125,13 +127,13 @@ class DataParallel:
 
     def copies(self, axis: Axis) -> int:
         """How many ranks hold the same parameters: those of a routed expert on ``edp``, else the others."""
-        return max(1, self.expert_replicas) if axis == "edp" else self.replicas
+        return self.model_copies * (max(1, self.expert_replicas) if axis == "edp" else self.replicas)
 
     def shards(self, axis: Axis) -> int:
         """Into how many parts ZeRO cuts the parameters of an axis."""
         if self.zero == 0:
             return 1
-        return self.shard_ranks or self.replicas if axis == "dp_cp" else self.copies(axis)
+        return self.shard_ranks or self.copies(axis) if axis == "dp_cp" else self.copies(axis)
 
     def shard(self, parameters: float, expert_parameters: float = 0.0) -> float:
         """Of a rank's parameters, those whose optimizer state it holds. ``parameters`` includes experts."""

@@ -80,8 +80,8 @@ class RunPlan:
         return one * self.microbatches * self.tensor.size
 
 
-def plan_run(run: RunSpec) -> RunPlan:
-    """Divides a run.
+def plan_run(run: RunSpec, *, copies: int = 1) -> RunPlan:
+    """Divides a run, whose schedule has each stage ``copies`` times in a pipeline (DualPipe: 2).
 
     Raises :class:`ValueError` where a split is impossible (the spec's rules catch these first).
     """
@@ -92,7 +92,7 @@ def plan_run(run: RunSpec) -> RunPlan:
         overlap=run.runtime.tp_overlap,
         overlap_dgrad=run.runtime.tp_dgrad_overlap,
     )
-    opts, data = _graph_options(run), _data_parallel(run)
+    opts, data = _graph_options(run), _data_parallel(run, copies)
     mtp = run.model.num_nextn_predict_layers
     stages = split_stages(run.model.num_hidden_layers, p.pp, p.vp, p.stage_split, mtp_layers=mtp)
     chunks = tuple(_share_chunk(index, chunk, run, opts, tp, data) for index, chunk in enumerate(stages))
@@ -133,7 +133,7 @@ def _graph_options(run: RunSpec) -> GraphOptions:
     )
 
 
-def _data_parallel(run: RunSpec) -> DataParallel:
+def _data_parallel(run: RunSpec, copies: int) -> DataParallel:
     p, t = run.parallelism, run.training
     return DataParallel(
         replicas=run.dp * p.cp,
@@ -144,7 +144,8 @@ def _data_parallel(run: RunSpec) -> DataParallel:
         optimizer=_optimizer(run),
         loss_scaling=t.precision == "fp16",
         average_in_collective=run.runtime.average_in_collective,
-        shard_ranks=run.shard_size,
+        model_copies=copies,
+        shard_ranks=run.shard_size * copies,
         cut_all=run.runtime.ddp_buckets == "torch" or p.zero == 2,
         sharding=_sharding(p),
         offload=StateOffload(

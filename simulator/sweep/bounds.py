@@ -25,10 +25,11 @@ from simulator.partition.layer_share import LayerShare
 from simulator.partition.plan import RunPlan, plan_run
 from simulator.partition.segment import COMPUTE, Segment
 from simulator.partition.stages import Chunk, split_stages
+from simulator.preparation.prepare import schedule_of
+from simulator.preparation.prepared import step_options
 from simulator.schedule.actions import Kind
 from simulator.schedule.definition import Schedule
-from simulator.schedule.registry import SCHEDULES
-from simulator.simulate import Shared, step_options
+from simulator.simulate import Shared
 from simulator.spec.run import RunSpec, StateOffload
 
 KERNELS = (Gemm, GroupedGemm, Attention, MemoryBound, Copy)
@@ -74,13 +75,13 @@ class Bounds:
 
     def bound(self, run: RunSpec) -> Bound:
         """The bound of a legal layout."""
-        schedule, p = SCHEDULES[run.schedule], run.parallelism
+        schedule, p = schedule_of(run), run.parallelism
         options = step_options(run, schedule, whole=False)
         model = self._model(
             run, split=schedule.splits_backward, floor=schedule.pairs or options.overlap_experts
         )
         stages = model.stages(p.pp, p.vp if schedule.directions == 1 else 1, p.stage_split)
-        blocks = self._shared.blocks(run)
+        blocks = self._shared.blocks(run, schedule.directions)
         placement = schedule.placement(p.pp, p.vp)
         hops = (
             [blocks.costs.hop(model.plan.message_bytes, device) for device in range(p.pp)]
@@ -88,7 +89,7 @@ class Bounds:
             else [0.0]
         )
         seconds = _pipeline_seconds(schedule, placement, stages, hops, run.microbatches)
-        data, on_device = _data(run, model.plan), p.offload == StateOffload()
+        data, on_device = _data(run, model.plan, schedule.directions), p.offload == StateOffload()
         first = sum((stages[stage] for stage in placement[0]), _Part())
         live = _live(schedule, p.pp, p.vp, run)
         peak = max(
@@ -233,9 +234,10 @@ def _one_stage(run: RunSpec) -> RunSpec:
     return replace(run, gpus=inner if alone else run.gpus // p.pp, parallelism=one)
 
 
-def _data(run: RunSpec, plan: RunPlan) -> DataParallel:
+def _data(run: RunSpec, plan: RunPlan, copies: int) -> DataParallel:
     """The data parallelism of a run whose layers are those of a plan for fewer replicas."""
-    return replace(plan.data, replicas=run.dp * run.parallelism.cp, shard_ranks=run.shard_size)
+    replicas, shards = run.dp * run.parallelism.cp, run.shard_size * copies
+    return replace(plan.data, replicas=replicas, shard_ranks=shards, model_copies=copies)
 
 
 def _pipeline_seconds(

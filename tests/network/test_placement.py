@@ -35,6 +35,14 @@ def test_data_parallel_with_context_groups_join_both_axes(make_cluster: Any) -> 
     assert p.group("dp_cp").ranks == 8
 
 
+def test_two_copies_join_the_data_parallel_groups_of_mirrored_stages(make_cluster: Any) -> None:
+    p = Placement(make_cluster(), dp=2, pp=4, ep=2, etp=1, copies=2)
+    assert p.members("dp_cp", 0) == p.members("dp_cp", 7) == (0, 1, 6, 7)
+    assert p.members("edp", 3) == (3, 5)
+    assert p.members("ep", 3) == (2, 3)
+    assert p.group("dp_cp").ranks == 4
+
+
 @given(tp=SIZES, cp=SIZES, dp=SIZES, pp=SIZES)
 def test_coordinates_and_ranks_are_inverse(make_cluster: Any, tp: int, cp: int, dp: int, pp: int) -> None:
     p = Placement(make_cluster(), tp=tp, cp=cp, dp=dp, pp=pp)

@@ -21,6 +21,7 @@ SCHEDULES = (
     "interleaved-zb",
     "zb-v",
     "v-min",
+    "dualpipe",
     "dualpipev",
 )
 MODULES = ("core_attn", "mlp", "moe", "moe_act", "layernorm", "mla_up_proj", "shared_experts")

@@ -10,8 +10,10 @@ from simulator.spec.rules.violation import Violation, divisors, near_divisors, n
 from simulator.spec.run import RunSpec
 from simulator.spec.stage_layout import parse_layout
 
-ONE_CHUNK = frozenset({"gpipe", "1f1b", "zb-h1", "zb-h2", "pipedream", "pipedream-2bw"})
+ONE_CHUNK = frozenset({"gpipe", "1f1b", "zb-h1", "zb-h2", "dualpipe", "pipedream", "pipedream-2bw"})
+TWO_CHUNKS = frozenset({"zb-v", "v-min", "dualpipev"})  # down the devices and back up
 MANY_CHUNKS = frozenset({"interleaved-1f1b", "interleaved-zb"})
+LEAST_ROUNDS = {"dualpipe": 2, "dualpipev": 2, "pipedream-2bw": 1}  # of pp microbatches
 
 
 def global_batch(run: RunSpec) -> Iterator[Violation]:
@@ -34,6 +36,48 @@ def virtual_stages(run: RunSpec) -> Iterator[Violation]:
         yield Violation("parallelism.schedule", run.schedule, rule, "interleaved-1f1b, or vp: 1")
     if p.vp == 1 and run.schedule in MANY_CHUNKS:
         yield Violation("parallelism.schedule", run.schedule, "needs vp > 1", "1f1b, or vp: 2")
+    if p.vp != 2 and run.schedule in TWO_CHUNKS:
+        rule = f"has two model chunks per rank, in a V, but vp is {p.vp}"
+        yield Violation("parallelism.schedule", run.schedule, rule, "vp: 2")
+
+
+def enough_microbatches(run: RunSpec) -> Iterator[Violation]:
+    """Some schedules are defined from a number of microbatches on."""
+    pp, batch = run.parallelism.pp, run.training.global_batch_size
+    least = LEAST_ROUNDS.get(run.schedule, 0) * pp
+    if run.gpus % replica_size(run) or any(global_batch(run)) or run.microbatches >= least:
+        return
+    step = run.training.micro_batch_size * run.dp
+    rule = f"{run.schedule} needs at least {least} microbatches for pp {pp}, not {run.microbatches}"
+    yield Violation("training.global_batch_size", batch, rule, str(least * step))
+
+
+def two_copies(run: RunSpec) -> Iterator[Violation]:
+    """DualPipe feeds half of the microbatches in at either end; each stage is on two devices.
+
+    What is modelled of their gradients: reduced together, by all-reduce or by ZeRO-1.
+    """
+    p, batch = run.parallelism, run.training.global_batch_size
+    if run.schedule != "dualpipe":
+        return
+    if p.pp % 2:
+        yield Violation("parallelism.pp", p.pp, "dualpipe needs an even number of devices", str(p.pp + 1))
+    if run.gpus % replica_size(run) == 0 and not any(global_batch(run)) and run.microbatches % 2:
+        step = 2 * run.training.micro_batch_size * run.dp
+        rule = f"dualpipe needs an even number of microbatches, not {run.microbatches}"
+        yield Violation("training.global_batch_size", batch, rule, near_multiples(step, batch))
+    if p.zero > 1:
+        rule = "dualpipe, with two copies of each stage, is modelled with ZeRO 0 and 1"
+        yield Violation("parallelism.zero", p.zero, rule, "1, or schedule: dualpipev")
+    if p.shard_size:
+        rule = "dualpipe, with two copies of each stage, shards over all of them"
+        yield Violation("parallelism.shard_size", p.shard_size, rule, "leave it out")
+    if p.offload.optimizer != "device":
+        rule = "dualpipe, with two copies of each stage, is modelled with the optimizer on the device"
+        yield Violation("parallelism.offload.optimizer", p.offload.optimizer, rule, "device")
+    if run.runtime.overlap_p2p is False:
+        rule = "dualpipe's messages of two directions run beside compute"
+        yield Violation("runtime.overlap_p2p", False, rule, "true, or leave it out")
 
 
 def interleaving(run: RunSpec) -> Iterator[Violation]:
@@ -96,6 +140,8 @@ def _stage_layout(run: RunSpec, stages: int) -> Iterator[Violation]:
 PIPELINE_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
     global_batch,
     virtual_stages,
+    enough_microbatches,
+    two_copies,
     interleaving,
     stage_split,
 )

@@ -104,12 +104,12 @@ def flops_convention(run: RunSpec) -> Iterator[Violation]:
 
 def overlaps(run: RunSpec) -> Iterator[Violation]:
     """Overlap needs something to overlap."""
-    p, runtime = run.parallelism, run.runtime
+    runtime = run.runtime
     if runtime.tp_overlap and not run.sequence_parallel:
         rule = "needs tp > 1 with sequence parallelism"
         yield Violation("runtime.tp_overlap", True, rule, "false")
-    if runtime.overlap_p2p and p.vp == 1:
-        rule = "needs an interleaved schedule (vp > 1): without one, messages wait for each other"
+    if runtime.overlap_p2p and run.schedule in ("gpipe", "1f1b"):
+        rule = f"needs an interleaved schedule (vp > 1): messages of {run.schedule} wait for each other"
         yield Violation("runtime.overlap_p2p", True, rule, "false, or leave it out")
 
 

@@ -1,0 +1,110 @@
+"""A run with its schedule and its plan: everything that a replay of its step needs but the times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from simulator.engine.block import Blocks
+from simulator.engine.messages import Pipeline
+from simulator.engine.step import StepOptions, StepReplay, replayed_orders, run_step
+from simulator.engine.world import Layout
+from simulator.memory.report import MemoryReport, memory_report
+from simulator.network.placement import Placement
+from simulator.partition.plan import RunPlan, plan_run
+from simulator.schedule.actions import Order
+from simulator.schedule.definition import Schedule
+from simulator.spec.run import RunSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A run whose schedule and stage split are settled. ``choices``: what was chosen for it, in words."""
+
+    run: RunSpec
+    schedule: Schedule
+    plan: RunPlan
+    choices: tuple[str, ...] = ()
+
+    @property
+    def held(self) -> list[list[int]]:
+        """The virtual stages of each pipeline device."""
+        return self.schedule.placement(self.run.parallelism.pp, self.run.parallelism.vp)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Who holds which stage."""
+        return Pipeline(self.held, len(self.plan.chunks), self.schedule.directions)
+
+    def options(self, *, whole: bool) -> StepOptions:
+        """The switches of its replay; ``whole``: no part of the step may stand for another."""
+        return step_options(self.run, self.schedule, whole=whole)
+
+    def replay(self, blocks: Blocks, *, whole: bool = False) -> StepReplay:
+        """One step. Raises ValueError where the schedule is not defined for the run's numbers."""
+        layout, vp = layout_of(self.run, self.schedule), self.run.parallelism.vp
+        return run_step(self.plan, self.schedule, layout, vp, blocks, self.options(whole=whole))
+
+    def orders(self) -> Sequence[Order]:
+        """Actions of each device, of a shorter step where one may stand for the whole."""
+        p = self.run.parallelism
+        options = self.options(whole=False)
+        return replayed_orders(self.schedule, p.pp, self.plan.microbatches, p.vp, options)
+
+    def memory(self, orders: Sequence[Order] | None = None) -> MemoryReport:
+        """The peak of every device under these orders; without any, under its own."""
+        return memory_report(self.run, self.plan, self.schedule, self.orders() if orders is None else orders)
+
+
+def with_schedule(run: RunSpec, schedule: Schedule) -> Prepared:
+    """A run under a schedule. Raises ValueError where its split is impossible."""
+    return Prepared(run=run, schedule=schedule, plan=plan_run(run, copies=schedule.directions))
+
+
+def placement_of(run: RunSpec, copies: int) -> Placement:
+    """Where the groups of a run sit, of whose model each pipeline holds so many copies."""
+    p = run.parallelism
+    return Placement(
+        run.cluster,
+        tp=p.tp,
+        cp=p.cp,
+        ep=p.ep,
+        dp=run.dp,
+        pp=p.pp,
+        etp=p.etp,
+        shard=run.shard_size,
+        cp_inner=p.cp_inner,
+        copies=copies,
+        rank_order=run.runtime.rank_order,
+    )
+
+
+def layout_of(run: RunSpec, schedule: Schedule) -> Layout:
+    """The groups that a pipeline device stands for."""
+    p = run.parallelism
+    return Layout(
+        tp=p.tp,
+        dp=run.dp * p.cp,
+        devices=p.pp,
+        cp=p.cp,
+        cp_inner=p.cp_inner or 1,
+        shard=run.shard_size,
+        ep=p.ep,
+        etp=(p.etp or p.tp) if run.model.is_moe else 1,
+        copies=schedule.directions,
+    )
+
+
+def step_options(run: RunSpec, schedule: Schedule, *, whole: bool) -> StepOptions:
+    """The switches of a run's replay; ``whole``: no part of the step may stand for another."""
+    asked = run.runtime.overlap_p2p
+    return StepOptions(
+        overlap_grad_reduce=run.runtime.overlap_grad_reduce,
+        overlap_param_gather=run.runtime.overlap_param_gather,
+        overlap_p2p=schedule.default_overlap_p2p if asked is None else asked,
+        every_operator=run.simulation.detail == "operator",
+        overlap_experts=run.runtime.ep_overlap,
+        delay_wgrad=run.runtime.delay_wgrad,
+        every_rank=run.simulation.ranks == "all",
+        fold_steady_state=not whole,
+    )
