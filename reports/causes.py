@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-KINDS = ("compute", "communication", "bubble", "optimizer", "host", "other")
+KINDS = ("compute", "communication", "bubble", "jitter", "optimizer", "host", "other")
 _COMMUNICATION = ("exposed", "tp", "cp", "ep", "pp", "dp")
 
 
@@ -18,7 +18,7 @@ class Cause(NamedTuple):
 
 
 def causes(breakdown_s: Mapping[str, float], *, least_s: float = 0.0) -> list[Cause]:
-    """The causes that took time: compute, communication, bubble, optimizer, host, the rest; largest first.
+    """The causes that took time, by kind in the order of :data:`KINDS`; largest first.
 
     Kernels that took less than ``least_s`` are put together, unless there is only one.
     """

@@ -55,6 +55,7 @@ CAUSES = {
     "compute": "blue",
     "communication": "red",
     "bubble": "grey",
+    "jitter": "pink",
     "optimizer": OPTIMIZER,
     "host": "orange",
 }

@@ -30,6 +30,7 @@ KIND_COLOURS = {
     "compute": "cyan",
     "communication": "dark_orange",
     "bubble": "bright_black",
+    "jitter": "magenta3",
     "optimizer": "magenta",
     "host": "yellow",
     "other": "yellow",

@@ -11,8 +11,10 @@ from simulator.cost.catalog import kernels_for
 from simulator.cost.kernels import Kernels
 from simulator.cost.sustained import precision_class
 from simulator.engine.block import Blocks
+from simulator.engine.conditions import SOUND, Condition
 from simulator.engine.contention import COMMUNICATION_PROCESSORS
 from simulator.engine.costing import OperatorCosts
+from simulator.engine.disturbances import links
 from simulator.engine.host import SOFTWARE, HostCosts
 from simulator.engine.replay import paused_collector
 from simulator.engine.step import StepReplay
@@ -25,10 +27,10 @@ from simulator.graph.flops import find_convention
 from simulator.graph.operators import Attention, Gemm, GroupedGemm, MemoryBound
 from simulator.memory.report import MemoryReport
 from simulator.memory.summary import memory_warnings, to_mapping
-from simulator.network.collectives import Network
 from simulator.partition.plan import RunPlan
 from simulator.preparation.prepare import prepare
 from simulator.preparation.prepared import placement_of
+from simulator.preparation.unevenness import disturbances_of, network_of, spread_of
 from simulator.result import Result, TimelineEvent
 from simulator.spec.cluster import ClusterSpec
 from simulator.spec.run import RunSpec
@@ -50,23 +52,34 @@ class Shared:
         """The kernel model of a run's cluster, with its cache."""
         return self._clusters[self._known(run)][-1]
 
-    def blocks(self, run: RunSpec, copies: int = 1) -> Blocks:
+    def blocks(
+        self, run: RunSpec, copies: int = 1, own: Condition = SOUND, data: Condition = SOUND
+    ) -> Blocks:
         """Timed operators and replayed blocks of runs on the same cluster with groups in the same places.
 
-        ``copies``: of the model in each pipeline.
+        ``copies``: of the model in each pipeline. ``own``: of ranks in that condition; ``data``: the worst
+        one in their groups of data parallelism.
         """
         known, p = self._known(run), run.parallelism
         sizes = (run.gpus, p.tp, p.cp, p.ep, p.etp, p.pp, run.shard_size)
         host = (run.runtime.software, run.runtime.cuda_graphs)
-        key = (known, copies, *sizes, run.runtime.rank_order, *host)
+        spread = spread_of(run, copies)
+        varies = spread and (spread.compute, spread.communication, spread.rank)
+        key = (known, copies, *sizes, run.runtime.rank_order, *host, own, data, varies)
         found = self._blocks.get(key)
         if found is None:
             if len(self._blocks) >= self._most:
                 self._blocks.clear()
             cluster, _, kernels = self._clusters[known]
-            network = Network(cluster, placement_of(run, copies))
-            share = COMMUNICATION_PROCESSORS / cluster.device.sm_count
-            found = self._blocks[key] = Blocks(OperatorCosts(kernels, network, _host_costs(run), share))
+            costs = OperatorCosts(
+                kernels,
+                network_of(run, copies, own),
+                _host_costs(run),
+                COMMUNICATION_PROCESSORS / cluster.device.sm_count,
+                speed=own.compute,
+                slow_data=None if links(data) == links(own) else network_of(run, copies, data),
+            )
+            found = self._blocks[key] = Blocks(costs, spread)
         return found
 
     def _known(self, run: RunSpec) -> int:
@@ -108,7 +121,8 @@ def simulate(run: RunSpec, *, timeline: bool = False, shared: Shared | None = No
     prepared = prepare(run)
     plan, schedule = prepared.plan, prepared.schedule
     kernels, blocks = shared.kernels(run), shared.blocks(run, schedule.directions)
-    step = prepared.replay(blocks, whole=timeline)
+    disturbances = disturbances_of(run, schedule, partial(shared.blocks, run, schedule.directions))
+    step = prepared.replay(blocks, disturbances, whole=timeline)
     memory = prepared.memory(step.orders)
     result = _result(run, plan, step, memory, kernels, blocks.costs)
     if not timeline:
@@ -230,7 +244,10 @@ def _process(run: RunSpec, rank: int) -> str:
     """What a simulated rank stands for."""
     if run.simulation.ranks == "all":
         return f"rank {rank}"
-    return f"stage {rank} (×{run.gpus // run.parallelism.pp} ranks)"
+    apart, stage = divmod(rank, run.parallelism.pp)
+    if apart:  # a replica that a straggler sets apart
+        return f"stage {stage}, class {apart}"
+    return f"stage {stage} (×{run.gpus // run.parallelism.pp} ranks)"
 
 
 def _timeline(step: StepReplay, run: RunSpec) -> Iterator[TimelineEvent]:

@@ -2,26 +2,35 @@
 
 Busy time goes to the task's own category, or to the categories of a replayed block; compute that
 data-parallel collectives slow down counts the delay as theirs. An idle instant goes to what ended it:
-communication that was under way then, else the pipeline (``bubble``), because another stage was still
-computing.
+communication that was under way then, else another rank of the same device that was slower (``jitter``),
+else the pipeline (``bubble``), because another stage was still computing.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from simulator.engine.tasks import COMPUTE, Profile, Record
 
 BUBBLE = "bubble"
+JITTER = "jitter"  # lost to unequal times of equal work
 BESIDE = "exposed_dp"  # compute slowed down by data-parallel collectives beside it
 ROUNDING = 1e-12
 
 
-def breakdown(records: Sequence[Record], end: float, tail: str, *, since: float = 0.0) -> dict[str, float]:
+def breakdown(
+    records: Sequence[Record],
+    end: float,
+    tail: str,
+    *,
+    since: float = 0.0,
+    alike: Collection[int] = (),
+) -> dict[str, float]:
     """Seconds by category of one compute stream between ``since`` and ``end``; they sum to the difference.
 
-    ``tail`` names the cause of idleness after the stream's last task.
+    ``tail`` names the cause of idleness after the stream's last task; ``alike`` are ranks that do the same
+    work: waiting for one of them is jitter.
     """
     spent: defaultdict[str, float] = defaultdict(float)
     blocks: dict[int, tuple[Profile, list[Record]]] = {}  # replays of one block have one profile between them
@@ -29,7 +38,7 @@ def breakdown(records: Sequence[Record], end: float, tail: str, *, since: float 
     for record in records:
         task, start, finish = record.task, record.start, record.end
         if start > clock:
-            _attribute_idle(spent, clock, start, record)
+            _attribute_idle(spent, clock, start, record, alike)
         if task.profile is not None:
             blocks.setdefault(id(task.profile), (task.profile, []))[1].append(record)
         else:
@@ -46,7 +55,13 @@ def breakdown(records: Sequence[Record], end: float, tail: str, *, since: float 
     return dict(spent)
 
 
-def _attribute_idle(spent: defaultdict[str, float], since: float, until: float, waiting: Record) -> None:
+def _attribute_idle(
+    spent: defaultdict[str, float],
+    since: float,
+    until: float,
+    waiting: Record,
+    alike: Collection[int],
+) -> None:
     """Walks back through what was waited for, from ``until`` to ``since``."""
     cause = waiting.cause
     while cause is not None and cause.stream != COMPUTE and until > since:
@@ -56,4 +71,5 @@ def _attribute_idle(spent: defaultdict[str, float], since: float, until: float, 
             until = begun
         cause = cause.cause
     if until > since:
-        spent[BUBBLE] += until - since
+        late = cause is not None and cause.rank != waiting.rank and cause.rank in alike
+        spent[JITTER if late else BUBBLE] += until - since

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
-from simulator.engine.attribution import breakdown
+from simulator.engine.attribution import JITTER, breakdown
 from simulator.engine.contention import slowed
 from simulator.engine.costing import OperatorCosts
+from simulator.engine.jitter import NO_WAITS, Spread, Waits, exposed_positions
 from simulator.engine.overlap import interleaved
-from simulator.engine.replay import replay
+from simulator.engine.replay import Replay, replay
 from simulator.engine.tasks import COMPUTE, Meeting, Profile, Task, Token
 from simulator.graph.operators import Collective, Gemm, GroupedGemm, SendRecv
 from simulator.partition.segment import HOST, Segment, Step
@@ -20,6 +22,7 @@ class Block(NamedTuple):
 
     seconds: float
     profile: Profile  # category → seconds of the compute stream
+    variance: float = 0.0  # of ``seconds``, from one group of ranks to the next
 
 
 class Placed(NamedTuple):
@@ -30,10 +33,11 @@ class Placed(NamedTuple):
 
 
 class Blocks:
-    """Replays segments, each distinct one once."""
+    """Replays segments, each distinct one once. ``spread``: jitter, whose delays stand before collectives."""
 
-    def __init__(self, costs: OperatorCosts) -> None:
+    def __init__(self, costs: OperatorCosts, spread: Spread | None = None) -> None:
         self.costs = costs
+        self.spread = spread
         self._known: dict[int, tuple[Segment, Block]] = {}
         self._quickest: dict[int, tuple[Segment, Segment]] = {}
         self._joint: dict[tuple[int, int], tuple[Segment, Segment, Segment]] = {}
@@ -66,13 +70,14 @@ class Blocks:
     def chain(self, segments: Iterable[Segment]) -> Block:
         """Segments one after the other as one block."""
         profile: dict[str, float] = {}
-        seconds = 0.0
+        seconds = variance = 0.0
         for segment in segments:
             block = self.block(segment)
             seconds += block.seconds
+            variance += block.variance
             for category, spent in block.profile.items():
                 profile[category] = profile.get(category, 0.0) + spent
-        return Block(seconds, profile)
+        return Block(seconds, profile, variance)
 
     def joint(self, forward: Segment, backward: Segment, *, delay_wgrad: bool) -> Segment:
         """A forward and a backward interleaved, where both communicate between experts' ranks."""
@@ -84,21 +89,41 @@ class Blocks:
             known = self._joint[key] = (forward, backward, segment)
         return known[2]
 
+    def waits(self, segment: Segment) -> Waits:
+        """What jitter does to a segment."""
+        if self.spread is None:
+            return NO_WAITS
+        waits = self.spread.waits(segment, self.costs, range(len(segment.steps)))
+        exposed = exposed_positions(self._run(segment, waits.delays))
+        return self.spread.waits(segment, self.costs, exposed)
+
     def _replay(self, segment: Segment) -> Block:
+        waits = self.waits(segment)
+        run = self._run(segment, waits.delays)
+        return Block(run.end, breakdown(run.stream(0, COMPUTE), run.end, HOST), waits.variance)
+
+    def _run(self, segment: Segment, delays: Mapping[int, float]) -> Replay:
         streams: dict[str, list[Task]] = {}
-        for stream, task in expand(segment, self.costs, "block", rendezvous=False):
+        for stream, task in expand(segment, self.costs, "block", rendezvous=False, delays=delays):
             streams.setdefault(stream, []).append(task)
-        run = replay({0: streams})
-        return Block(run.end, breakdown(run.stream(0, COMPUTE), run.end, HOST))
+        return replay({0: streams})
 
 
-def expand(segment: Segment, costs: OperatorCosts, label: Token, *, rendezvous: bool) -> list[Placed]:
+def expand(
+    segment: Segment,
+    costs: OperatorCosts,
+    label: Token,
+    *,
+    rendezvous: bool,
+    delays: Mapping[int, float] = MappingProxyType({}),
+) -> list[Placed]:
     """A segment as tasks, between two zero-length marks on the compute stream.
 
     ``begin`` lets communication start no earlier than the segment; ``join`` waits for all streams, and for
     the host where launching the kernels takes longer than running them. ``rendezvous`` makes collectives
     meetings of their group (for simulations of every rank), keyed by axis and label. A step on the host's
-    stream is a synchronisation: what follows it is launched after it.
+    stream is a synchronisation: what follows it is launched after it. ``delays``: by position, how much later
+    communication starts than on a rank by itself.
     """
     begin, join = (label, "begin"), (label, "join")
     placed = [Placed(COMPUTE, Task("begin", HOST, 0.0, signal=begin))]
@@ -119,12 +144,36 @@ def expand(segment: Segment, costs: OperatorCosts, label: Token, *, rendezvous: 
         if rendezvous and isinstance(step.op, Collective | SendRecv):
             meeting = Meeting((step.op.axis, token), 0)
         seconds = _contended(cost.seconds, step, segment, costs)
-        placed.append(Placed(step.stream, Task(step.op.name, cost.category, seconds, waits, token, meeting)))
+        if index in delays:
+            placed.append(_slowest_rank(delays[index], waits, (label, index, JITTER), index))
+            waits = ((label, index, JITTER),)
+        task = Task(step.op.name, cost.category, seconds, waits, token, meeting)
+        placed += _with_delay(
+            step.stream, task, seconds * cost.delay_s / cost.seconds if cost.delay_s else 0.0
+        )
         last[step.stream] = token
     tokens = tuple(token for stream, token in last.items() if stream != COMPUTE)
+    end = len(segment.steps)
+    if end in delays:
+        placed.append(_slowest_rank(delays[end], (last[COMPUTE],), (label, JITTER), end))
+        tokens = (*tokens, (label, JITTER))
     placed.append(_launch(issued_s, costs, issued_after, (label, HOST)))
     placed.append(Placed(COMPUTE, Task("join", HOST, 0.0, (*tokens, (label, HOST)), join)))
     return placed
+
+
+def _slowest_rank(seconds: float, waits: tuple[Token, ...], signal: Token, position: int) -> Placed:
+    """How much later the slowest rank is ready; on a stream of its own, since it counts from when one is."""
+    return Placed(f"{JITTER} {position}", Task("slowest rank", JITTER, seconds, waits, signal))
+
+
+def _with_delay(stream: str, task: Task, delay_s: float) -> Iterator[Placed]:
+    """A task, and what a slow rank takes longer for it."""
+    if not delay_s:
+        yield Placed(stream, task)
+        return
+    yield Placed(stream, task._replace(signal=None))
+    yield Placed(stream, Task(task.name, JITTER, delay_s, (), task.signal))
 
 
 def _launch(issued_s: Sequence[float], costs: OperatorCosts, after: Token, signal: Token) -> Placed:

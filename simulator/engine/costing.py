@@ -8,9 +8,19 @@ from typing import NamedTuple, Protocol
 from simulator.cost.estimate import KernelModel
 from simulator.engine.host import HostCosts
 from simulator.engine.tasks import Flow
-from simulator.graph.operators import Awaited, Axis, Collective, CollectiveKind, Operator, SendRecv
+from simulator.graph.operators import (
+    Awaited,
+    Axis,
+    Collective,
+    CollectiveKind,
+    Copy,
+    HostUpdate,
+    Operator,
+    SendRecv,
+)
 from simulator.network.estimate import TransferEstimate
 
+DATA_AXES = frozenset({"dp", "dp_cp", "edp", "shard", "replicate"})
 NIC_OUT, NIC_IN = "nic out", "nic in"  # a rank's share of its node's NICs, by direction
 OWN = -1  # in a link's name: the device that runs the task
 FREE_HOST = HostCosts()
@@ -64,6 +74,7 @@ class Cost(NamedTuple):
     random: float
     site: float
     issue_s: float  # the host's time to issue it
+    delay_s: float = 0.0  # what a slow rank takes beyond ``seconds``
 
 
 def exposed(axis: str) -> str:
@@ -75,7 +86,8 @@ class OperatorCosts:
     """Times operators on one cluster and layout.
 
     ``host`` times the issuing of kernels; ``communication_share`` is the share of the processors that a
-    collective takes from a product beside it.
+    collective takes from a product beside it. ``speed`` is the rank's own, as a share of the usual;
+    ``slow_data`` times collectives of data parallelism, where another member of their groups is slow.
     """
 
     def __init__(
@@ -84,9 +96,14 @@ class OperatorCosts:
         network: NetworkModel,
         host: HostCosts = FREE_HOST,
         communication_share: float = 0.0,
+        *,
+        speed: float = 1.0,
+        slow_data: NetworkModel | None = None,
     ) -> None:
         self._kernels = kernels
         self._network = network
+        self._slow_data = slow_data
+        self._speed = speed
         self._known: dict[Operator, Cost] = {}
         self.host = host
         self.communication_share = communication_share
@@ -111,7 +128,7 @@ class OperatorCosts:
         """What a collective puts on the NICs of whichever device runs it."""
         if op.copies:
             return None
-        rate = self._network.nic_rate(op.kind, op.size_bytes, op.axis)
+        rate = self._network_of(op.axis).nic_rate(op.kind, op.size_bytes, op.axis)
         return Flow(((NIC_OUT, OWN), (NIC_IN, OWN)), rate) if rate else None
 
     @property
@@ -121,12 +138,13 @@ class OperatorCosts:
 
     def total(self, ops: Iterable[Operator]) -> float:
         """Seconds of operators one after the other."""
-        return sum(self.cost(op).seconds for op in ops)
+        costs = [self.cost(op) for op in ops]
+        return sum(cost.seconds for cost in costs) + sum(cost.delay_s for cost in costs)
 
     def _compute(self, op: Operator) -> Cost:
         if isinstance(op, Awaited):
             work = self.cost(op.work)
-            return Cost(work.seconds, exposed(op.axis), work.random, work.site, 0.0)
+            return Cost(work.seconds + work.delay_s, exposed(op.axis), work.random, work.site, 0.0)
         issue_s = self.host.issue(op, getattr(op, "kernels", 1))
         if isinstance(op, Collective):
             transfer = self._collective(op)
@@ -135,9 +153,13 @@ class OperatorCosts:
             transfer = self._network.send_recv(op.size_bytes, op.axis)
             return Cost(transfer.seconds, exposed(op.axis), transfer.random, transfer.site, issue_s)
         kernel = self._kernels.estimate(op)
-        return Cost(kernel.seconds, kernel.kernel_class, kernel.random, kernel.site, issue_s)
+        delay_s = 0.0 if isinstance(op, Copy | HostUpdate) else kernel.seconds * (1.0 / self._speed - 1.0)
+        return Cost(kernel.seconds, kernel.kernel_class, kernel.random, kernel.site, issue_s, delay_s)
 
     def _collective(self, op: Collective) -> TransferEstimate:
         if op.copies:
             return self._network.node_limited_all_to_all(op.size_bytes, op.axis, op.copies, op.node_limit)
-        return self._network.collective(op.kind, op.size_bytes, op.axis)
+        return self._network_of(op.axis).collective(op.kind, op.size_bytes, op.axis)
+
+    def _network_of(self, axis: Axis) -> NetworkModel:
+        return self._slow_data if self._slow_data is not None and axis in DATA_AXES else self._network

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import NamedTuple
 
+from simulator.engine.attribution import JITTER
 from simulator.engine.block import Block, Blocks, Placed, expand
 from simulator.engine.bucketed import BucketedTraffic
-from simulator.engine.costing import OWN, exposed
+from simulator.engine.costing import DATA_AXES, OWN, OperatorCosts, exposed
 from simulator.engine.data_traffic import DataTraffic, collective
 from simulator.engine.finish import PAIR, finish_step
 from simulator.engine.fully_sharded import FullyShardedTraffic
+from simulator.engine.jitter import Spread
 from simulator.engine.messages import Exchange, Pipeline
 from simulator.engine.overlap import communicates
 from simulator.engine.tasks import COMPUTE, Flow, Meeting, Streams, Task, Token
@@ -32,7 +34,7 @@ class ProgramOptions:
     overlap_grad_reduce: bool
     overlap_param_gather: bool
     overlap_p2p: bool
-    hops_s: tuple[float, ...]  # a boundary activation alone from device i to i + 1; the last one wraps round
+    hops: tuple[OperatorCosts, ...]  # of messages from device i to i + 1; the last one wraps round
     norm_s: float  # the gradient norm's scalar all-reduce over the world
     tied_s: float | None  # summing the tied embedding's gradients across the pipeline; None: not tied
     every_operator: bool
@@ -72,6 +74,7 @@ class DeviceProgram:
     _traffic: DataTraffic = field(init=False)
     _prepared: set[int] = field(default_factory=set)
     _regathers: bool = False
+    _expanded: int = 0  # segments so far
 
     def build(
         self, order: Order, exchanges: Sequence[Sequence[Exchange]] | None, cuts: Sequence[int] = ()
@@ -119,6 +122,17 @@ class DeviceProgram:
     def _place(self, placed: Iterable[Placed]) -> None:
         for stream, task in placed:
             self._add(stream, task if task.flow is None else task._replace(flow=self._own(task.flow)))
+            if self.blocks.spread is not None:
+                self._jitter_of_groups(stream, self.blocks.spread)
+
+    def _jitter_of_groups(self, stream: str, spread: Spread) -> None:
+        """The ranks of a cell go on together: after the last of their collectives of data parallelism."""
+        task = self.streams[stream][-1]
+        late_s = spread.slowest_group_s(task.seconds)
+        if late_s and task.meeting is not None and task.meeting.key[0] in DATA_AXES:  # type: ignore[index]
+            mine = ("own group", task.signal)
+            self.streams[stream][-1] = task._replace(signal=mine)
+            self._add(f"{JITTER} {stream}", Task("slowest group", JITTER, late_s, (mine,), task.signal))
 
     def _own(self, flow: Flow) -> Flow:
         """The flow on this device's links."""
@@ -157,8 +171,9 @@ class DeviceProgram:
         known = self._hops.get((source, target))
         if known is None:
             hop = min(source, target) if abs(source - target) == 1 else max(source, target)
-            flow = self.blocks.costs.hop_flow(self.plan.message_bytes, source, target, hop)
-            known = self._hops[source, target] = (self.options.hops_s[hop], flow)
+            costs, size = self.options.hops[hop], self.plan.message_bytes
+            flow = costs.hop_flow(size, source, target, hop)
+            known = self._hops[source, target] = (costs.hop(size, hop), flow)
         return known
 
     def _send(self, action: Action) -> tuple[Token, ...]:
@@ -232,8 +247,7 @@ class DeviceProgram:
             segments = self._together(action, other)
             self._compute_task(Task("pair", COMPUTE, 0.0, waits))
             for segment in segments:
-                label = (self.device, len(self.streams[COMPUTE]))
-                self._place(expand(self.blocks.quickest(segment), self.blocks.costs, label, rendezvous=True))
+                self._place(self._operators(segment))
             self._compute_task(Task("done", COMPUTE, 0.0, (), self.pipeline.done(other)))
         else:
             key = (action.stage, other.stage, other.kind)
@@ -278,8 +292,15 @@ class DeviceProgram:
             return
         self._compute_task(Task(name, COMPUTE, 0.0, waits))
         for segment in segments:
-            label = (self.device, len(self.streams[COMPUTE]))
-            self._place(expand(self.blocks.quickest(segment), self.blocks.costs, label, rendezvous=True))
+            self._place(self._operators(segment))
+
+    def _operators(self, segment: Segment) -> list[Placed]:
+        """A segment operator by operator."""
+        self._expanded += 1
+        label = (self.device, self._expanded)
+        quickest = self.blocks.quickest(segment)
+        delays = self.blocks.waits(quickest).delays
+        return expand(quickest, self.blocks.costs, label, rendezvous=True, delays=delays)
 
     def _finish(self, stages: Sequence[int]) -> None:
         placed, reduced = self._traffic.finish()

@@ -8,13 +8,17 @@ from functools import cache, lru_cache
 
 from simulator.engine.attribution import breakdown
 from simulator.engine.block import Blocks
+from simulator.engine.classes import one_of_each
+from simulator.engine.conditions import SOUND
 from simulator.engine.costing import OperatorCosts
 from simulator.engine.data_traffic import OPTIMIZER
+from simulator.engine.disturbances import Disturbances, links, worst
 from simulator.engine.messages import Pipeline, blocking_exchanges
-from simulator.engine.program import DeviceProgram, ProgramOptions
+from simulator.engine.program import ProgramOptions
+from simulator.engine.programs import Programs
 from simulator.engine.replay import Replay, paused_collector, replay
 from simulator.engine.steady import Cuts, SteadyState, cut_points, extended, folds, steady_state
-from simulator.engine.tasks import COMPUTE
+from simulator.engine.tasks import COMPUTE, Streams
 from simulator.engine.world import Layout, every_rank, rank_classes
 from simulator.graph.operators import Collective
 from simulator.partition.plan import RunPlan
@@ -65,9 +69,15 @@ class StepReplay:
 
 @paused_collector()
 def run_step(
-    plan: RunPlan, schedule: Schedule, layout: Layout, vp: int, blocks: Blocks, options: StepOptions
+    plan: RunPlan,
+    schedule: Schedule,
+    layout: Layout,
+    vp: int,
+    blocks: Blocks,
+    options: StepOptions,
+    disturbances: Disturbances | None = None,
 ) -> StepReplay:
-    """Replays one steady-state step of a planned run.
+    """Replays one steady-state step of a planned run. ``disturbances``: what is slow in it.
 
     Raises:
         ValueError: the schedule is not defined for this number of devices, microbatches and chunks.
@@ -75,8 +85,10 @@ def run_step(
     """
     p, m = layout.devices, plan.microbatches
     schedule = _as_run(schedule, options)
-    machine = _Machine(plan, schedule, layout, vp, blocks, options)
-    if _may_fold(options):
+    machine = _Machine(
+        plan, schedule, layout, vp, disturbances or Disturbances(blocks=lambda own, data: blocks), options
+    )
+    if _may_fold(options) and machine.has_one_class:
         for fold in folds(schedule, p, m, vp, blocking=_blocks(options, p, vp)):
             short = machine.replay(fold.orders, cut_points(fold))
             state = steady_state(short.events, fold, machine.issued)
@@ -135,38 +147,110 @@ class _Machine:
         schedule: Schedule,
         layout: Layout,
         vp: int,
-        blocks: Blocks,
+        disturbances: Disturbances,
         options: StepOptions,
     ) -> None:
         self._plan = plan
         self._layout = layout
         self._options = options
+        self._disturbances = disturbances
         placement = schedule.placement(layout.devices, vp)
         self._pipeline = Pipeline(placement, len(plan.chunks), schedule.directions)
         self._blocking = _blocks(options, layout.devices, vp)
-        self._program = _program_options(plan, layout, blocks.costs, options)
-        self._blocks = blocks
+        self._classes = disturbances.classes(layout, plan, placement)
         self.issued: Cuts = []
+
+    @property
+    def has_one_class(self) -> bool:
+        """Whether all replicas do the same at the same time."""
+        return len(self._classes) == 1
 
     def replay(self, orders: list[Order], cuts: Sequence[Sequence[int]] | None = None) -> StepReplay:
         """One step of these orders; ``issued`` then holds the task counts at ``cuts``."""
-        blocking = blocking_exchanges(self._pipeline, orders) if self._blocking else None
-        self.issued = []
-        programs = []
-        for device, order in enumerate(orders):
-            program = DeviceProgram(self._plan, self._pipeline, self._blocks, self._program, device)
-            exchanges = None if blocking is None else blocking[device]
-            programs.append(program.build(order, exchanges, () if cuts is None else cuts[device]))
-            self.issued.append(program.issued)
-        every = self._options.every_rank
-        ranks = (every_rank if every else rank_classes)(programs, self._layout)
-        events = replay(ranks, self._blocks.costs.capacities)
+        programs = self._programs(orders, cuts)
+        ranks = self._every_rank(programs) if self._options.every_rank else self._one_of_each_class(programs)
+        self.issued = programs.issued
+        events = replay(ranks, self._disturbances.blocks(SOUND, SOUND).costs.capacities)
         return StepReplay(
             seconds=events.end,
-            breakdowns=_breakdowns(events, self._layout, every=every),
+            breakdowns=self._breakdowns(events),
             orders=tuple(orders),
             events=events,
         )
+
+    def _one_of_each_class(self, programs: Programs) -> dict[int, Streams]:
+        streams = [programs.streams(replica.conditions) for replica in self._classes]
+        if self.has_one_class:
+            return rank_classes(streams[0], self._layout)
+        return one_of_each(streams, self._classes, self._layout)
+
+    def _programs(self, orders: list[Order], cuts: Sequence[Sequence[int]] | None) -> Programs:
+        layout, devices = self._layout, range(self._layout.devices)
+        return Programs(
+            plan=self._plan,
+            pipeline=self._pipeline,
+            options=_program_options(
+                self._plan, self._layout, self._disturbances.blocks(SOUND, SOUND).costs, self._options
+            ),
+            disturbances=self._disturbances,
+            orders=orders,
+            exchanges=blocking_exchanges(self._pipeline, orders) if self._blocking else None,
+            cuts=cuts or [()] * len(orders),
+            data=[
+                links(
+                    worst(
+                        replica.conditions[holder]
+                        for replica in self._classes
+                        for holder in layout.holders(device)
+                    )
+                )
+                for device in devices
+            ],
+        )
+
+    def _every_rank(self, programs: Programs) -> dict[int, Streams]:
+        layout, disturbances, alone = self._layout, self._disturbances, self._options.every_operator
+        devices = range(layout.devices)
+
+        def program(device: int, place: int) -> Streams:
+            conditions = tuple(disturbances.of_rank(layout, each, place, alone=alone) for each in devices)
+            return programs.streams(conditions)[device]
+
+        ranks = every_rank(program, layout)
+        draws = disturbances.draws
+        if draws is None:
+            return ranks
+        return {rank: draws.streams(rank, streams) for rank, streams in ranks.items()}
+
+    def _breakdowns(self, events: Replay) -> tuple[dict[str, float], ...]:
+        """One breakdown per device: the mean over its ranks, as far as they differ."""
+        devices = self._layout.devices
+        if not self._options.every_rank:
+            weights = [replica.replicas for replica in self._classes]
+            return tuple(
+                _breakdown(events, range(device, devices * len(weights), devices), weights)
+                for device in range(devices)
+            )
+        size = self._layout.tp * self._layout.dp
+        differ = not self.has_one_class or self._disturbances.draws is not None
+        weights = [1] * (size if differ else 1)
+        return tuple(
+            _breakdown(events, range(device * size, device * size + len(weights)), weights)
+            for device in range(devices)
+        )
+
+
+def _breakdown(events: Replay, ranks: Sequence[int], weights: Sequence[int]) -> dict[str, float]:
+    """The mean over ranks of one device, each standing for so many."""
+    total: dict[str, float] = {}
+    for rank, weight in zip(ranks, weights, strict=True):
+        alike = ranks if len(ranks) > 1 else ()
+        spent = breakdown(events.stream(rank, COMPUTE), events.end, OPTIMIZER, alike=alike)
+        if len(ranks) == 1:
+            return spent
+        for category, seconds in spent.items():
+            total[category] = total.get(category, 0.0) + seconds * weight / sum(weights)
+    return total
 
 
 def _program_options(
@@ -178,21 +262,10 @@ def _program_options(
         overlap_grad_reduce=options.overlap_grad_reduce,
         overlap_param_gather=options.overlap_param_gather,
         overlap_p2p=options.overlap_p2p,
-        hops_s=tuple(costs.hop(plan.message_bytes, device) for device in range(devices))
-        if devices > 1
-        else (),
+        hops=(costs,) * devices,
         norm_s=costs.cost(norm).seconds if layout.world > 1 else 0.0,
         tied_s=costs.hop(tied, devices - 1) if tied else None,
         every_operator=options.every_operator,
         overlap_experts=options.overlap_experts,
         delay_wgrad=options.delay_wgrad,
-    )
-
-
-def _breakdowns(events: Replay, layout: Layout, *, every: bool) -> tuple[dict[str, float], ...]:
-    """One breakdown per device; where every rank was simulated, that of the device's first rank."""
-    step = layout.tp * layout.dp if every else 1
-    return tuple(
-        breakdown(events.stream(device * step, COMPUTE), events.end, OPTIMIZER)
-        for device in range(layout.devices)
     )

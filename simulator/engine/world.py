@@ -10,7 +10,7 @@ that its collectives are meetings of both devices in any case.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -74,14 +74,17 @@ def _for_class(task: Task, holders: tuple[int, ...]) -> Task:
     return task._replace(meeting=None)
 
 
-def every_rank(programs: Sequence[Streams], layout: Layout) -> dict[int, Streams]:
-    """Every rank of the world, numbered dp-major within a device."""
+def every_rank(program: Callable[[int, int], Streams], layout: Layout) -> dict[int, Streams]:
+    """Every rank of the world, numbered dp-major within a device.
+
+    ``program``: the streams of a device's rank, by its place within the device.
+    """
     ranks: dict[int, Streams] = {}
     for device, (dp, tp) in product(range(layout.devices), product(range(layout.dp), range(layout.tp))):
         scope = _Scope(layout, device, dp, tp)
-        streams = programs[device]
-        ranks[(device * layout.dp + dp) * layout.tp + tp] = {
-            name: [scope.task(task) for task in tasks] for name, tasks in streams.items()
+        place = dp * layout.tp + tp
+        ranks[device * layout.dp * layout.tp + place] = {
+            name: [scope.task(task) for task in tasks] for name, tasks in program(device, place).items()
         }
     return ranks
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from simulator.engine.block import Blocks
+from simulator.engine.disturbances import Disturbances
 from simulator.engine.messages import Pipeline
 from simulator.engine.step import StepOptions, StepReplay, replayed_orders, run_step
 from simulator.engine.world import Layout
@@ -40,10 +41,16 @@ class Prepared:
         """The switches of its replay; ``whole``: no part of the step may stand for another."""
         return step_options(self.run, self.schedule, whole=whole)
 
-    def replay(self, blocks: Blocks, *, whole: bool = False) -> StepReplay:
-        """One step. Raises ValueError where the schedule is not defined for the run's numbers."""
+    def replay(
+        self, blocks: Blocks, disturbances: Disturbances | None = None, *, whole: bool = False
+    ) -> StepReplay:
+        """One step, with what is slow in it.
+
+        Raises ValueError where the schedule is not defined for the run's numbers.
+        """
         layout, vp = layout_of(self.run, self.schedule), self.run.parallelism.vp
-        return run_step(self.plan, self.schedule, layout, vp, blocks, self.options(whole=whole))
+        options = self.options(whole=whole)
+        return run_step(self.plan, self.schedule, layout, vp, blocks, options, disturbances)
 
     def orders(self) -> Sequence[Order]:
         """Actions of each device, of a shorter step where one may stand for the whole."""

@@ -27,6 +27,7 @@ from simulator.spec.fields import (
     Text,
     Watts,
 )
+from simulator.spec.noise import Jitter
 
 Architecture: TypeAlias = Annotated[str, Choice(("volta", "ampere", "hopper", "blackwell", "tpu", "other"))]
 PeakPrecision: TypeAlias = Annotated[
@@ -198,6 +199,8 @@ class ClusterSpec:
     """Fitted profile of the network; empty: the default of its link kind."""
     max_gpus: CountOrZero = 0
     """GPUs there are; 0: any number."""
+    jitter: Jitter = field(default_factory=Jitter)
+    """Of runs that name none: measured on this machine, with its source; by default nothing varies."""
     price_per_gpu_hour: Real = 0.0
     """In a currency of your choice."""
     sources: dict[str, Text] = field(default_factory=dict)

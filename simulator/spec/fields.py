@@ -94,12 +94,18 @@ class Number(Accepts):
 
 @dataclass(frozen=True)
 class Integer(Accepts):
-    """A whole number from ``least`` to ``most``; 2048.0 is one, ``true`` and "2k" are not."""
+    """A whole number from ``least`` to ``most``; 2048.0 is one, ``true`` and "2k" are not.
+
+    ``null`` where it is ``optional``.
+    """
 
     least: int
     most: int = 10**12
+    optional: bool = False
 
-    def check(self, value: Any) -> int:
+    def check(self, value: Any) -> int | None:
+        if value is None and self.optional:
+            return None
         if isinstance(value, bool) or not isinstance(value, int | float):
             refused("must be a whole number", _unquoted(value))
         if not (math.isfinite(value) and value == int(value)):

@@ -17,12 +17,12 @@ from simulator.spec.fields import (
     Integer,
     Number,
     Permutation,
-    Ratio,
     Real,
-    Seconds,
     Text,
 )
 from simulator.spec.model import ModelSpec
+from simulator.spec.noise import Jitter, Noise
+from simulator.spec.published import Published
 from simulator.spec.stage_layout import StageLayout
 
 SCHEDULES = (
@@ -316,26 +316,6 @@ class Simulation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
-    """What the source of a run file measured, for the reader to compare."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
-
-    source: Text
-    """Paper or page, and table."""
-    step_time_s: Seconds = 0.0
-    """Measured step time; 0: not given."""
-    model_tflops_per_gpu: Real = 0.0
-    """Model TFLOP/s per GPU as printed; 0: not given."""
-    mfu: Ratio = 0.0
-    """MFU as printed; 0: not given."""
-    flops_convention: Text = ""
-    """How the source counts FLOPs."""
-    notes: Text = ""
-    """What else to know."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """Everything one simulation needs. :func:`simulator.spec.load.load_run` builds and checks it."""
 
@@ -353,6 +333,8 @@ class RunSpec:
     """The batch, the numbers and the optimizer."""
     runtime: Runtime = field(default_factory=Runtime)
     """Switches of the training software."""
+    noise: Noise = field(default_factory=Noise)
+    """Jitter and stragglers; by default only what the cluster's profile says."""
     simulation: Simulation = field(default_factory=Simulation)
     """How the simulator works."""
     name: Text = ""
@@ -385,6 +367,11 @@ class RunSpec:
     def shard_size(self) -> int:
         """Ranks over which ZeRO shards."""
         return self.parallelism.shard_size or self.dp * self.parallelism.cp
+
+    @property
+    def jitter(self) -> Jitter:
+        """The run's own, or the cluster's."""
+        return self.cluster.jitter if self.noise.jitter is None else self.noise.jitter
 
     @property
     def schedule(self) -> str:

@@ -16,13 +16,13 @@ from simulator.spec.cluster import ClusterSpec
 from simulator.spec.errors import SpecError
 from simulator.spec.load import load_cluster, load_model
 from simulator.spec.model import ModelSpec
+from simulator.spec.published import Published
 from simulator.spec.rules import broken_rules
 from simulator.spec.run import (
     RECOMPUTE_MODULES,
     ExpertLoad,
     FullySharded,
     Parallelism,
-    Published,
     Recompute,
     RunSpec,
     Runtime,

@@ -126,3 +126,22 @@ def test_near_numbers_are_right_and_nearest(number: int, near: int) -> None:
 @given(st.integers(1, 5000))
 def test_divisors_are_all_divisors(number: int) -> None:
     assert divisors(number) == [d for d in range(1, number + 1) if number % d == 0]
+
+
+@pytest.mark.parametrize(
+    ("noise", "key", "rule"),
+    [
+        ("slow: [{rank: 8, compute: 0.9}]", "noise.slow.0.rank", "ranks 0 to 7"),
+        ("slow: [{node: 1, compute: 0.9}]", "noise.slow.0.node", "nodes 0 to 0"),
+        ("slow: [{compute: 0.9}]", "noise.slow.0", "either a rank or a node"),
+        ("slow: [{rank: 1}]", "noise.slow.0", "nothing of it is slow"),
+        ("slow: [{rank: 1, compute: 0.9}, {rank: 1, nvlink: 0.9}]", "noise.slow.1", "named twice"),
+        ("slow: [{rank: 1, nic: 0.5}]", "noise.slow.0.nic", "uses no NIC"),
+        ("jitter: {compute: 0.4}", "noise.jitter.compute", "at most 0.3"),
+    ],
+)
+def test_noise_that_makes_no_sense_is_refused(noise: str, key: str, rule: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        load_run("llama3-8b-8-h100", [f"noise={{{noise}}}"])
+    assert key in str(refused.value)
+    assert rule in str(refused.value)

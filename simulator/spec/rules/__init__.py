@@ -13,6 +13,7 @@ from simulator.spec.rules.context import CONTEXT_RULES
 from simulator.spec.rules.experts import EXPERT_RULES
 from simulator.spec.rules.layout import LAYOUT_RULES
 from simulator.spec.rules.model import MODEL_RULES
+from simulator.spec.rules.noise import NOISE_RULES
 from simulator.spec.rules.not_modelled import NOT_MODELLED
 from simulator.spec.rules.pipeline import PIPELINE_RULES
 from simulator.spec.rules.sharding import SHARDING_RULES
@@ -38,6 +39,7 @@ RULES = (
     *CONTEXT_RULES,
     *SOFTWARE_RULES,
     *EXPERT_RULES,
+    *NOISE_RULES,
 )
 
 

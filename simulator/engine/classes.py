@@ -1,0 +1,175 @@
+"""Which replicas behave alike: one of each class is simulated.
+
+A *cell* is what moves in step inside blocks: the ranks of a pipeline device joined by TP, CP and EP groups.
+Its slowest rank gates every one of its collectives, so a cell with a straggler takes exactly the straggler's
+time. The same cells of all devices form a *replica*; a straggler sets its own apart. Replicas meet in
+collectives of data parallelism only: two of them behave alike when the groups they meet in hold equally many
+of every kind (the coarsest equitable partition, by colour refinement).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from math import lcm
+
+from simulator.engine.conditions import SOUND, Condition, Places
+from simulator.engine.finish import PAIR, WORLD
+from simulator.engine.tasks import Meeting, Streams, Task, Token
+from simulator.engine.world import JOINED, Layout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaClass:
+    """Replicas that do the same at the same time.
+
+    ``conditions``: of the cells, by device. ``meets``: by axis of data parallelism, the classes in its group.
+    """
+
+    replicas: int
+    conditions: tuple[Condition, ...]
+    meets: Mapping[str, tuple[int, ...]]
+
+
+def cell_size(layout: Layout) -> int:
+    """Ranks of a device that TP, CP and EP groups join."""
+    return lcm(layout.tp * layout.cp, layout.ep * layout.etp)
+
+
+def replicas(layout: Layout) -> int:
+    """Cells of a device."""
+    return layout.tp * layout.dp // cell_size(layout)
+
+
+def replica_classes(layout: Layout, slow: Places) -> tuple[ReplicaClass, ...]:
+    """The classes of replicas, the most common one first."""
+    conditions = _conditions(layout, slow)
+    groups = _groups(layout)
+    colours = _numbered(conditions)
+    while True:
+        finer = _numbered(_views(colours, groups))
+        if max(finer) == max(colours):
+            break
+        colours = finer
+    common = [colour for colour, _ in Counter(colours).most_common()]
+    number = {colour: index for index, colour in enumerate(common)}
+    found = []
+    for colour in common:
+        cell = colours.index(colour)
+        meets = {
+            axis: tuple(sorted({number[colours[other]] for other in members[cell]}))
+            for axis, members in groups.items()
+        }
+        found.append(ReplicaClass(replicas=colours.count(colour), conditions=conditions[cell], meets=meets))
+    return tuple(found)
+
+
+def _conditions(layout: Layout, slow: Places) -> list[tuple[Condition, ...]]:
+    """By cell and device: that of the slowest rank."""
+    size = cell_size(layout)
+    found = [[SOUND] * layout.devices for _ in range(replicas(layout))]
+    for (device, place), condition in slow.items():
+        cell = found[place // size]
+        cell[device] = cell[device].worse(condition)
+    return [tuple(cell) for cell in found]
+
+
+def _groups(layout: Layout) -> dict[str, list[tuple[int, ...]]]:
+    """By axis of data parallelism: the cells that a cell meets there."""
+    count = replicas(layout)
+    shard = max(1, (layout.shard or layout.dp) * layout.tp // cell_size(layout))  # cells of a shard group
+    everyone = tuple(range(count))
+    shards = [tuple(range(first, first + shard)) for first in range(0, count, shard)]
+    counterparts = [tuple(range(first, count, shard)) for first in range(shard)]
+    return {
+        "dp_cp": [everyone] * count,
+        "edp": [everyone] * count,
+        "shard": [shards[cell // shard] for cell in range(count)],
+        "replicate": [counterparts[cell % shard] for cell in range(count)],
+    }
+
+
+def _views(colours: Sequence[int], groups: Mapping[str, list[tuple[int, ...]]]) -> list[Hashable]:
+    """What each cell can tell about itself and those it meets."""
+    seen: dict[int, tuple[int, ...]] = {}
+    for members in groups.values():
+        for group in members:
+            if id(group) not in seen:
+                seen[id(group)] = tuple(sorted(colours[other] for other in group))
+    return [
+        (colour, *(seen[id(members[cell])] for members in groups.values()))
+        for cell, colour in enumerate(colours)
+    ]
+
+
+def _numbered(things: Sequence[Hashable]) -> list[int]:
+    """Equal things get equal numbers, in the order in which they come."""
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(thing, len(numbers)) for thing in things]
+
+
+def one_of_each(
+    programs: Sequence[Sequence[Streams]], classes: Sequence[ReplicaClass], layout: Layout
+) -> dict[int, Streams]:
+    """One simulated rank per class and device, numbered class by class.
+
+    Args:
+        programs: by class and device.
+        classes: the most common one, whose tokens and links keep their names, first.
+
+    Collectives of data parallelism are meetings of the classes that take part; all others of a group are
+    timed, as it moves in step.
+    """
+    devices = len(programs[0])
+    ranks: dict[int, Streams] = {}
+    for number, (streams_of, replica) in enumerate(zip(programs, classes, strict=True)):
+        for device, streams in enumerate(streams_of):
+            scope = _Scope(number, device, layout.holders(device), replica, len(classes))
+            ranks[number * devices + device] = {
+                name: [scope.task(task) for task in tasks] for name, tasks in streams.items()
+            }
+    return ranks
+
+
+class _Scope:
+    """A class and a device: which copy of a token, link or meeting is its own."""
+
+    def __init__(
+        self, number: int, device: int, holders: tuple[int, ...], replica: ReplicaClass, classes: int
+    ) -> None:
+        self._number = number
+        self._holders = holders
+        self._device = device
+        self._replica = replica
+        self._classes = classes
+
+    def task(self, task: Task) -> Task:
+        """The task with its tokens, links and meeting scoped."""
+        meeting = None if task.meeting is None else self._meeting(task.meeting)
+        if not self._number:
+            return task._replace(meeting=meeting)
+        return task._replace(
+            waits=tuple(map(self._token, task.waits)),
+            signal=None if task.signal is None else self._token(task.signal),
+            meeting=meeting,
+            flow=task.flow and task.flow._replace(links=tuple(map(self._link, task.flow.links))),
+        )
+
+    def _meeting(self, meeting: Meeting) -> Meeting | None:
+        axis = meeting.key[0]  # type: ignore[index]
+        if axis == WORLD:
+            return meeting._replace(members=meeting.members * self._classes)
+        if axis == PAIR:
+            return meeting._replace(key=(self._number, meeting.key))
+        met = self._replica.meets.get(axis, ())
+        devices = self._holders if axis in JOINED else (self._device,)
+        members = len(met) * len(devices)
+        return Meeting((devices, met, meeting.key), members) if members > 1 else None
+
+    def _token(self, token: Token) -> Token:
+        return (self._number, token)
+
+    def _link(self, link: tuple[str, Hashable]) -> tuple[str, Hashable]:
+        kind, device = link
+        return kind, (device, (self._number,))

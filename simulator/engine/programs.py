@@ -1,0 +1,56 @@
+"""The programs of replicas: what each of their devices runs in a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from simulator.engine.conditions import Condition
+from simulator.engine.disturbances import Disturbances, links
+from simulator.engine.messages import Exchange, Pipeline
+from simulator.engine.program import DeviceProgram, ProgramOptions
+from simulator.engine.steady import Cuts
+from simulator.engine.tasks import Streams
+from simulator.partition.plan import RunPlan
+from simulator.schedule.actions import Order
+
+
+@dataclass(slots=True, kw_only=True)
+class Programs:
+    """Builds the programs of replicas; those in equal conditions share one."""
+
+    plan: RunPlan
+    pipeline: Pipeline
+    options: ProgramOptions  # of a run where nothing is slow
+    disturbances: Disturbances
+    orders: Sequence[Order]
+    exchanges: Sequence[Sequence[Sequence[Exchange]]] | None
+    cuts: Sequence[Sequence[int]]
+    data: Sequence[Condition]  # by device: the worst links in its groups of data parallelism
+    issued: Cuts = field(default_factory=list)
+    _built: dict[tuple[Condition, ...], list[Streams]] = field(default_factory=dict)
+
+    def streams(self, conditions: tuple[Condition, ...]) -> list[Streams]:
+        """By device, whose cells have these conditions."""
+        found = self._built.get(conditions)
+        if found is None:
+            found = self._built[conditions] = self._build(conditions)
+        return found
+
+    def _build(self, conditions: tuple[Condition, ...]) -> list[Streams]:
+        blocks = [self.disturbances.blocks(*pair) for pair in zip(conditions, self.data, strict=True)]
+        between = [
+            links(here.worse(there))
+            for here, there in zip(conditions, (*conditions[1:], conditions[0]), strict=True)
+        ]
+        hops = tuple(self.disturbances.blocks(condition, condition).costs for condition in between)
+        tied = self.plan.tied_embedding_bytes
+        options = replace(self.options, hops=hops, tied_s=hops[-1].hop(tied, len(hops) - 1) if tied else None)
+        programs = []
+        self.issued = []
+        for device, order in enumerate(self.orders):
+            program = DeviceProgram(self.plan, self.pipeline, blocks[device], options, device)
+            exchanges = None if self.exchanges is None else self.exchanges[device]
+            programs.append(program.build(order, exchanges, self.cuts[device]))
+            self.issued.append(program.issued)
+        return programs
