@@ -42,7 +42,7 @@ def headline(result: Result, run: RunSpec) -> tuple[Number, ...]:
         Number("Step time", seconds(result.step_time_s, 4), f"p10 – p90: {seconds_between(low, high)}"),
         Number(
             "Throughput",
-            f"{scaled(result.tokens_per_s)} tokens/s",
+            f"{scaled(result.tokens_per_s)} {'samples' if run.model.layers else 'tokens'}/s",
             f"{digits(result.tokens_per_s_per_gpu)} per GPU",
         ),
         Number(
@@ -63,7 +63,8 @@ def facts(run: RunSpec) -> tuple[str, str, str]:
     layout = " · ".join(f"{axis} {size}" for axis, size in sizes.items() if size > 1) or "one GPU"
     if p.pp > 1:
         layout += f" · {run.schedule}"
-    batch = f"{t.global_batch_size:,} sequences of {t.seq_length:,} tokens"
+    what = "samples" if run.model.layers else f"sequences of {t.seq_length:,} tokens"
+    batch = f"{t.global_batch_size:,} {what}"
     microbatches = f"{run.microbatches} microbatches of {t.micro_batch_size}"
     return (
         f"{run.model.name} on {run.gpus:,} × {cluster.device.title or cluster.device.name} ({cluster.name})",

@@ -54,7 +54,8 @@ def _sections(result: Result, run: RunSpec) -> Iterator[Section]:
     yield Section("operators", "Operators", drawn["roofline"] + _operators(result))
     if run.published is not None:
         heads = ("", "predicted", "published", "deviation", "between p10 and p90")
-        body = table(heads, comparisons(result, run)) + points(remarks(result, run))
+        rows = comparisons(result, run)
+        body = (table(heads, rows) if rows else "") + points(remarks(result, run))
         yield Section("published", "Published", body)
     yield Section("inputs", "Inputs", _inputs(run))
     yield Section("provenance", "Provenance", _provenance(result, run))

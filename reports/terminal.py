@@ -208,14 +208,18 @@ class StackedBar:
 
 def _published(result: Result, run: RunSpec) -> RenderableType:
     """What the run's source measured, beside the prediction."""
+    rows = comparisons(result, run)
+    points = _points(remarks(result, run), "", "dim")
+    if not rows:
+        return points
     table = Table.grid(padding=(0, 2, 0, 0))
     for justify in ("left", "right", "right", "right", "left"):
         table.add_column(justify=justify, no_wrap=True)
     heads = ("predicted", "published", "deviation", "between p10 and p90")
     table.add_row("", *(Text(head, style="dim") for head in heads))
-    for row in comparisons(result, run):
+    for row in rows:
         table.add_row(*map(Text, row))
-    return Group(table, _points(remarks(result, run), "", "dim"))
+    return Group(table, points)
 
 
 def _points(lines: Iterable[str], mark: str, style: str) -> RenderableType:

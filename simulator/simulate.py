@@ -12,7 +12,7 @@ from simulator.cost.kernels import Kernels
 from simulator.cost.sustained import precision_class
 from simulator.engine.block import Blocks
 from simulator.engine.conditions import SOUND, Condition
-from simulator.engine.contention import COMMUNICATION_PROCESSORS
+from simulator.engine.contention import communication_share
 from simulator.engine.costing import OperatorCosts
 from simulator.engine.disturbances import links
 from simulator.engine.host import SOFTWARE, HostCosts
@@ -75,7 +75,7 @@ class Shared:
                 kernels,
                 network_of(run, copies, own),
                 _host_costs(run),
-                COMMUNICATION_PROCESSORS / cluster.device.sm_count,
+                communication_share(cluster.device.sm_count),
                 speed=own.compute,
                 slow_data=None if links(data) == links(own) else network_of(run, copies, data),
             )

@@ -37,6 +37,9 @@ QUANTITIES: dict[str, Callable[[float], str]] = {
 def profile(name: str) -> None:
     """Show everything known of one device, cluster, link or model, with its sources."""
     spec = _find(name)
+    if isinstance(spec, ModelSpec) and spec.layers:
+        _print_layers(spec)
+        return
     table, sources = _grid(), _grid()
     numbers: dict[str, int] = {}
     for key, value, source in _facts(spec):
@@ -65,6 +68,31 @@ def _find(name: str) -> DeviceSpec | ClusterSpec | LinkSpec | ModelSpec:
     known += [name for kind in catalogue.FOLDERS if kind != "runs" for name in catalogue.names(kind)]
     rule = "must be a command of 'stepcast show' or the name of a device, cluster, link or model"
     raise SpecError(Problem(key_path="show", value=name, rule=rule, suggestion=nearest(name, known)))
+
+
+def _print_layers(model: ModelSpec) -> None:
+    """An operator graph, layer by layer."""
+    from simulator.graph.operator_graph import (
+        graph_forward_flops,
+        graph_layers,
+        graph_parameters,
+        layer_parameters,
+    )
+
+    rows = [
+        (
+            f"{placed.layer.name}",
+            ", ".join(operator.op for operator in placed.layer.operators[:4])
+            + (", …" if len(placed.layer.operators) > 4 else ""),
+            str(placed.entering),
+            scaled(layer_parameters(placed)) if layer_parameters(placed) else "-",
+        )
+        for placed in graph_layers(model)
+    ]
+    size, work = scaled(graph_parameters(model)), scaled(graph_forward_flops(model))
+    title = f"{model.name}: {size} parameters, {work} FLOPs forward per sample"
+    print_table(title, ("layer", "operators", "what enters", "parameters"), rows)
+    show(make_console(WIDTH), Text(model.source, style="dim"), Text(model.notes, style="dim"), "")
 
 
 def _print_kernels(device: DeviceSpec) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from simulator.cost.attention import Core, attention_seconds
 from simulator.cost.copy import copy_seconds
 from simulator.cost.estimate import Estimate
@@ -133,7 +135,23 @@ class Kernels:
 
     def gemm_fit(self, dtype: str) -> Fitted[GemmCoefficients]:
         """The coefficients a dense GEMM of this precision uses."""
-        return self._of_dtype(self.profile.gemm, dtype)
+        fitted = self._of_dtype(self.profile.gemm, dtype)
+        if dtype != "fp32" or dtype in self.profile.gemm:
+            return fitted
+        return replace(fitted, coefficients=self._on_cuda_cores(fitted.coefficients))
+
+    def _on_cuda_cores(self, c: GemmCoefficients) -> GemmCoefficients:
+        """Coefficients of tensor cores for plain fp32: a tile takes its start-up time, not its share of work.
+
+        ``prologue_k`` counts elements of k, of which a slower multiprocessor does fewer in that time.
+        """
+        fitted_on = self.profile.fitted_on
+        known = {"fp32", "sm_count"} <= fitted_on.keys()
+        tensor_peak = max((v for k, v in fitted_on.items() if k in ("bf16", "fp16")), default=0.0)
+        if not (known and tensor_peak):
+            return c
+        slower = self.peak("fp32") / self.device.sm_count * fitted_on["sm_count"] / tensor_peak
+        return replace(c, prologue_k=c.prologue_k * min(1.0, slower))
 
     def grouped_gemm_fit(self, dtype: str) -> Fitted[GemmCoefficients]:
         """The coefficients a grouped GEMM of this precision uses."""

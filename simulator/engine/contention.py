@@ -12,6 +12,12 @@ COMMUNICATION_PROCESSORS = 16
 Transformer Engine's user buffers default to 16 (``num_sm``), and NCCL's NVLink SHARP kernels launch 16 to 24
 thread blocks on Hopper, each filling one multiprocessor. Copy-engine transfers hold none.
 """
+LARGEST_SHARE = 0.5  # of a small device's processors, so that compute beside a collective goes on
+
+
+def communication_share(sm_count: int) -> float:
+    """Share of a device's processors that a collective holds."""
+    return min(COMMUNICATION_PROCESSORS / sm_count, LARGEST_SHARE)
 
 
 def slowed(seconds: float, beside_s: float, share: float) -> float:

@@ -171,7 +171,7 @@ class DeviceProgram:
         known = self._hops.get((source, target))
         if known is None:
             hop = min(source, target) if abs(source - target) == 1 else max(source, target)
-            costs, size = self.options.hops[hop], self.plan.message_bytes
+            costs, size = self.options.hops[hop], self.plan.crossing_bytes(hop)
             flow = costs.hop_flow(size, source, target, hop)
             known = self._hops[source, target] = (costs.hop(size, hop), flow)
         return known

@@ -16,6 +16,7 @@ from simulator.graph.ends import embedding, head
 from simulator.graph.experts import experts_block
 from simulator.graph.layer import LayerGraph, Node, Region, elementwise, linear
 from simulator.graph.mla import latent_attention_block
+from simulator.graph.operator_graph import graph_layer, graph_layers
 from simulator.graph.transformer import (
     ACTIVATION_BYTES,
     GraphOptions,
@@ -25,6 +26,7 @@ from simulator.graph.transformer import (
     norm,
 )
 from simulator.spec.model import ModelSpec
+from simulator.spec.operator_graph import PlacedLayer
 
 BlockGraph = Callable[[ModelSpec, GraphOptions], tuple[Node, ...]]
 
@@ -44,8 +46,10 @@ class LayerKind(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def layer_kinds(model: ModelSpec) -> tuple[LayerKind, ...]:
+def layer_kinds(model: ModelSpec) -> tuple[LayerKind, ...] | tuple[PlacedLayer, ...]:
     """The kind of every layer, multi-token-prediction layers not included."""
+    if model.layers:
+        return graph_layers(model)
     return tuple(
         LayerKind(blocks, _window(model, number)) for number, blocks in enumerate(layer_blocks(model))
     )
@@ -60,6 +64,11 @@ def _window(model: ModelSpec, number: int) -> int:
     """Every ``sliding_window_period``-th layer is full, the last of each period."""
     full = (number + 1) % model.sliding_window_period == 0
     return 0 if full and model.sliding_window_period > 1 else model.sliding_window
+
+
+def model_layer(model: ModelSpec, opts: GraphOptions, kind: LayerKind | PlacedLayer) -> LayerGraph:
+    """One layer of any model."""
+    return graph_layer(kind, opts) if isinstance(kind, PlacedLayer) else decoder_layer(model, opts, kind)
 
 
 def decoder_layer(model: ModelSpec, opts: GraphOptions, kind: LayerKind) -> LayerGraph:

@@ -10,7 +10,12 @@ from simulator.spec.model import ModelSpec
 
 
 def embedding(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
-    """Token look-up (and learned positions, dropout). Backward scatters into the main gradient."""
+    """Token look-up (and learned positions, dropout). Backward scatters into the main gradient.
+
+    Nothing for an operator graph, which holds all it computes.
+    """
+    if model.layers:
+        return LayerGraph(kind="input", nodes=())
     size = opts.tokens * model.hidden_size * ACTIVATION_BYTES
     scatter = MemoryBound(
         name="embedding.wgrad",
@@ -53,8 +58,10 @@ def embedding(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
 def head(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
     """Final norm, LM head and vocabulary-parallel cross entropy (Shoeybi 2019, section 3).
 
-    Three all-reduces of one fp32 per token: maximum, target logit, sum.
+    Three all-reduces of one fp32 per token: maximum, target logit, sum. Nothing for an operator graph.
     """
+    if model.layers:
+        return LayerGraph(kind="output", nodes=())
     logits = float(opts.tokens) * opts.vocab_size
     tokens_fp32 = opts.tokens * 4.0
     lm_head = linear(

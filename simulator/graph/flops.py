@@ -21,6 +21,7 @@ from simulator.graph.blocks import (
     prediction_blocks,
     shared_expert_weights,
 )
+from simulator.graph.operator_graph import graph_forward_flops
 from simulator.graph.parameters import count_parameters
 from simulator.spec.model import ModelSpec
 
@@ -122,8 +123,10 @@ def _megatron(model: ModelSpec, seq_length: int, vocab_size: int, keys: float) -
     """Three forwards of the linear layers, the core over ``keys`` keys per token, and the logits.
 
     A prediction layer adds itself, its logits and (but for hybrids) its projection of [hidden, embedding] to
-    hidden.
+    hidden. An operator graph's products count three times for each sample.
     """
+    if model.layers:
+        return 3.0 * seq_length * graph_forward_flops(model)
     blocks = Counter(block for layer in layer_blocks(model) for block in layer)
     predictions = model.num_nextn_predict_layers
     for block in prediction_blocks(model) if predictions else ():

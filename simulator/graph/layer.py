@@ -20,6 +20,7 @@ class Region(Enum):
     ROW = "row"  # GEMM with split input features; its output is a partial sum
     FEATURE = "feature"  # work on split features: heads, FFN width, vocabulary
     EMBEDDING = "embedding"  # look-up in a split vocabulary; its output is a partial sum
+    CHANNEL = "channel"  # product with split outputs whose input is split by channels too
     # Routed experts: rows are copies of tokens, on the ranks that hold their experts; ETP splits features.
     DISPATCH = "dispatch"  # token-wise as SEQUENCE; then the rows travel to their experts
     ARRIVAL = "arrival"  # the first work on rows that have come
@@ -158,7 +159,7 @@ def accumulated_gradient(forward: Gemm, grad_bytes: float, *, fused: bool) -> tu
     gemm = replace(forward, name=name, m=forward.n, n=forward.k, k=forward.m, role="wgrad")
     if fused:
         return (replace(gemm, output_bytes_per_element=grad_bytes, accumulate=True),)
-    weights = float(forward.n * forward.k)
+    weights = float(forward.batch * forward.n * forward.k)
     add = MemoryBound(
         name=f"{name}.accumulate",
         kind="accumulate",

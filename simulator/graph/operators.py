@@ -51,6 +51,32 @@ class Gemm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Convolution(Gemm):
+    """A convolution as an implicit product per group, ``batch`` groups (Chetlur 2014, cuDNN, section 3).
+
+    Forward, m is images × output pixels, n the group's output channels, k its input channels × window.
+    ``unfolding``: elements of the [m, k] operand over those of the image it is read from, which is never
+    unfolded in memory. The input gradient gives the image, the weight gradient reads it.
+    """
+
+    unfolding: float = 1.0
+
+    @property
+    def bytes(self) -> float:
+        """Image, weights and output each pass through memory once."""
+        operand = DTYPE_BYTES[self.dtype]
+        result = self.output_bytes_per_element * (2 if self.accumulate else 1)
+        left, right, out = float(self.m * self.k), float(self.k * self.n), float(self.m * self.n)
+        if self.role == "forward":
+            left /= self.unfolding
+        elif self.role == "dgrad":
+            out /= self.unfolding
+        else:
+            right /= self.unfolding
+        return self.batch * (operand * (left + right) + result * out)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupedGemm:
     """One GEMM per expert: ``rows`` tokens in all over ``groups`` experts, each [rows_g, k] × [k, n].
 

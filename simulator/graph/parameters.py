@@ -19,6 +19,7 @@ from simulator.graph.blocks import (
     shared_expert_weights,
     shared_expert_width,
 )
+from simulator.graph.operator_graph import graph_parameters
 from simulator.spec.model import ModelSpec
 
 MAMBA_CONV_KERNEL = 4  # taps of the causal convolution; the same in every Mamba-2 model so far
@@ -32,17 +33,18 @@ class ParameterCount:
     publishers leave it out of a model's size. A tied head counts once, as the embedding.
     """
 
-    embedding: int  # tokens and learned positions
-    attention: int
-    mlp: int  # dense feed-forward layers
-    experts: int  # routed experts, all of them
-    shared_experts: int  # shared experts and latent projections
-    router: int
-    mamba: int
-    norms: int
-    head: int
-    mtp: int
-    inactive: int  # routed experts that a token does not visit
+    embedding: int = 0  # tokens and learned positions
+    attention: int = 0
+    mlp: int = 0  # dense feed-forward layers
+    experts: int = 0  # routed experts, all of them
+    shared_experts: int = 0  # shared experts and latent projections
+    router: int = 0
+    mamba: int = 0
+    norms: int = 0
+    head: int = 0
+    mtp: int = 0
+    inactive: int = 0  # routed experts that a token does not visit
+    operators: int = 0  # of an operator graph
 
     @property
     def without_mtp(self) -> int:
@@ -53,7 +55,7 @@ class ParameterCount:
     def total(self) -> int:
         """Every parameter that is trained."""
         body = self.attention + self.mlp + self.experts + self.shared_experts + self.router + self.mamba
-        return self.embedding + body + self.norms + self.head + self.mtp
+        return self.embedding + body + self.norms + self.head + self.mtp + self.operators
 
     @property
     def active(self) -> int:
@@ -67,6 +69,8 @@ def count_parameters(model: ModelSpec) -> ParameterCount:
     Covers dense, GQA, MLA, expert (shared, latent, interleaved) and Mamba-2 hybrid models. A router's
     load-balancing bias is a buffer, not a parameter, and is left out; the unpadded vocabulary is counted.
     """
+    if model.layers:
+        return ParameterCount(operators=graph_parameters(model))
     h = model.hidden_size
     blocks = Counter(block for layer in layer_blocks(model) for block in layer)
     expert = expert_weights(model) + _biases(model, expert_width(model))

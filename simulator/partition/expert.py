@@ -18,6 +18,7 @@ from simulator.graph.operators import (
     KernelOp,
     MemoryBound,
 )
+from simulator.partition.channels import ChannelNode, channel_backward, channel_forward
 from simulator.partition.context import SharedAttention, shared_backward, shared_forward
 from simulator.partition.expert_layout import ExpertParallel
 from simulator.partition.expert_traffic import announcement, combine, dispatch, probabilities, row_count
@@ -83,6 +84,8 @@ def run_forward(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
             out.synchronise(node.count)
     if isinstance(node, SharedAttention):
         shared_forward(node, out)
+    elif isinstance(node, ChannelNode):
+        channel_forward(node, out)
     else:
         forward_steps(node, tp, out)
     if isinstance(node, RoutedNode):
@@ -100,6 +103,8 @@ def run_backward(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
         out.pending = ()
     if isinstance(node, SharedAttention):
         shared_backward(node, out)
+    elif isinstance(node, ChannelNode):
+        channel_backward(node, out)
     else:
         backward_steps(node, tp, out)
     if isinstance(node, RoutedNode):

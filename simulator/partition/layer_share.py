@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from simulator.graph.decoder import LayerKind, decoder_layer, prediction_layer
+from simulator.graph.decoder import LayerKind, model_layer, prediction_layer
 from simulator.graph.layer import LayerGraph, Node, Region
 from simulator.graph.operators import Gemm, GroupedGemm
 from simulator.graph.precision import Recipe
 from simulator.graph.quantized import quantize_layer
 from simulator.graph.transformer import GraphOptions
+from simulator.partition.channels import share_channels
 from simulator.partition.context import ContextParallel, SharedAttention, share_attention
 from simulator.partition.expert import EXPERT_REGIONS, share_node
 from simulator.partition.expert_layout import ExpertParallel
@@ -27,6 +28,7 @@ from simulator.partition.recompute import backward_segment, forward_segment, req
 from simulator.partition.segment import COMPUTE, Segment, Step, split_gradients
 from simulator.partition.tensor import TensorParallel, shard
 from simulator.spec.model import ModelSpec
+from simulator.spec.operator_graph import PlacedLayer
 from simulator.spec.run import Recompute
 
 NOTHING = Segment(())
@@ -71,6 +73,8 @@ class Split(NamedTuple):
         """One rank's share of a node."""
         if self.fresh_gradient_bytes:
             node = without_accumulation(node, self.fresh_gradient_bytes)
+        if node.region is Region.CHANNEL:
+            return share_channels(node, self.tensor.size)
         if node.region in EXPERT_REGIONS:
             return share_node(node, self.tensor, self.experts)
         return share_attention(shard(node, self.tensor), self.context)
@@ -103,7 +107,7 @@ def share_end(
 def share_decoder_layer(
     model: ModelSpec,
     opts: GraphOptions,
-    kind: LayerKind | None,
+    kind: LayerKind | PlacedLayer | None,
     split: Split,
     recompute: Recompute,
     full: bool,
@@ -111,7 +115,7 @@ def share_decoder_layer(
 ) -> LayerShare:
     """A rank's share of a layer; ``kind`` ``None`` is a multi-token-prediction layer."""
     modules = frozenset(recompute.modules if recompute.granularity == "selective" else ())
-    layer = prediction_layer(model, opts) if kind is None else decoder_layer(model, opts, kind)
+    layer = prediction_layer(model, opts) if kind is None else model_layer(model, opts, kind)
     if narrow is not None:
         layer = quantize_layer(layer, narrow.recipe, fuse_norm=narrow.fuse_norm, attention=narrow.attention)
     share = _share_layer(layer, split, full=full, modules=modules)

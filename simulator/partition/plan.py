@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from simulator.graph.decoder import layer_kinds, prediction_head
 from simulator.graph.ends import embedding, head
+from simulator.graph.operator_graph import boundary_bytes as graph_boundary
+from simulator.graph.operator_graph import graph_layers
 from simulator.graph.operators import DTYPE_BYTES, Collective
 from simulator.graph.precision import find_recipe
 from simulator.graph.transformer import GraphOptions
@@ -20,7 +22,7 @@ from simulator.partition.recompute import in_units
 from simulator.partition.stages import Chunk, split_stages
 from simulator.partition.state_offload import StateOffload
 from simulator.partition.tensor import TensorParallel
-from simulator.spec.run import NARROW_PRECISIONS, Parallelism, Recompute, RunSpec
+from simulator.spec.run import FULL_PRECISIONS, NARROW_PRECISIONS, Parallelism, Recompute, RunSpec
 
 VOCABULARY_MULTIPLE = 128  # Megatron-LM pads the vocabulary to a multiple of 128·tp
 
@@ -58,7 +60,8 @@ class ChunkShare:
 class RunPlan:
     """Everything the engine and the memory model need, with no time in it.
 
-    ``chunks`` are indexed by virtual stage. ``message_bytes`` is one boundary activation as a rank sends it;
+    ``chunks`` are indexed by virtual stage. ``message_bytes`` is one boundary activation as a rank sends it,
+    the largest where they differ; then ``crossings`` are those from each device to the next.
     ``message_gather`` is the all-gather that follows it where the receiver needs it whole.
     """
 
@@ -70,6 +73,11 @@ class RunPlan:
     tied_embedding_bytes: float  # gradient that first and last stage sum each step; 0 when there is one stage
     microbatches: int
     padded_vocab_size: int
+    crossings: tuple[float, ...] = ()
+
+    def crossing_bytes(self, device: int) -> float:
+        """What a rank of a device sends to the next one, for one microbatch."""
+        return self.crossings[device] if device < len(self.crossings) else self.message_bytes
 
     @property
     def flops_per_replica(self) -> float:
@@ -96,15 +104,18 @@ def plan_run(run: RunSpec, *, copies: int = 1) -> RunPlan:
     mtp = run.model.num_nextn_predict_layers
     stages = split_stages(run.model.num_hidden_layers, p.pp, p.vp, p.stage_split, mtp_layers=mtp)
     chunks = tuple(_share_chunk(index, chunk, run, opts, tp, data) for index, chunk in enumerate(stages))
-    boundary = opts.tokens * run.model.hidden_size * 2.0
-    scattered = tp.sequence or run.runtime.scatter_gather
+    boundaries = _boundaries(run, opts, stages)
+    boundary = max(boundaries, default=opts.tokens * run.model.hidden_size * 2.0)
+    scattered = tp.sequence or run.runtime.scatter_gather or bool(run.model.layers)
+    sent = tp.size if scattered else 1
     tied = (run.model.tie_word_embeddings or mtp) and p.pp > 1
     return RunPlan(
         chunks=chunks,
         data=data,
         tensor=tp,
-        message_bytes=boundary / (tp.size if scattered else 1),
-        message_gather=_message_gather(boundary, tp, scattered),
+        message_bytes=boundary / sent,
+        crossings=tuple(size / sent for size in boundaries),
+        message_gather=_message_gather(boundary, tp, scattered, channels=bool(run.model.layers)),
         tied_embedding_bytes=opts.vocab_size * run.model.hidden_size / tp.size * data.grad_bytes
         if tied
         else 0.0,
@@ -161,11 +172,15 @@ def _context(p: Parallelism) -> ContextParallel:
 
 
 def _optimizer(run: RunSpec) -> Optimizer:
-    """PyTorch's own Adam works operator by operator unless asked otherwise."""
+    """PyTorch's own Adam works operator by operator unless asked otherwise.
+
+    Weights in fp32 need no master: they count as 16 bits to compute with and the remainder.
+    """
     t, asked = run.training, run.runtime.optimizer_fusion
+    wide = t.precision in FULL_PRECISIONS
     return Optimizer(
         name=t.optimizer,
-        master=t.master_weights,
+        master="remainder" if wide else t.master_weights,
         moment_dtype=t.moment_dtype,
         fused=run.runtime.software == "megatron" if asked is None else asked,
     )
@@ -186,11 +201,21 @@ def pad_vocabulary(vocab_size: int, tp: int) -> int:
     return -(-vocab_size // multiple) * multiple
 
 
-def _message_gather(boundary: float, tp: TensorParallel, scattered: bool) -> Collective | None:
+def _boundaries(run: RunSpec, opts: GraphOptions, stages: Sequence[Chunk]) -> tuple[float, ...]:
+    """What leaves each device of an operator graph, whole; the last one sends nothing."""
+    if not run.model.layers:
+        return ()
+    layers = graph_layers(run.model)
+    return tuple(graph_boundary(layers[chunk.layers[0]], opts) for chunk in stages[1:])
+
+
+def _message_gather(
+    boundary: float, tp: TensorParallel, scattered: bool, *, channels: bool
+) -> Collective | None:
     """Scatter–gather p2p (Narayanan 2021, section 4.1): each rank sends 1/t, the receivers gather over
     NVLink.
     """
-    if not scattered or tp.sequence or tp.size == 1:
+    if not scattered or tp.sequence or tp.size == 1 or channels:
         return None
     return Collective(name="message.all_gather", kind="all_gather", axis="tp", size_bytes=boundary)
 

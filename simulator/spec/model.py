@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, TypeAlias
 from pydantic import ConfigDict
 
 from simulator.spec.fields import Choice, Count, CountOrZero, Flag, Ratio, Real, Text
+from simulator.spec.operator_graph import GraphLayer
 
 AttentionType: TypeAlias = Annotated[str, Choice(("mha", "gqa", "mla"))]
 Activation: TypeAlias = Annotated[str, Choice(("gelu", "relu", "relu2", "silu"))]
@@ -17,24 +18,25 @@ PositionEmbedding: TypeAlias = Annotated[str, Choice(("rope", "learned", "alibi"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """A decoder-only transformer. Sizes count elements.
+    """A transformer by its sizes, or any network by its operators. Sizes count elements.
 
-    Fields keep their Hugging Face names. The MoE, MLA and Mamba fields are zero for models without them.
+    Fields keep their Hugging Face names. The MoE, MLA and Mamba fields are zero for models without them, all
+    sizes of transformers where ``layers`` says what is computed.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     name: Text
     """Of the model."""
-    num_hidden_layers: Count
-    """Transformer layers."""
-    hidden_size: Count
+    num_hidden_layers: CountOrZero = 0
+    """Transformer layers (of an operator graph: counted from its layers)."""
+    hidden_size: CountOrZero = 0
     """Width of the residual stream."""
-    intermediate_size: Count
+    intermediate_size: CountOrZero = 0
     """Width of the dense MLP."""
-    num_attention_heads: Count
+    num_attention_heads: CountOrZero = 0
     """Query heads."""
-    vocab_size: Count
+    vocab_size: CountOrZero = 0
     """Before padding."""
     num_key_value_heads: CountOrZero = 0
     """Key-value heads; 0: as many as query heads."""
@@ -116,6 +118,11 @@ class ModelSpec:
     """State of a Mamba head."""
     mamba_n_groups: Count = 8
     """Groups that share a Mamba layer's B and C."""
+    # any other network
+    sample: tuple[Count, ...] = ()
+    """With layers: channels, height and width of what enters, or features alone."""
+    layers: tuple[GraphLayer, ...] = ()
+    """An operator graph in place of a transformer's sizes."""
     # provenance
     source: Text = ""
     """Public source."""
@@ -129,6 +136,8 @@ class ModelSpec:
             object.__setattr__(self, "num_key_value_heads", self.num_attention_heads)
         if not self.head_dim and self.num_attention_heads:
             object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
+        if self.layers and not self.num_hidden_layers:
+            object.__setattr__(self, "num_hidden_layers", sum(layer.repeat for layer in self.layers))
 
     @property
     def is_gpt(self) -> bool:
@@ -138,6 +147,7 @@ class ModelSpec:
             and not (
                 self.is_moe or self.gated_mlp or self.hybrid_layer_pattern or self.num_nextn_predict_layers
             )
+            and not self.layers
             and self.intermediate_size == 4 * self.hidden_size
             and self.num_attention_heads * self.head_dim == self.hidden_size
         )

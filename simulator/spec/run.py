@@ -54,6 +54,7 @@ GPT_CONVENTIONS = frozenset({"narayanan-2021", "korthikanti-2022", "korthikanti-
 
 ATTENTION_KERNELS = ("flash", "flash1", "flash2", "flash3", "triton", "cudnn", "unfused")
 SOFTWARE_STACKS = ("megatron", "compiled", "eager")
+FULL_PRECISIONS = ("fp32", "tf32")
 NARROW_PRECISIONS = ("fp8", "mxfp8", "nvfp4")
 FP8_RECIPES = ("delayed", "current", "blockwise", "torchao-tensorwise", "torchao-rowwise")
 
@@ -361,7 +362,7 @@ class RunSpec:
     def sequence_parallel(self) -> bool:
         """Whether norms and dropout are split over the TP group (Megatron SP)."""
         asked = self.parallelism.sequence_parallel
-        return self.parallelism.tp > 1 and (asked is None or asked)
+        return self.parallelism.tp > 1 and (asked is None or asked) and not self.model.layers
 
     @property
     def shard_size(self) -> int:

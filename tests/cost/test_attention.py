@@ -13,7 +13,7 @@ from simulator.cost.profile_file import kernel_profile_names, load_kernel_profil
 from simulator.graph.operators import Attention
 from simulator.spec.load import load_device
 
-DEVICES = [name for name in kernel_profile_names() if name != "b200-simumax"]
+DEVICES = [name for name in kernel_profile_names() if name not in {"b200-simumax", "gtx-580-3gb"}]
 KERNELS = {name: Kernels(load_device(name), load_kernel_profile(name)) for name in DEVICES}
 H100 = KERNELS["h100-sxm5-80gb"]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from simulator.graph.decoder import decoder_layer, layer_kinds, prediction_head, prediction_layer
+from simulator.graph.decoder import decoder_layer, layer_kinds, model_layer, prediction_head, prediction_layer
 from simulator.graph.ends import embedding, head
 from simulator.graph.flops import find_convention
 from simulator.graph.layer import LayerGraph
@@ -28,7 +28,7 @@ def layers(model: ModelSpec, opts: GraphOptions) -> list[LayerGraph]:
     predictions = model.num_nextn_predict_layers
     return [
         embedding(model, opts),
-        *(decoder_layer(model, opts, kind) for kind in layer_kinds(model)),
+        *(model_layer(model, opts, kind) for kind in layer_kinds(model)),
         *[prediction_layer(model, opts)] * predictions,
         head(model, opts),
         *[prediction_head(model, opts)] * predictions,
@@ -50,6 +50,8 @@ def test_a_models_layers_hold_its_parameters(name: str) -> None:
 def test_products_and_cores_add_up_to_megatrons_count(name: str, seq: int) -> None:
     """Megatron-LM counts three forwards of every product but the router's, and half the attention square."""
     model = load_model(name)
+    if model.layers:
+        seq = 1  # a sample is a sequence of one
     graphs = layers(model, options(model, seq=seq))
     nodes = [node for layer in graphs for node in layer.nodes if node.module != "moe.router"]
     products = sum(

@@ -66,7 +66,7 @@ def test_every_problem_of_every_section_is_told_at_once(good: str, write: Write)
     with pytest.raises(SpecError) as caught:
         load_run(write(text))
     assert [problem.key_path for problem in caught.value.problems] == [
-        *("model.hidden_size", "model.hiden_size", "cluster.device.memory_bytes", "gpus", "parallelism.tp"),
+        *("model.hiden_size", "cluster.device.memory_bytes", "gpus", "parallelism.tp"),
         "training.precision",
     ]
 

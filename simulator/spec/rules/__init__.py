@@ -15,6 +15,7 @@ from simulator.spec.rules.layout import LAYOUT_RULES
 from simulator.spec.rules.model import MODEL_RULES
 from simulator.spec.rules.noise import NOISE_RULES
 from simulator.spec.rules.not_modelled import NOT_MODELLED
+from simulator.spec.rules.operator_graph import GRAPH_RULES, MODEL_KIND_RULES
 from simulator.spec.rules.pipeline import PIPELINE_RULES
 from simulator.spec.rules.sharding import SHARDING_RULES
 from simulator.spec.rules.software import SOFTWARE_RULES
@@ -40,13 +41,15 @@ RULES = (
     *SOFTWARE_RULES,
     *EXPERT_RULES,
     *NOISE_RULES,
+    *GRAPH_RULES,
 )
 
 
 def broken_rules(run: RunSpec) -> list[Violation]:
     """Every rule that a run, its model and its cluster break."""
     of_model, of_cluster = broken_model_rules(run.model), broken_cluster_rules(run.cluster)
-    return [*_below("model", of_model), *_below("cluster", of_cluster), *broken_layout_rules(run)]
+    of_layout = [] if any(broken.name == "kind_of_model" for broken in of_model) else broken_layout_rules(run)
+    return [*_below("model", of_model), *_below("cluster", of_cluster), *of_layout]
 
 
 def broken_layout_rules(run: RunSpec) -> list[Violation]:
@@ -61,6 +64,9 @@ def broken_layout_rules(run: RunSpec) -> list[Violation]:
 
 def broken_model_rules(model: ModelSpec) -> list[Violation]:
     """Every rule that a model breaks whatever it runs on; key paths start at the model."""
+    basic = [broken._replace(name=rule.__name__) for rule in MODEL_KIND_RULES for broken in rule(model)]
+    if basic or model.layers:
+        return basic  # the others are about a transformer's sizes
     return [broken._replace(name=rule.__name__) for rule in MODEL_RULES for broken in rule(model)]
 
 
