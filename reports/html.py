@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reports.better_hardware import HEADS, NOTE, TITLE, gains
 from reports.figures.canvas import inline_svg
 from reports.figures.run import figures
 from reports.files import replacing
@@ -52,6 +53,10 @@ def _sections(result: Result, run: RunSpec) -> Iterator[Section]:
     yield Section("communication", "Communication", drawn["communication"])
     yield Section("topology", "Topology", drawn["topology"])
     yield Section("operators", "Operators", drawn["roofline"] + _operators(result))
+    if result.what_if:
+        rows = [(gain.words, *gain.cells) for gain in gains(result, run)]
+        body = drawn["what-if"] + table(HEADS, rows) + paragraph(NOTE)
+        yield Section("what-if", TITLE, body)
     if run.published is not None:
         heads = ("", "predicted", "published", "deviation", "between p10 and p90")
         rows = comparisons(result, run)
@@ -70,6 +75,7 @@ _TITLES = {
     "communication": "Exposed and hidden communication by axis",
     "topology": "Levels of the machine and the use of its NICs",
     "roofline": "Operators under the device's roof",
+    "what-if": "Step time saved by better hardware",
 }
 _CAPTIONS = {
     "waterfall": "Kernels: what they take beyond their FLOPs at the rate that power and clocks leave. FLOPs "

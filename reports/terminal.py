@@ -16,6 +16,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from reports.better_hardware import HEADS, NOTE, TITLE, gains
 from reports.causes import causes
 from reports.headline import comparisons, facts, headline, remarks, remedy, title, verdict
 from reports.losses import losses
@@ -60,6 +61,8 @@ def print_result(result: Result, run: RunSpec, console: Console | None = None) -
     sections += _section(_memory_title(result), _memory(result, plain))
     if remedies := result.memory.get("remedies"):
         sections += _section("To make it fit", _points([remedy(each) for each in remedies], "•", ""))
+    if result.what_if:
+        sections += _section(TITLE, _what_if(result, run))
     if run.published is not None:
         sections += _section("Published", _published(result, run))
     if run.assumptions:
@@ -204,6 +207,17 @@ class StackedBar:
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         """As wide as it may be."""
         return Measurement(4, options.max_width)
+
+
+def _what_if(result: Result, run: RunSpec) -> RenderableType:
+    """A line per figure of the hardware, the most useful first."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for justify in ("left", "right", "right", "right", "left"):
+        table.add_column(justify=justify, no_wrap=True)
+    table.add_row(*(Text(head, style="dim") for head in HEADS))
+    for gain in gains(result, run):
+        table.add_row(*map(Text, (gain.words, *gain.cells)))
+    return Group(table, Text(NOTE, style="dim"))
 
 
 def _published(result: Result, run: RunSpec) -> RenderableType:

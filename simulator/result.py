@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +22,21 @@ class TimelineEvent:
     category: str
     start_s: float
     end_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhatIf:
+    """The step on a machine with one figure changed.
+
+    ``elasticity`` is the relative change of the step time over that of the figure, in logarithms: −1 where
+    the step is all that figure's, 0 where it does not matter.
+    """
+
+    figure: str
+    factor: float
+    step_time_s: float
+    elasticity: float
+    verdict: str  # whether it fits there, as in ``memory``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,21 +66,25 @@ class Result:
     world_size: int
     warnings: tuple[str, ...]
     provenance: Mapping[str, Any]
+    what_if: tuple[WhatIf, ...] = ()  # with other hardware, where it was asked for
     timeline: tuple[TimelineEvent, ...] = ()
     details: Details | None = None  # what pictures show beside; made with the timeline
 
     def to_dict(self) -> dict[str, Any]:
         """The stable JSON form; the timeline and details go to traces and pictures instead."""
-        return {
+        document = {
             name: list(value)
             if isinstance(value, tuple)
             else dict(value)
             if isinstance(value, Mapping)
             else value
             for name in self.__dataclass_fields__
-            if name not in ("timeline", "details")
+            if name not in ("timeline", "details", "what_if")
             for value in (getattr(self, name),)
         }
+        if self.what_if:
+            document["what_if"] = [asdict(item) for item in self.what_if]
+        return document
 
     def to_frame(self) -> pd.DataFrame:
         """The breakdown as a table: one row per category, with its seconds and its share of the step."""

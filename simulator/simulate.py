@@ -27,6 +27,7 @@ from simulator.graph.flops import find_convention
 from simulator.graph.operators import Attention, Gemm, GroupedGemm, MemoryBound
 from simulator.memory.report import MemoryReport
 from simulator.memory.summary import memory_warnings, to_mapping
+from simulator.network.fabric import FabricOf, fabric_for
 from simulator.partition.plan import RunPlan
 from simulator.preparation.prepare import prepare
 from simulator.preparation.prepared import placement_of
@@ -40,11 +41,12 @@ class Shared:
     """What simulations of one process have in common: kernel models, networks, timed operators and blocks.
 
     Results are the same with it and without; similar runs take less time. It forgets everything once it holds
-    more than ``most`` kinds of layout.
+    more than ``most`` kinds of layout. ``fabric`` gives the fitted coefficients of a cluster's links.
     """
 
-    def __init__(self, most: int = 1024) -> None:
+    def __init__(self, most: int = 1024, fabric: FabricOf = fabric_for) -> None:
         self._most = most
+        self._fabric = fabric
         self._clusters: list[tuple[ClusterSpec, tuple[str, str | None], Kernels]] = []
         self._blocks: dict[Hashable, Blocks] = {}
 
@@ -73,11 +75,11 @@ class Shared:
             cluster, _, kernels = self._clusters[known]
             costs = OperatorCosts(
                 kernels,
-                network_of(run, copies, own),
+                network_of(run, copies, own, self._fabric),
                 _host_costs(run),
                 communication_share(cluster.device.sm_count),
                 speed=own.compute,
-                slow_data=None if links(data) == links(own) else network_of(run, copies, data),
+                slow_data=None if links(data) == links(own) else network_of(run, copies, data, self._fabric),
             )
             found = self._blocks[key] = Blocks(costs, spread)
         return found

@@ -11,12 +11,14 @@ from reports.figures.pipeline import pipeline
 from reports.figures.roofline import roofline
 from reports.figures.topology import topology
 from reports.figures.waterfall import waterfall
+from reports.figures.what_if import what_if
 from simulator.result import Result
 from simulator.spec.run import RunSpec
 
 
 def figures(result: Result, run: RunSpec) -> dict[str, Figure]:
     """Name → figure. Raises ValueError for a result without details."""
+    other = {"what-if": what_if(result, run)} if result.what_if else {}
     return {
         "waterfall": waterfall(result),
         "breakdown": breakdown(result),
@@ -26,4 +28,5 @@ def figures(result: Result, run: RunSpec) -> dict[str, Figure]:
         "communication": communication(result),
         "topology": topology(result, run.cluster),
         "roofline": roofline(result),
+        **other,
     }

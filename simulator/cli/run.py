@@ -45,6 +45,10 @@ def run(
         Detail | None,
         typer.Option(help="What a slice of the timeline is; the run file's simulation.detail if left out."),
     ] = None,
+    other_hardware: Annotated[
+        bool,
+        typer.Option("--what-if", help="Also simulate hardware that is 10 % better in one figure at a time."),
+    ] = False,
 ) -> None:
     """Predict step time, MFU and memory of one training run."""
     from reports.files import STDOUT, write_json
@@ -59,6 +63,10 @@ def run(
         from simulator.sweep.remedies import with_remedies
 
         result = with_remedies(result, spec)
+    if other_hardware:
+        from simulator.what_if import with_what_if
+
+        result = with_what_if(result, spec)
     if trace_file is not None:
         from reports.trace import write_trace
 

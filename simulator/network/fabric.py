@@ -8,12 +8,12 @@ plain YAML with the source of the measurements and the error on rows the fit has
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib import resources
 from math import inf
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from simulator.spec.cluster import ClusterSpec
 from simulator.spec.yaml_loader import read_yaml
@@ -136,6 +136,9 @@ class FabricProfile:
     def name(self) -> str:
         """Both parts, scale-up first."""
         return f"{self.scale_up.name} + {self.scale_out.name}"
+
+
+FabricOf: TypeAlias = Callable[[ClusterSpec], FabricProfile]
 
 
 def fabric_for(cluster: ClusterSpec) -> FabricProfile:

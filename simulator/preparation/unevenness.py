@@ -11,6 +11,7 @@ from simulator.engine.disturbances import BlocksOf, Disturbances
 from simulator.engine.jitter import Spread
 from simulator.engine.sampling import Draws
 from simulator.network.collectives import Network
+from simulator.network.fabric import FabricOf, fabric_for
 from simulator.network.placement import GroupAxis
 from simulator.preparation.prepared import placement_of
 from simulator.schedule.definition import Schedule
@@ -20,7 +21,9 @@ from simulator.spec.run import RunSpec
 INSIDE_BLOCKS: tuple[GroupAxis, ...] = ("tp", "cp", "cp_inner", "cp_outer", "ep", "etp")
 
 
-def network_of(run: RunSpec, copies: int, condition: Condition = SOUND) -> Network:
+def network_of(
+    run: RunSpec, copies: int, condition: Condition = SOUND, fabric: FabricOf = fabric_for
+) -> Network:
     """The network as ranks in a condition have it: a ring is as fast as its slowest link."""
     cluster = run.cluster
     if condition.nic < 1.0 or condition.nvlink < 1.0:
@@ -30,7 +33,7 @@ def network_of(run: RunSpec, copies: int, condition: Condition = SOUND) -> Netwo
             scale_up=replace(up, link=replace(up.link, bandwidth=up.link.bandwidth * condition.nvlink)),
             scale_out=replace(out, link=replace(out.link, bandwidth=out.link.bandwidth * condition.nic)),
         )
-    return Network(cluster, placement_of(replace(run, cluster=cluster), copies))
+    return Network(cluster, placement_of(replace(run, cluster=cluster), copies), fabric(cluster))
 
 
 def disturbances_of(run: RunSpec, schedule: Schedule, blocks: BlocksOf) -> Disturbances | None:
