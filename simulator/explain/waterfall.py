@@ -50,7 +50,7 @@ def waterfall(
     ``recompute``
         kernels that run a second time in the backward pass
     ``exposed_…``
-        communication that the compute stream waits for
+        communication that the compute stream waits for, by axis, longest first
     ``bubble``, ``imbalance``
         idleness of the pipeline: what even the busiest stage has of it, and what the others have beyond
     ``optimizer``, ``host``, …
@@ -87,7 +87,8 @@ def waterfall(
     found |= {"memory_bound": memory_bound, "recompute": sum(repeated.values())}
     bubble = min(there.get(BUBBLE, 0.0) for there in breakdowns)
     idle = {BUBBLE: bubble, "imbalance": spent.pop(BUBBLE, 0.0) - bubble}
-    exposed = {label: spent[label] for label in spent if label.startswith("exposed_")}
+    longest_first = sorted(spent, key=lambda label: -spent[label])
+    exposed = {label: spent[label] for label in longest_first if label.startswith("exposed_")}
     rest = {label: seconds for label, seconds in spent.items() if seconds and label not in exposed}
     return {**found, **exposed, **idle, **rest}
 
