@@ -113,7 +113,15 @@ def _points(axes: Axes, busy: Sequence[OperatorUse], step_s: float) -> None:
         axes.scatter([], [], s=30, color=light(PRODUCTS.get(name, "grey")), label=name.replace("_", " "))
         for name in names
     ]
-    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2, columnspacing=1, handletextpad=0)
+    axes.legend(
+        handles=handles,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=3,
+        borderaxespad=0.2,
+        columnspacing=1,
+        handletextpad=0,
+    )
 
 
 def _movers(axes: Axes, moving: Sequence[OperatorUse], bandwidth: float) -> None:

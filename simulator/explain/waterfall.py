@@ -2,6 +2,28 @@
 
 Everything is time per GPU: what the model's FLOPs would take at the peak, then one term per loss, which
 together are the step. Divided by the step, the first term is the MFU and the others are what the peak loses.
+
+``model_flops``
+    the FLOPs that the convention counts, at the peak: ``mfu`` × step time
+``uncounted_flops``
+    executed beyond these, at the peak: flash attention's second scores, the router; negative where the
+    convention counts what is not executed
+``lower_precision``
+    kernels in a precision whose peak is below that of the linear layers
+``sustained_rate``
+    the share of the peak that power and clocks take in training
+``gemm``, ``grouped_gemm``, ``attention``
+    what these kernels take beyond their FLOPs at that rate
+``memory_bound``
+    all kernels without matrix arithmetic
+``recompute``
+    kernels that run a second time in the backward pass
+``exposed_…``
+    communication that the compute stream waits for, by axis, longest first
+``bubble``, ``imbalance``
+    idleness of the pipeline: what even the busiest stage has of it, and what the others have beyond
+``optimizer``, ``host``, …
+    every other cause of the breakdown
 """
 
 from __future__ import annotations
@@ -12,16 +34,14 @@ from typing import NamedTuple
 
 from simulator.engine.attribution import BUBBLE
 
-MODEL = "model_flops"
-
 
 class KernelUse(NamedTuple):
-    """A kernel's part of a step, as the mean over GPUs; without repeats, which are counted apart."""
+    """A kernel's part of a step, as the mean over GPUs."""
 
     category: str
     repeated_s: float  # time of the runs that recompute activations
-    peak_s: float  # what its FLOPs take at the dense peak of its own precision; 0 without arithmetic
-    flops: float
+    peak_s: float  # what its other runs' FLOPs take at the dense peak of its own precision
+    flops: float  # of these runs
 
 
 def waterfall(
@@ -34,28 +54,6 @@ def waterfall(
 ) -> dict[str, float]:
     """Seconds by cause, from the peak down; they sum to the step time.
 
-    ``model_flops``
-        the FLOPs that the convention counts, at the peak: ``mfu`` × step time
-    ``uncounted_flops``
-        executed beyond these, at the peak: flash attention's second scores, the router; negative where the
-        convention counts what is not executed
-    ``lower_precision``
-        kernels in a precision whose peak is below that of the linear layers
-    ``sustained_rate``
-        the share of the peak that power and clocks take in training
-    ``gemm``, ``grouped_gemm``, ``attention``
-        what these kernels take beyond their FLOPs at that rate
-    ``memory_bound``
-        all kernels without matrix arithmetic
-    ``recompute``
-        kernels that run a second time in the backward pass
-    ``exposed_…``
-        communication that the compute stream waits for, by axis, longest first
-    ``bubble``, ``imbalance``
-        idleness of the pipeline: what even the busiest stage has of it, and what the others have beyond
-    ``optimizer``, ``host``, …
-        every other cause of the breakdown
-
     Args:
         kernels: of the layers.
         breakdowns: one per pipeline stage, each summing to the step time.
@@ -63,34 +61,35 @@ def waterfall(
         peak_flops: dense peak in the precision of the linear layers, FLOP/s.
         sustained: share of the peaks that a whole run keeps.
     """
-    repeated, at_peak = defaultdict[str, float](float), defaultdict[str, float](float)
-    executed = 0.0
-    for kernel in kernels:
-        repeated[kernel.category] += kernel.repeated_s
-        at_peak[kernel.category] += kernel.peak_s
-        executed += kernel.flops / peak_flops
     spent = _mean(breakdowns)
+    at_peak, repeated = defaultdict[str, float](float), defaultdict[str, float](float)
+    executed_s = 0.0
+    for kernel in kernels:
+        at_peak[kernel.category] += kernel.peak_s
+        repeated[kernel.category] += kernel.repeated_s
+        executed_s += kernel.flops / peak_flops
     busy_s = sum(at_peak.values())
-    found = {
-        MODEL: model_s,
-        "uncounted_flops": executed - model_s,
-        "lower_precision": busy_s - executed,
+    once = {category: spent.pop(category, 0.0) - repeated[category] for category in repeated}
+    return {
+        "model_flops": model_s,
+        "uncounted_flops": executed_s - model_s,
+        "lower_precision": busy_s - executed_s,
         "sustained_rate": busy_s / sustained - busy_s,
+        **{name: seconds - at_peak[name] / sustained for name, seconds in once.items() if at_peak[name]},
+        "memory_bound": sum(seconds for name, seconds in once.items() if not at_peak[name]),
+        "recompute": sum(repeated.values()),
+        **_waiting(spent, min(there.get(BUBBLE, 0.0) for there in breakdowns)),
     }
-    memory_bound = 0.0
-    for category in repeated:
-        seconds = spent.pop(category, 0.0) - repeated[category]
-        if at_peak[category]:
-            found[category] = seconds - at_peak[category] / sustained
-        else:
-            memory_bound += seconds
-    found |= {"memory_bound": memory_bound, "recompute": sum(repeated.values())}
-    bubble = min(there.get(BUBBLE, 0.0) for there in breakdowns)
-    idle = {BUBBLE: bubble, "imbalance": spent.pop(BUBBLE, 0.0) - bubble}
+
+
+def _waiting(spent: Mapping[str, float], busiest_s: float) -> dict[str, float]:
+    """Everything but kernels; ``busiest_s`` is the bubble of the busiest stage."""
     longest_first = sorted(spent, key=lambda label: -spent[label])
     exposed = {label: spent[label] for label in longest_first if label.startswith("exposed_")}
-    rest = {label: seconds for label, seconds in spent.items() if seconds and label not in exposed}
-    return {**found, **exposed, **idle, **rest}
+    idle = {BUBBLE: busiest_s, "imbalance": spent.get(BUBBLE, 0.0) - busiest_s}
+    known = (BUBBLE, *exposed)
+    rest = {label: seconds for label, seconds in spent.items() if seconds and label not in known}
+    return {**exposed, **idle, **rest}
 
 
 def _mean(breakdowns: Sequence[Mapping[str, float]]) -> dict[str, float]:
