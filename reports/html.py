@@ -54,9 +54,8 @@ def _sections(result: Result, run: RunSpec) -> Iterator[Section]:
     yield Section("topology", "Topology", drawn["topology"])
     yield Section("operators", "Operators", drawn["roofline"] + _operators(result))
     if result.what_if:
-        rows = [(gain.words, *gain.cells) for gain in gains(result, run)]
-        body = drawn["what-if"] + table(HEADS, rows) + paragraph(NOTE)
-        yield Section("what-if", TITLE, body)
+        lines = [(gain.words, *gain.cells) for gain in gains(result, run)]
+        yield Section("what-if", TITLE, drawn["what-if"] + table(HEADS, lines) + paragraph(NOTE))
     if run.published is not None:
         heads = ("", "predicted", "published", "deviation", "between p10 and p90")
         rows = comparisons(result, run)
