@@ -23,7 +23,7 @@ from simulator.graph.layer import (
     elementwise,
     input_gradient,
 )
-from simulator.graph.operators import DTYPE_BYTES, Convolution, Gemm
+from simulator.graph.operators import DTYPE_BYTES, Gemm, ImplicitGemm
 from simulator.spec.model import ModelSpec
 from simulator.spec.operator_graph import (
     INPUT,
@@ -208,7 +208,7 @@ def _forward(operator: GraphOperator, name: str, entering: Shape, out: Shape, op
         )
     height, width = operator.kernel
     groups = operator.groups
-    return Convolution(
+    return ImplicitGemm(
         name=name,
         m=opts.batch * out.height * out.width,
         n=operator.channels // groups,
@@ -216,7 +216,7 @@ def _forward(operator: GraphOperator, name: str, entering: Shape, out: Shape, op
         batch=groups,
         dtype=opts.dtype,
         output_bytes_per_element=wide,
-        unfolding=height * width * out.height * out.width / (entering.height * entering.width),
+        reuse=height * width * out.height * out.width / (entering.height * entering.width),
     )
 
 

@@ -51,28 +51,29 @@ class Gemm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Convolution(Gemm):
-    """A convolution as an implicit product per group, ``batch`` groups (Chetlur 2014, cuDNN, section 3).
+class ImplicitGemm(Gemm):
+    """Products whose [m, k] operand is read from something smaller, ``reuse`` times as small.
 
-    Forward, m is images × output pixels, n the group's output channels, k its input channels × window.
-    ``unfolding``: elements of the [m, k] operand over those of the image it is read from, which is never
-    unfolded in memory. The input gradient gives the image, the weight gradient reads it.
+    A convolution per group of ``batch`` (Chetlur 2014, cuDNN, section 3): forward, m is images × output
+    pixels, n the group's output channels, k its input channels × window, and the image is never unfolded in
+    memory; the input gradient gives the image, the weight gradient reads it. Or a batch of products of which
+    several read the same operand.
     """
 
-    unfolding: float = 1.0
+    reuse: float = 1.0
 
     @property
     def bytes(self) -> float:
-        """Image, weights and output each pass through memory once."""
+        """What is read, weights and output each pass through memory once."""
         operand = DTYPE_BYTES[self.dtype]
         result = self.output_bytes_per_element * (2 if self.accumulate else 1)
         left, right, out = float(self.m * self.k), float(self.k * self.n), float(self.m * self.n)
         if self.role == "forward":
-            left /= self.unfolding
+            left /= self.reuse
         elif self.role == "dgrad":
-            out /= self.unfolding
+            out /= self.reuse
         else:
-            right /= self.unfolding
+            right /= self.reuse
         return self.batch * (operand * (left + right) + result * out)
 
 

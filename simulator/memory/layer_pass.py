@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from simulator.graph.layer import Node, Region, Tensor
-from simulator.graph.operators import Attention, Collective, Convolution, Gemm, GroupedGemm, KernelOp
+from simulator.graph.operators import Attention, Collective, Gemm, GroupedGemm, ImplicitGemm, KernelOp
 from simulator.graph.transformer import ACTIVATION_BYTES
 from simulator.partition.context import SharedAttention
 from simulator.partition.expert import RoutedNode
@@ -236,8 +236,8 @@ def _output_bytes(node: Node, before: float) -> float:
 
 def _input_bytes(op: KernelOp, before: float) -> float:
     """The activations a node reads that need a gradient."""
-    if isinstance(op, Convolution):
-        return op.batch * op.m * op.k / op.unfolding * op.output_bytes_per_element
+    if isinstance(op, ImplicitGemm):
+        return op.batch * op.m * op.k / op.reuse * op.output_bytes_per_element
     if isinstance(op, Gemm):
         return op.batch * op.m * op.k * ACTIVATION_BYTES
     if isinstance(op, GroupedGemm):

@@ -118,6 +118,8 @@ class ModelSpec:
     """State of a Mamba head."""
     mamba_n_groups: Count = 8
     """Groups that share a Mamba layer's B and C."""
+    chunk_size: Count = 128
+    """Tokens of a chunk of a Mamba layer's scan (Megatron-LM's default)."""
     # any other network
     sample: tuple[Count, ...] = ()
     """With layers: channels, height and width of what enters, or features alone."""

@@ -8,7 +8,7 @@ import pytest
 
 from simulator.graph.decoder import layer_kinds, model_layer
 from simulator.graph.operator_graph import graph_forward_flops, graph_layers, graph_parameters
-from simulator.graph.operators import Convolution, Gemm
+from simulator.graph.operators import Gemm, ImplicitGemm
 from simulator.graph.transformer import GraphOptions
 from simulator.spec.errors import SpecError
 from simulator.spec.load import load_model
@@ -55,7 +55,7 @@ def test_a_convolution_reads_its_image_once_though_its_product_is_larger() -> No
     """3×3 convolutions unfold an image nine times (but for its edge); memory holds it once."""
     layer = model_layer(load_model("vgg-16"), options(), layer_kinds(load_model("vgg-16"))[1])
     forward = layer.nodes[0].forward
-    assert isinstance(forward, Convolution)
+    assert isinstance(forward, ImplicitGemm)
     image = 4 * 64 * 224 * 224
     assert forward.m * forward.k == 9 * image
     assert forward.bytes == 2.0 * (image + 64 * 64 * 9 + image)

@@ -60,7 +60,7 @@ def run() -> RunSpec:
             "training.precision",
             "chip has a peak_flops for bf16, fp8, mxfp8 only",
         ),
-        (["model.hybrid_layer_pattern=MMMM"], "model.hybrid_layer_pattern", "not modelled"),
+        (["model.hybrid_layer_pattern=MMMM"], "model.hybrid_layer_pattern", "must hold a letter"),
     ],
 )
 def test_rules_that_need_several_keys(

@@ -37,9 +37,14 @@ def cluster_size(run: RunSpec) -> Iterator[Violation]:
 def tensor_parallel(run: RunSpec) -> Iterator[Violation]:
     """TP splits query heads and the dense MLP's width evenly; key-value heads evenly, or by copies."""
     tp, model = run.parallelism.tp, run.model
-    has_dense_mlp = not model.is_moe or model.first_k_dense_replace or model.moe_layer_freq > 1
+    if model.hybrid_layer_pattern:
+        has_dense_mlp: object = "-" in model.hybrid_layer_pattern
+    else:
+        has_dense_mlp = not model.is_moe or model.first_k_dense_replace or model.moe_layer_freq > 1
+    mamba = "M" in model.hybrid_layer_pattern
     for key, size in (
         ("num_attention_heads", model.num_attention_heads),
+        ("mamba_n_groups", model.mamba_n_groups if mamba else 0),
         ("intermediate_size", model.intermediate_size if has_dense_mlp else 0),
     ):
         if size % tp:

@@ -48,9 +48,27 @@ def latent_attention(model: ModelSpec) -> Iterator[Violation]:
                 yield Violation(key, 0, "must be given where attention_type is mla")
 
 
+def mamba_layers(model: ModelSpec) -> Iterator[Violation]:
+    """A hybrid has a letter for every layer, and sizes of its Mamba layers."""
+    pattern = model.hybrid_layer_pattern
+    if not pattern:
+        return
+    if set(pattern) - set("M*E-") or len(pattern) != model.num_hidden_layers:
+        rule = f"must hold a letter M, *, E or - for each of {model.num_hidden_layers} layers"
+        yield Violation("hybrid_layer_pattern", pattern, rule)
+    for key in ("mamba_num_heads", "mamba_head_dim", "ssm_state_size") if "M" in pattern else ():
+        if not getattr(model, key):
+            yield Violation(key, 0, "must be given where the pattern has Mamba layers (M)")
+    if model.mamba_num_heads % model.mamba_n_groups:
+        rule = f"must divide mamba_num_heads ({model.mamba_num_heads})"
+        near = near_divisors(model.mamba_num_heads, model.mamba_n_groups)
+        yield Violation("mamba_n_groups", model.mamba_n_groups, rule, near)
+
+
 MODEL_RULES: tuple[Callable[[ModelSpec], Iterator[Violation]], ...] = (
     head_size,
     grouped_queries,
     routed_experts,
     latent_attention,
+    mamba_layers,
 )

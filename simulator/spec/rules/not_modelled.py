@@ -32,8 +32,8 @@ def architecture(run: RunSpec) -> Iterator[Violation]:
     m = run.model
     if m.attention_type == "mla" and run.runtime.attention == "unfused":
         yield _no("runtime.attention", run.runtime.attention, "unfused latent attention", "flash")
-    if m.hybrid_layer_pattern:
-        yield _no("model.hybrid_layer_pattern", m.hybrid_layer_pattern, "Mamba layers", "leave it out")
+    if "M" in m.hybrid_layer_pattern and run.parallelism.cp > 1:
+        yield _no("parallelism.cp", run.parallelism.cp, "Mamba layers under context parallelism", "1")
 
 
 def parallelism(run: RunSpec) -> Iterator[Violation]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from simulator.spec.rules.violation import Violation
+from simulator.spec.rules.violation import Violation, near_multiples
 from simulator.spec.run import GPT_CONVENTIONS, NARROW_PRECISIONS, Recompute, RunSpec
 
 # Formats that run at the rate of another one's entry in ``peak_flops``.
@@ -18,6 +18,14 @@ def learned_positions(run: RunSpec) -> Iterator[Violation]:
         rule = f"{model.name} has {model.max_position_embeddings} learned positions"
         remedy = f"{model.max_position_embeddings}, or model.max_position_embeddings: {tokens}"
         yield Violation("training.seq_length", tokens, rule, remedy)
+
+
+def scanned_chunks(run: RunSpec) -> Iterator[Violation]:
+    """A Mamba layer scans whole chunks."""
+    model, tokens = run.model, run.training.seq_length
+    if "M" in model.hybrid_layer_pattern and tokens % model.chunk_size:
+        rule = f"must be a multiple of the chunk_size ({model.chunk_size}) of {model.name}"
+        yield Violation("training.seq_length", tokens, rule, near_multiples(model.chunk_size, tokens))
 
 
 def precision(run: RunSpec) -> Iterator[Violation]:
@@ -115,6 +123,7 @@ def overlaps(run: RunSpec) -> Iterator[Violation]:
 
 TRAINING_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
     learned_positions,
+    scanned_chunks,
     precision,
     block_scaled,
     narrow_options,
