@@ -140,6 +140,8 @@ def _inputs(run: RunSpec) -> str:
 def _provenance(result: Result, run: RunSpec) -> str:
     rows = [(key.replace("_", " "), readable(key, value)) for key, value in result.provenance.items()]
     body = table(("", ""), rows, text_columns=2)
+    if result.choices:
+        body += "<h3>Chosen</h3>" + points(result.choices)
     if run.assumptions:
         body += "<h3>Assumed</h3>" + points(run.assumptions)
     sources = {**run.cluster.device.sources, **run.cluster.sources}

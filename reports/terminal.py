@@ -65,6 +65,8 @@ def print_result(result: Result, run: RunSpec, console: Console | None = None) -
         sections += _section(TITLE, _what_if(result, run))
     if run.published is not None:
         sections += _section("Published", _published(result, run))
+    if result.choices:
+        sections += _section("Chosen", _points(result.choices, "•", ""))
     if run.assumptions:
         sections += _section("Assumed", _points(run.assumptions, "•", ""))
     if result.warnings:

@@ -67,6 +67,7 @@ class Result:
     warnings: tuple[str, ...]
     provenance: Mapping[str, Any]
     what_if: tuple[WhatIf, ...] = ()  # with other hardware, where it was asked for
+    choices: tuple[str, ...] = ()  # what the run left to the simulator, and what it chose
     timeline: tuple[TimelineEvent, ...] = ()
     details: Details | None = None  # what pictures show beside; made with the timeline
 

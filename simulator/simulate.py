@@ -28,9 +28,8 @@ from simulator.graph.operators import Attention, Gemm, GroupedGemm, MemoryBound
 from simulator.memory.report import MemoryReport
 from simulator.memory.summary import memory_warnings, to_mapping
 from simulator.network.fabric import FabricOf, fabric_for
-from simulator.partition.plan import RunPlan
 from simulator.preparation.prepare import prepare
-from simulator.preparation.prepared import placement_of
+from simulator.preparation.prepared import Prepared, placement_of
 from simulator.preparation.unevenness import disturbances_of, network_of, spread_of
 from simulator.result import Result, TimelineEvent
 from simulator.spec.cluster import ClusterSpec
@@ -120,13 +119,13 @@ def simulate(run: RunSpec, *, timeline: bool = False, shared: Shared | None = No
         ValueError: the layout is impossible; the message names the rule.
     """
     shared = shared or _RECENT
-    prepared = prepare(run)
-    plan, schedule = prepared.plan, prepared.schedule
+    prepared = prepare(run, shared.blocks)
+    run, plan, schedule = prepared.run, prepared.plan, prepared.schedule
     kernels, blocks = shared.kernels(run), shared.blocks(run, schedule.directions)
     disturbances = disturbances_of(run, schedule, partial(shared.blocks, run, schedule.directions))
     step = prepared.replay(blocks, disturbances, whole=timeline)
     memory = prepared.memory(step.orders)
-    result = _result(run, plan, step, memory, kernels, blocks.costs)
+    result = _result(prepared, step, memory, kernels, blocks.costs)
     if not timeline:
         return result
     subject = Subject(
@@ -145,11 +144,11 @@ def simulate(run: RunSpec, *, timeline: bool = False, shared: Shared | None = No
 
 
 def simulate_memory(run: RunSpec) -> MemoryReport:
-    """The memory part of :func:`simulate`, which needs no replay.
+    """The memory part of :func:`simulate`, which needs no replay unless a split or schedule is chosen by one.
 
     Raises ValueError as :func:`simulate` does.
     """
-    return prepare(run).memory()
+    return prepare(run, _RECENT.blocks).memory()
 
 
 def _host_costs(run: RunSpec) -> HostCosts:
@@ -161,13 +160,13 @@ def _host_costs(run: RunSpec) -> HostCosts:
 
 
 def _result(
-    run: RunSpec,
-    plan: RunPlan,
+    prepared: Prepared,
     step: StepReplay,
     memory: MemoryReport,
     kernels: Kernels,
     costs: OperatorCosts,
 ) -> Result:
+    run, plan = prepared.run, prepared.plan
     tokens = run.training.global_batch_size * run.training.seq_length
     convention = find_convention(run.simulation.flops_convention)
     model_flops = convention.flops_per_step(
@@ -206,6 +205,7 @@ def _result(
         world_size=run.gpus,
         warnings=memory_warnings(memory),
         provenance=_provenance(run, kernels),
+        choices=prepared.choices,
     )
 
 

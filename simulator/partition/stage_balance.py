@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,12 @@ class BalancedSplit:
         return 1 - self.step / self.even_step
 
 
-def balanced(
+def balanced(layer_costs: Sequence[float], pp: int, vp: int = 1, **more: Any) -> BalancedSplit:
+    """The best of :func:`balanced_splits`, with the same arguments."""
+    return balanced_splits(layer_costs, pp, vp, **more)[0]
+
+
+def balanced_splits(
     layer_costs: Sequence[float],
     pp: int,
     vp: int = 1,
@@ -58,8 +64,11 @@ def balanced(
     microbatches: int = 0,
     placement: Sequence[Sequence[int]] | None = None,
     memory: StageMemory | None = None,
-) -> BalancedSplit:
-    """Split layers over pp·vp virtual stages.
+) -> list[BalancedSplit]:
+    """Splits of layers over pp·vp virtual stages that are best in some way, the shortest step first.
+
+    With one chunk per device there is one. Else one has the least slowest stage, others the least slowest
+    device: steps in which stages wait for each other's every action, or make up for each other.
 
     Args:
         layer_costs: time of forward and backward of each layer for one microbatch, in any unit.
@@ -80,19 +89,25 @@ def balanced(
         memory=memory,
     )
     even = np.array([len(chunk.layers) for chunk in split_stages(len(layer_costs), pp, vp, "even")])
-    best = min((problem.improve(start) for start in problem.starts(even)), key=problem.score)
-    overflow, step, _ = problem.score(best)
+    found = {tuple(counts.tolist()): problem.score(counts) for counts in problem.candidates(even)}
+    ranked = sorted(found, key=found.__getitem__)
+    overflow = found[ranked[0]][0]
     if overflow > 0:
         raise ValueError(
             f"no split of {len(layer_costs)} layers over pp·vp = {pp * vp} stages found fits; "
             f"the best exceeds it by {overflow / 2**30:.1f} GiB of memory; use more stages, recompute or tp"
         )
-    return BalancedSplit(
-        chunks=split_stages(len(layer_costs), pp, vp, best.tolist(), mtp_layers=mtp_layers),
-        device_costs=tuple(problem.device_costs(problem.stage_costs(best)).tolist()),
-        step=step,
-        even_step=problem.score(even)[1],
-    )
+    even_step = problem.score(even)[1]
+    return [
+        BalancedSplit(
+            chunks=split_stages(len(layer_costs), pp, vp, counts, mtp_layers=mtp_layers),
+            device_costs=tuple(problem.device_costs(problem.stage_costs(np.asarray(counts))).tolist()),
+            step=found[counts][1],
+            even_step=even_step,
+        )
+        for counts in ranked
+        if not found[counts][0]
+    ]
 
 
 def _device_of(pp: int, vp: int, placement: Sequence[Sequence[int]] | None) -> NDArray[np.intp]:
@@ -113,9 +128,14 @@ class _Problem:
     fill: float
     memory: StageMemory | None
     prefix: Array = field(init=False)
+    static: Array = field(init=False)  # sums as ``prefix``, of bytes
+    saved: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "prefix", np.concatenate([[0.0], np.cumsum(self.layers)]))
+        memory = self.memory
+        object.__setattr__(self, "prefix", _prefix(self.layers))
+        object.__setattr__(self, "static", _prefix(memory.layer_static if memory else ()))
+        object.__setattr__(self, "saved", _prefix(memory.layer_activations if memory else ()))
 
     def stage_costs(self, counts: NDArray[np.intp]) -> Array:
         costs = _sums(self.prefix, counts)
@@ -136,22 +156,36 @@ class _Problem:
     def overflow(self, counts: NDArray[np.intp]) -> float:
         if self.memory is None:
             return 0.0
-        used = _sums(_prefix(self.memory.layer_static), counts)
-        used += np.asarray(self.memory.in_flight) * _sums(_prefix(self.memory.layer_activations), counts)
-        used[0] += self.memory.embedding
-        used[-1] += self.memory.loss
-        return max(0.0, float(np.bincount(self.device_of, weights=used).max()) - self.memory.capacity)
+        most = float(np.bincount(self.device_of, weights=self.used(counts, self.memory)).max())
+        return max(0.0, most - self.memory.capacity)
 
-    def starts(self, even: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
-        yield even
-        fits = self.by_dynamic_programming(len(even))
+    def used(self, counts: NDArray[np.intp], memory: StageMemory) -> Array:
+        """Bytes of each stage."""
+        used = _sums(self.static, counts)
+        used += np.asarray(memory.in_flight) * _sums(self.saved, counts)
+        used[0] += memory.embedding
+        used[-1] += memory.loss
+        return used
+
+    def room(self, even: NDArray[np.intp]) -> Array:
+        """Bytes that each stage may take: of its device's capacity the share it takes in the even split."""
+        if self.memory is None:
+            return np.full(len(even), np.inf)
+        used = self.used(even, self.memory)
+        total = np.bincount(self.device_of, weights=used)[self.device_of]
+        return np.divide(self.memory.capacity * used, total, out=np.zeros_like(used), where=total > 0)
+
+    def candidates(self, even: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+        yield self.improve(even)
+        fits = self.by_dynamic_programming(self.room(even))
         if fits is not None:
             yield fits
+            yield self.improve(fits)
 
-    def by_dynamic_programming(self, stages: int) -> NDArray[np.intp] | None:
-        """Least slowest stage, then least Σ cost². A chunk may take 1/v of the memory; None if none fits."""
-        n = len(self.layers)
-        cost = [self.segment_costs(s, stages) for s in range(stages)]
+    def by_dynamic_programming(self, room: Array) -> NDArray[np.intp] | None:
+        """Least slowest stage, then least Σ cost²; None if no split keeps to the room of each stage."""
+        n, stages = len(self.layers), len(room)
+        cost = [self.segment_costs(s, stages, room[s]) for s in range(stages)]
         slowest = np.where(np.arange(n + 1) == 0, 0.0, np.inf)
         for matrix in cost:
             slowest = np.maximum(slowest[:, None], matrix).min(axis=0)
@@ -169,7 +203,7 @@ class _Problem:
             ends.append(int(choice[ends[-1]]))
         return np.diff(ends[::-1])
 
-    def segment_costs(self, stage: int, stages: int) -> Array:
+    def segment_costs(self, stage: int, stages: int, room: float) -> Array:
         """Cost of layers k … n−1 on a stage, at [k, n]; ∞ where n < k or they do not fit."""
         costs = self.prefix[None, :] - self.prefix[:, None]
         costs = costs + (self.first if stage == 0 else 0.0) + (self.last if stage == stages - 1 else 0.0)
@@ -181,8 +215,7 @@ class _Problem:
             used = prefix[None, :] - prefix[:, None]
             used = used + (self.memory.embedding if stage == 0 else 0.0)
             used = used + (self.memory.loss if stage == stages - 1 else 0.0)
-            share = self.memory.capacity / np.count_nonzero(self.device_of == self.device_of[stage])
-            costs = np.where(used <= share, costs, np.inf)
+            costs = np.where(used <= room * (1 + 1e-12), costs, np.inf)
         return np.where(np.tri(len(self.prefix), k=-1, dtype=bool), np.inf, costs)
 
     def improve(self, counts: NDArray[np.intp]) -> NDArray[np.intp]:

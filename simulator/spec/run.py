@@ -24,6 +24,7 @@ from simulator.spec.model import ModelSpec
 from simulator.spec.noise import Jitter, Noise
 from simulator.spec.published import Published
 from simulator.spec.stage_layout import StageLayout
+from simulator.spec.stage_split import BALANCED, NAMED_SPLITS
 
 SCHEDULES = (
     *("gpipe", "1f1b", "looped-bfs", "interleaved-1f1b", "interleaved-zb", "zb-v", "v-min", "zb-h1", "zb-h2"),
@@ -68,7 +69,7 @@ Home: TypeAlias = Annotated[Literal["device", "cpu", "nvme"], Choice(("device", 
 GatherBuffers: TypeAlias = Annotated[
     Literal["copied", "flat", "in-place"], Choice(("copied", "flat", "in-place"))
 ]
-StageSplit: TypeAlias = Annotated[str, StageLayout(("equal", "even", "embedding-and-loss-as-layers"))]
+StageSplit: TypeAlias = Annotated[str | tuple[int, ...], StageLayout((*NAMED_SPLITS, BALANCED))]
 Granularity: TypeAlias = Annotated[str, Choice(("none", "selective", "full"))]
 RecomputeModule: TypeAlias = Annotated[str, Choice(RECOMPUTE_MODULES)]
 RankOrder: TypeAlias = Annotated[str, Permutation(("tp", "cp", "ep", "dp", "pp"))]
@@ -141,7 +142,7 @@ class Parallelism:
     schedule: Annotated[str, Choice(("", *SCHEDULES))] = ""
     """Pipeline schedule; empty: 1f1b, or interleaved-1f1b where vp > 1."""
     stage_split: StageSplit = "equal"
-    """Which layers a stage gets; embedding and loss may take the place of a layer each."""
+    """Which layers a stage gets; balanced: the split that suits the run's own layer times and memory."""
 
     @property
     def gathered_until(self) -> Literal["forward", "backward", "step"]:

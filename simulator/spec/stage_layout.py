@@ -13,33 +13,43 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator.spec.errors import nearest
-from simulator.spec.fields import Accepts, refused
+from simulator.spec.fields import Accepts, Integer, refused
+from simulator.spec.stage_split import ENDS, parse_ends
 
 LAYOUT_CHARACTERS = frozenset("EtmL|()*, 0123456789")
 
 
 @dataclass(frozen=True)
 class StageLayout(Accepts):
-    """One of a few names, or a layout."""
+    """One of a few names, ``first=a,last=b``, layer counts, or a layout."""
 
     names: tuple[str, ...]
 
-    def check(self, value: Any) -> str:
+    def check(self, value: Any) -> str | tuple[int, ...]:
         if isinstance(value, str) and value in self.names:
             return value
-        if isinstance(value, str) and "|" in value:
+        if isinstance(value, list | tuple) and value:
+            return tuple(int(Integer(0).check(count) or 0) for count in value)
+        text = str(value)
+        if "|" in text or text.startswith(ENDS):
             try:
-                parse_layout(value)
+                (parse_layout if "|" in text else parse_ends)(text)
             except ValueError as error:
                 refused(str(error))
-            return value
-        rule = f"must be one of {', '.join(self.names)}, or a layout such as Et*3|(t*4|)*14tL"
-        return refused(rule, nearest(str(value), self.names, few=0))
+            return text
+        rule = f"must be one of {', '.join(self.names)}, {self.others}"
+        return refused(rule, nearest(text, self.names, few=0))
+
+    @property
+    def others(self) -> str:
+        """What may be written beside the names."""
+        return "first=a,last=b, a list of layer counts, or a layout such as Et*3|(t*4|)*14tL"
 
     @property
     def meaning(self) -> str:
         return (
-            f"{', '.join(self.names)}, or a layout: E embedding, t layer, m MTP layer, L loss, | a new stage"
+            f"{', '.join(self.names)}, first=a,last=b (layers of the end devices), a list of layer counts, "
+            "or a layout: E embedding, t layer, m MTP layer, L loss, | a new stage"
         )
 
 

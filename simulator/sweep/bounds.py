@@ -31,6 +31,7 @@ from simulator.schedule.actions import Kind
 from simulator.schedule.definition import Schedule
 from simulator.simulate import Shared
 from simulator.spec.run import RunSpec, StateOffload
+from simulator.spec.stage_split import BALANCED
 
 KERNELS = (Gemm, GroupedGemm, Attention, MemoryBound, Copy)
 SLACK = 1e-9  # of a bound: sums are added in another order than the engine's
@@ -80,8 +81,10 @@ class Bounds:
         model = self._model(
             run, split=schedule.splits_backward, floor=schedule.pairs or options.overlap_experts
         )
-        stages = model.stages(p.pp, p.vp if schedule.directions == 1 else 1, p.stage_split)
         blocks = self._shared.blocks(run, schedule.directions)
+        if p.stage_split == BALANCED:
+            return _bound_of_any_split(model.stages(1, 1, "equal")[0], run)
+        stages = model.stages(p.pp, p.vp if schedule.directions == 1 else 1, p.stage_split)
         placement = schedule.placement(p.pp, p.vp)
         hops = (
             [blocks.costs.hop(model.plan.message_bytes, device) for device in range(p.pp)]
@@ -122,6 +125,12 @@ class Bounds:
             timer = _Timer(self._shared.blocks(alone), split=split, floor=floor)
             found = self._models[key] = _Model(run, plan_run(alone), timer, by_chunk=by_chunk)
         return found
+
+
+def _bound_of_any_split(model: _Part, run: RunSpec) -> Bound:
+    """The busiest device does no less than an equal share of the work, the fullest keeps no less of it."""
+    seconds = run.microbatches * (model.forward_s + model.backward_s) / run.parallelism.pp
+    return Bound(seconds * (1.0 - SLACK), model.saved_bytes / run.parallelism.pp)
 
 
 class _Timer:
@@ -174,7 +183,7 @@ class _Model:
         self._mtp = parts[1 + layers : 1 + layers + mtp]
         self._before = list(accumulate(parts[1 : 1 + layers], initial=_Part()))
 
-    def stages(self, pp: int, vp: int, split: str) -> Sequence[_Part]:
+    def stages(self, pp: int, vp: int, split: str | tuple[int, ...]) -> Sequence[_Part]:
         """The sums of the layers of each virtual stage."""
         if self._whole is not None:
             return self._whole
@@ -192,7 +201,7 @@ class _Model:
             self._first[pp, vp, split] = int(chunks[0].embedding) + len(chunks[0].layers)
         return found
 
-    def first_stage(self, pp: int, vp: int, split: str) -> tuple[float, ...]:
+    def first_stage(self, pp: int, vp: int, split: str | tuple[int, ...]) -> tuple[float, ...]:
         """The parameters of the layers of the first stage that every replica holds, one by one."""
         chunk = self.plan.chunks[0].layers
         if self._whole is None:

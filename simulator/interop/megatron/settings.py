@@ -13,6 +13,7 @@ from simulator.interop.imported import shown
 from simulator.interop.megatron.flags import CHOICES, DEFAULTS, SWITCHES, VALUES
 from simulator.spec.model import ModelSpec
 from simulator.spec.run import Parallelism, RunSpec, Runtime, Training
+from simulator.spec.stage_split import ENDS, parse_ends
 
 SECTIONS: Final[dict[str, type]] = {
     "model": ModelSpec,
@@ -125,12 +126,7 @@ def _layout(run: RunSpec) -> Said:
     yield "", ("parallelism.sequence_parallel",)
     if p.vp > 1 and run.runtime.overlap_p2p:
         yield "", ("runtime.overlap_p2p",)
-    if p.stage_split == "embedding-and-loss-as-layers":
-        flags = "--account-for-embedding-in-pipeline-split --account-for-loss-in-pipeline-split"
-        yield flags, ("parallelism.stage_split",)
-    elif "|" in p.stage_split:
-        layout = f"--pipeline-model-parallel-layout '{p.stage_split}'"
-        yield layout, ("parallelism.stage_split", "parallelism.vp")
+    yield from _stages(p)
     strategy = {2: "optim_grads", 3: "optim_grads_params"}.get(p.zero)
     buffers = p.fsdp.buffers
     if strategy and (buffers == "in-place" or p.zero == 2):
@@ -151,6 +147,21 @@ def _layout(run: RunSpec) -> Said:
             f"--cp-comm-type a2a+p2p --hierarchical-context-parallel-sizes {sizes}",
             ("parallelism.cp_method",),
         )
+
+
+def _stages(p: Parallelism) -> Said:
+    split, about = p.stage_split, ("parallelism.stage_split",)
+    if split in ("embedding-and-loss-as-layers", "trimmed"):
+        yield "--account-for-embedding-in-pipeline-split --account-for-loss-in-pipeline-split", about
+    elif split == "embedding-as-layer":
+        yield "--account-for-embedding-in-pipeline-split", about
+    elif split == "loss-as-layer":
+        yield "--account-for-loss-in-pipeline-split", about
+    elif isinstance(split, str) and split.startswith(ENDS):
+        ends = parse_ends(split)
+        yield " ".join(f"--decoder-{end}-pipeline-num-layers {n}" for end, n in ends.items()), about
+    elif isinstance(split, str) and "|" in split:
+        yield f"--pipeline-model-parallel-layout '{split}'", (*about, "parallelism.vp")
 
 
 def _numbers(t: Training) -> Said:

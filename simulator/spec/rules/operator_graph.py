@@ -96,8 +96,8 @@ def graph_stages(run: RunSpec) -> Iterator[Violation]:
     split = run.parallelism.stage_split
     if not run.model.layers:
         return
-    if "|" in split:
-        if not all("t" in stage for stage in parse_layout(split)):
+    if isinstance(split, tuple) or "|" in split:
+        if not all(split if isinstance(split, tuple) else ("t" in stage for stage in parse_layout(split))):
             rule = "every stage of an operator graph holds a layer (t)"
             yield Violation("parallelism.stage_split", split, rule, "Et|tL")
     elif split not in ("equal", "even"):

@@ -9,6 +9,7 @@ from simulator.spec.rules.layout import replica_size
 from simulator.spec.rules.violation import Violation, divisors, near_divisors, near_multiples
 from simulator.spec.run import RunSpec
 from simulator.spec.stage_layout import parse_layout
+from simulator.spec.stage_split import BALANCED, layer_counts
 
 ONE_CHUNK = frozenset({"gpipe", "1f1b", "zb-h1", "zb-h2", "dualpipe", "pipedream", "pipedream-2bw"})
 TWO_CHUNKS = frozenset({"zb-v", "v-min", "dualpipev"})  # down the devices and back up
@@ -99,8 +100,8 @@ def stage_split(run: RunSpec) -> Iterator[Violation]:
     p, layers = run.parallelism, run.model.num_hidden_layers
     stages = p.pp * p.vp
     units = {"equal": layers, "embedding-and-loss-as-layers": layers + 2}
-    if p.stage_split not in units:
-        yield from _stage_layout(run, stages)
+    if isinstance(p.stage_split, tuple) or p.stage_split not in units:
+        yield from _uneven(run, stages)
         return
     counted = units[p.stage_split]
     if counted % stages == 0:
@@ -118,15 +119,26 @@ def stage_split(run: RunSpec) -> Iterator[Violation]:
         yield Violation("parallelism.vp", p.vp, rule, ", or ".join(remedies))
 
 
-def _stage_layout(run: RunSpec, stages: int) -> Iterator[Violation]:
-    """A layout has as many stages, layers and MTP layers as the run and its model."""
+def _uneven(run: RunSpec, stages: int) -> Iterator[Violation]:
+    """Other splits have as many stages and layers as the run and its model."""
     split, model = run.parallelism.stage_split, run.model
-    if split == "even":
-        if model.num_hidden_layers < stages:
+    if split in ("even", BALANCED):
+        ends = 2 if split == BALANCED else 0  # the embedding and the loss may have stages of their own
+        if model.num_hidden_layers + ends < stages:
             rule = f"leaves stages empty: {model.num_hidden_layers} layers over {stages}"
             yield Violation("parallelism.stage_split", split, rule, "fewer stages")
-        return
-    found = parse_layout(split)
+    elif isinstance(split, str) and "|" in split:
+        yield from _stage_layout(run, split, stages)
+    else:
+        try:
+            layer_counts(model.num_hidden_layers, run.parallelism.pp, run.parallelism.vp, split)
+        except ValueError as error:
+            yield Violation("parallelism.stage_split", split, str(error), "even or balanced")
+
+
+def _stage_layout(run: RunSpec, split: str, stages: int) -> Iterator[Violation]:
+    """A layout has as many stages, layers and MTP layers as the run and its model."""
+    found, model = parse_layout(split), run.model
     for what, number, wanted in (
         ("stages", len(found), stages),
         ("layers (t)", sum(stage.count("t") for stage in found), model.num_hidden_layers),
