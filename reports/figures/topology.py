@@ -1,4 +1,4 @@
-"""The machine as a tower of levels: who talks on which, and how busy the NICs are."""
+"""The machine as a tower of levels: who talks on which, and how busy links are over the step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from simulator.result import Result
 from simulator.spec.cluster import ClusterSpec
 
 MOST_GPUS = 18  # drawn in a domain
-BINS = 240  # of the step, for the NICs' course
+BINS = 240  # of the step, for the course of link use
+COURSES = {"nic": "NICs", "scale-up": "scale-up ports"}  # by the beginning of counters' names
 DOMAIN, NODE = "scale-up domain", "node"
 Floats: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float64]]
 _WIDTH = 52.0  # of the boxes, in hundredths of the drawing
@@ -33,21 +34,24 @@ class _Level(NamedTuple):
 
 @styled
 def topology(result: Result, cluster: ClusterSpec) -> Figure:
-    """Levels from the GPU up, the parallel axes that use each, and NIC use over the step.
+    """Levels from the GPU up, the parallel axes that use each, and link use over the step.
 
     Raises ValueError for a result without details.
     """
     if result.details is None:
         raise ValueError("the result has no links to draw: simulate(run, timeline=True) keeps them")
     levels = _levels(cluster, result.world_size)
-    nics = [counter for counter in result.details.counters if counter.unit == "bytes/s"]
+    courses = [
+        (title, found)
+        for kind, title in COURSES.items()
+        if (found := [c for c in result.details.counters if c.name.startswith(kind)])
+    ]
     tower_in = 0.5 + 0.52 * (len(levels) + 1)
-    figure = new_figure(tower_in + (1.9 if nics else 0.0))
-    if nics:
-        tower, course = figure.subplots(2, 1, height_ratios=(tower_in, 1.9))
-        _course(course, nics, result.step_time_s)
-    else:
-        tower = figure.subplots()
+    figure = new_figure(tower_in + 1.9 * len(courses))
+    heights = (tower_in, *(1.9 for _ in courses))
+    tower, *below = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for axes, (title, counters) in zip(below, courses, strict=True):
+        _course(axes, title, counters, result.step_time_s)
     _tower(tower, levels, cluster, result)
     return figure
 
@@ -92,7 +96,7 @@ def _tower(axes: Axes, levels: Sequence[_Level], cluster: ClusterSpec, result: R
         total = f"{out.nics_per_node} × {digits(out.link.bandwidth / 1e9)} GB/s per node ({out.link.name})"
         row = 1 + sum(level.reach <= cluster.gpus_per_node for level in levels[1:])
         axes.text(_WIDTH + 1, row + 0.42, f"NICs: {total}", va="center", fontsize=8, color=light("muted"))
-    axes.set(xlim=(0, 100), ylim=(-0.45, len(levels) + 0.5), xticks=[], yticks=[])
+    axes.set(xlim=(0, 100), ylim=(-0.45, len(levels) + 0.62), xticks=[], yticks=[])
     bare(axes)
 
 
@@ -148,20 +152,20 @@ def _chip(axes: Axes, row: int, index: int, count: int, axis: str, result: Resul
     axes.text(_WIDTH + 12, y, time, va="center", fontsize=8.5)
 
 
-def _course(axes: Axes, nics: Sequence[Counter], step_s: float) -> None:
-    """Mean use of the NICs over all stages."""
+def _course(axes: Axes, title: str, links: Sequence[Counter], step_s: float) -> None:
+    """Mean use of links over all stages."""
     edges = np.linspace(0.0, step_s, BINS + 1)
-    for number, name in enumerate(dict.fromkeys(counter.name for counter in nics)):
-        counters = [counter for counter in nics if counter.name == name]
+    for number, name in enumerate(sorted({counter.name for counter in links}, reverse=True)):
+        counters = [counter for counter in links if counter.name == name]
         carried = sum((_binned(counter, edges, step_s) for counter in counters), np.zeros(BINS))
         share = 100 * carried / sum(counter.capacity for counter in counters)
-        label = f"{name.removeprefix('nic ')}: {percent(float(share.mean()) / 100)} on average"
+        label = f"{name.rpartition(' ')[2]}: {percent(float(share.mean()) / 100)} on average"
         if number:
             axes.stairs(share, edges, color=light("ink"), linewidth=0.9, label=label)
         else:
             axes.stairs(share, edges, color=light("sky"), fill=True, label=label)
-    axes.set(xlim=(0, step_s), ylim=(0, 104), xlabel="time, s", ylabel="NIC use, %")
-    axes.set_title("NICs, mean over the stages")
+    axes.set(xlim=(0, step_s), ylim=(0, 104), xlabel="time, s", ylabel="use, %")
+    axes.set_title(f"{title}, mean over the stages")
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
 
 

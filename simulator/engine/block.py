@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -22,7 +23,9 @@ class Block(NamedTuple):
 
     seconds: float
     profile: Profile  # category → seconds of the compute stream
-    variance: float = 0.0  # of ``seconds``, from one group of ranks to the next
+    variance: float  # of ``seconds``, from one group of ranks to the next
+    carries: Mapping[str, float]  # bytes by kind of link
+    presses: Mapping[str, float]  # the most bytes/s by kind of link
 
 
 class Placed(NamedTuple):
@@ -70,6 +73,8 @@ class Blocks:
     def chain(self, segments: Iterable[Segment]) -> Block:
         """Segments one after the other as one block."""
         profile: dict[str, float] = {}
+        carries: dict[str, float] = {}
+        presses: dict[str, float] = {}
         seconds = variance = 0.0
         for segment in segments:
             block = self.block(segment)
@@ -77,7 +82,10 @@ class Blocks:
             variance += block.variance
             for category, spent in block.profile.items():
                 profile[category] = profile.get(category, 0.0) + spent
-        return Block(seconds, profile, variance)
+            for kind, carried in block.carries.items():
+                carries[kind] = carries.get(kind, 0.0) + carried
+                presses[kind] = max(presses.get(kind, 0.0), block.presses[kind])
+        return Block(seconds, profile, variance, carries, presses)
 
     def joint(self, forward: Segment, backward: Segment, *, delay_wgrad: bool) -> Segment:
         """A forward and a backward interleaved, where both communicate between experts' ranks."""
@@ -100,13 +108,27 @@ class Blocks:
     def _replay(self, segment: Segment) -> Block:
         waits = self.waits(segment)
         run = self._run(segment, waits.delays)
-        return Block(run.end, breakdown(run.stream(0, COMPUTE), run.end, HOST), waits.variance)
+        profile = breakdown(run.stream(0, COMPUTE), run.end, HOST)
+        return Block(run.end, profile, waits.variance, *_on_links(segment, self.costs))
 
     def _run(self, segment: Segment, delays: Mapping[int, float]) -> Replay:
         streams: dict[str, list[Task]] = {}
         for stream, task in expand(segment, self.costs, "block", rendezvous=False, delays=delays):
             streams.setdefault(stream, []).append(task)
-        return replay({0: streams})
+        communicates = any(task.flow for tasks in streams.values() for task in tasks)
+        return replay({0: streams}, self.costs.capacities if communicates else None)
+
+
+def _on_links(segment: Segment, costs: OperatorCosts) -> tuple[dict[str, float], dict[str, float]]:
+    """Bytes of a segment by kind of link, and the most bytes/s that all its streams together ask of it."""
+    carried: defaultdict[str, float] = defaultdict(float)
+    rates: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    for step in segment.steps:
+        flow = costs.flow(step.op) if isinstance(step.op, Collective | SendRecv) else None
+        for kind, rate in flow.demands if flow is not None else ():
+            carried[kind] += rate * costs.cost(step.op).seconds
+            rates[kind][step.stream] = max(rate, rates[kind].get(step.stream, 0.0))
+    return dict(carried), {kind: sum(streams.values()) for kind, streams in rates.items()}
 
 
 def expand(
@@ -140,14 +162,15 @@ def expand(
         waits: tuple[Token, ...] = tuple((label, position) for position in step.waits)
         if step.stream != COMPUTE and not waits:
             waits = (begin,)
-        meeting = None
-        if rendezvous and isinstance(step.op, Collective | SendRecv):
-            meeting = Meeting((step.op.axis, token), 0)
+        meeting = flow = None
+        if isinstance(step.op, Collective | SendRecv):
+            meeting = Meeting((step.op.axis, token), 0) if rendezvous else None
+            flow = costs.flow(step.op)
         seconds = _contended(cost.seconds, step, segment, costs)
         if index in delays:
             placed.append(_slowest_rank(delays[index], waits, (label, index, JITTER), index))
             waits = ((label, index, JITTER),)
-        task = Task(step.op.name, cost.category, seconds, waits, token, meeting)
+        task = Task(step.op.name, cost.category, seconds, waits, token, meeting, None, flow)
         placed += _with_delay(
             step.stream, task, seconds * cost.delay_s / cost.seconds if cost.delay_s else 0.0
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 from simulator.cost.estimate import KernelModel
@@ -19,9 +20,11 @@ from simulator.graph.operators import (
     SendRecv,
 )
 from simulator.network.estimate import TransferEstimate
+from simulator.network.flows import Load
 
 DATA_AXES = frozenset({"dp", "dp_cp", "edp", "shard", "replicate"})
 NIC_OUT, NIC_IN = "nic out", "nic in"  # a rank's share of its node's NICs, by direction
+PORT_OUT, PORT_IN = "scale-up out", "scale-up in"  # its port of the scale-up domain
 OWN = -1  # in a link's name: the device that runs the task
 FREE_HOST = HostCosts()
 _COUNTED_AS = {
@@ -57,12 +60,21 @@ class NetworkModel(Protocol):
         """One rank's share of its node's NICs, bytes/s per direction."""
         ...
 
-    def nic_rate(self, kind: CollectiveKind, size_bytes: float, axis: Axis) -> float:
-        """Bytes/s that a collective running alone puts on that share."""
+    @property
+    def scale_up_bandwidth(self) -> float:
+        """One rank's port of its scale-up domain, bytes/s per direction."""
         ...
 
-    def hop_rate(self, size_bytes: float, stage: int) -> float:
-        """The same for a message from a pipeline stage to the next."""
+    def collective_load(self, kind: CollectiveKind, size_bytes: float, axis: Axis) -> Load:
+        """Bytes that a collective puts on both."""
+        ...
+
+    def node_limited_load(self, size_bytes: float, axis: Axis, copies: int, limit: int = 0) -> Load:
+        """The same for a node-limited all-to-all."""
+        ...
+
+    def message_load(self, size_bytes: float, axis: Axis = "pp", stage: int = 0) -> Load:
+        """The same for a message."""
         ...
 
 
@@ -105,6 +117,7 @@ class OperatorCosts:
         self._slow_data = slow_data
         self._speed = speed
         self._known: dict[Operator, Cost] = {}
+        self._flows: dict[Collective | SendRecv, Flow | None] = {}
         self.host = host
         self.communication_share = communication_share
 
@@ -121,20 +134,48 @@ class OperatorCosts:
 
     def hop_flow(self, size_bytes: float, source: int, target: int, stage: int) -> Flow | None:
         """What such a message from one device to another puts on their NICs, ``None`` inside a domain."""
-        rate = self._network.hop_rate(size_bytes, stage)
-        return Flow(((NIC_OUT, source), (NIC_IN, target)), rate) if rate else None
-
-    def flow(self, op: Collective) -> Flow | None:
-        """What a collective puts on the NICs of whichever device runs it."""
-        if op.copies:
+        carried, seconds = (
+            self._network.message_load(size_bytes, "pp", stage).nic,
+            self.hop(size_bytes, stage),
+        )
+        if not carried:
             return None
-        rate = self._network_of(op.axis).nic_rate(op.kind, op.size_bytes, op.axis)
-        return Flow(((NIC_OUT, OWN), (NIC_IN, OWN)), rate) if rate else None
+        return Flow(((NIC_OUT, source), (NIC_IN, target)), min(carried / seconds, self.capacities[NIC_OUT]))
 
-    @property
+    def flow(self, op: Collective | SendRecv) -> Flow | None:
+        """What communication puts on the links of whichever device runs it."""
+        if op not in self._flows:
+            self._flows[op] = self._flow(op)
+        return self._flows[op]
+
+    def _flow(self, op: Collective | SendRecv) -> Flow | None:
+        load, seconds = self.load(op), self.cost(op).seconds
+        if not seconds or not any(load):
+            return None
+        nic, port = (
+            min(carried / seconds, self.capacities[kind])
+            for carried, kind in zip(load, (NIC_OUT, PORT_OUT), strict=True)
+        )
+        nics, ports = ((NIC_OUT, OWN), (NIC_IN, OWN)), ((PORT_OUT, OWN), (PORT_IN, OWN))
+        if not nic:
+            return Flow(ports, port)
+        times = port / nic  # each channel through a NIC passes several ports: each counts as a flow there
+        return Flow((*nics, *ports), nic, (1.0, 1.0, times, times)) if port else Flow(nics, nic)
+
+    def load(self, op: Collective | SendRecv) -> Load:
+        """Bytes it puts on a rank's links."""
+        if isinstance(op, SendRecv):
+            return self._network.message_load(op.size_bytes, op.axis)
+        network = self._network_of(op.axis)
+        if op.copies:
+            return network.node_limited_load(op.size_bytes, op.axis, op.copies, op.node_limit)
+        return network.collective_load(op.kind, op.size_bytes, op.axis)
+
+    @cached_property
     def capacities(self) -> dict[str, float]:
         """Bytes/s of each kind of link that flows name."""
-        return dict.fromkeys((NIC_OUT, NIC_IN), self._network.nic_bandwidth)
+        nics = dict.fromkeys((NIC_OUT, NIC_IN), self._network.nic_bandwidth)
+        return nics | dict.fromkeys((PORT_OUT, PORT_IN), self._network.scale_up_bandwidth)
 
     def total(self, ops: Iterable[Operator]) -> float:
         """Seconds of operators one after the other."""

@@ -6,7 +6,8 @@ traffic decides which actions are cut into pieces, what a piece waits for, and w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from simulator.engine.block import Placed
@@ -89,6 +90,21 @@ def collective(
     return Placed(
         stream, Task(op.name, cost.category, cost.seconds, waits, signal, meeting, None, flow, holds)
     )
+
+
+def data_presses(plan: RunPlan, stages: Iterable[int], costs: OperatorCosts) -> dict[str, float]:
+    """The most bytes/s that gathers and reductions of these stages together ask of each kind of link."""
+    rates: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    buckets = (bucket for stage in stages for bucket in plan.chunks[stage].buckets)
+    alike = {(b.axis, b.parameters, b.gathered_bytes, b.messages): b for b in buckets}
+    for bucket in alike.values():
+        gather = plan.data.gather_parameters(bucket, "")
+        reductions = plan.data.reduce_gradients(bucket, "")
+        for op in reductions if gather is None else (gather, *reductions):
+            flow, stream = costs.flow(op), STREAMS[op.axis]
+            for kind, rate in flow.demands if flow is not None else ():
+                rates[kind][stream] = max(rate, rates[kind].get(stream, 0.0))
+    return {kind: sum(streams.values()) for kind, streams in rates.items()}
 
 
 def kernels(ops: Sequence[Operator], costs: OperatorCosts) -> Task:

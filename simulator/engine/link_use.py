@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from simulator.engine.replay import Replay
-from simulator.engine.tasks import Record
+from simulator.engine.tasks import COMPUTE, Record
 from simulator.network.sharing import fair_rates
 
 Link: TypeAlias = tuple[str, Hashable]
 Series: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 """Times, and the rate in bytes/s from each on."""
+_NOTHING: Series = ((0.0,), (0.0,))
 
 
-def link_use(events: Replay, capacities: Mapping[str, float]) -> dict[tuple[str, int], Series]:
+def link_use(
+    events: Replay, capacities: Mapping[str, float], first_ranks: Sequence[int]
+) -> dict[tuple[str, int], Series]:
     """By kind of link and device; of a simulation of every rank, what the first replica's links carried.
 
     Args:
         events: a replay whose transfers name their links.
         capacities: bytes/s by kind of link.
+        first_ranks: by device, the simulated rank that is shown.
+
+    What replayed blocks carry counts as its mean over each block.
     """
     transfers = [
         record
@@ -32,11 +40,32 @@ def link_use(events: Replay, capacities: Mapping[str, float]) -> dict[tuple[str,
     use = _Use(capacities)
     for time, begins, index in sorted(starts + ends):
         (use.begin if begins else use.end)(time, transfers[index])
-    return {
+    found = {
         (kind, device): (tuple(series), tuple(series.values()))
         for (kind, owner), series in use.series.items()
         if (device := _device(owner)) is not None
     }
+    for device, rank in enumerate(first_ranks):
+        for kind, blocks in _of_blocks(events.stream(rank, COMPUTE)).items():
+            found[kind, device] = _sum(found.get((kind, device), _NOTHING), blocks)
+    return found
+
+
+def _of_blocks(records: Sequence[Record]) -> dict[str, Series]:
+    """By kind of link, the mean rate of each block."""
+    found: defaultdict[str, dict[float, float]] = defaultdict(lambda: {0.0: 0.0})
+    for record in records:
+        for kind, carried in (record.task.carries or {}).items():
+            found[kind][record.start] = carried / (record.end - record.start)
+            found[kind][record.end] = 0.0
+    return {kind: (tuple(series), tuple(series.values())) for kind, series in found.items()}
+
+
+def _sum(one: Series, other: Series) -> Series:
+    """Two step functions added."""
+    times = sorted({*one[0], *other[0]})
+    values = [sum(values[bisect_right(at, time) - 1] for at, values in (one, other)) for time in times]
+    return tuple(times), tuple(values)
 
 
 def _device(owner: Hashable) -> int | None:
@@ -83,10 +112,17 @@ class _Use:
             {key: _links(transfer) for key, transfer in group.items()},
             {link: self._capacities[link[0]] for link in links},
             ceilings={key: t.task.flow.rate for key, t in group.items() if t.task.flow is not None},
+            crossings={key: t.task.flow.crossings for key, t in group.items() if t.task.flow is not None},
         )
         for link in links:
-            carried = sum(rates[key] for key in self._on[link])
+            carried = sum(rates[key] * _times(transfer, link) for key, transfer in self._on[link].items())
             self.series.setdefault(link, {0.0: 0.0})[time] = carried
+
+
+def _times(transfer: Record, link: Link) -> float:
+    """How many times its rate a transfer puts on a link."""
+    flow = transfer.task.flow
+    return flow.crossings[flow.links.index(link)] if flow is not None and flow.crossings else 1.0
 
 
 def _links(transfer: Record) -> tuple[Link, ...]:

@@ -97,6 +97,7 @@ class SharedLinks:
             {i: t.flow.links for i, t in enumerate(group)},
             {link: self._capacities[link[0]] for t in group for link in t.flow.links},
             ceilings={i: t.flow.rate for i, t in enumerate(group)},
+            crossings={i: t.flow.crossings for i, t in enumerate(group)},
         )
         for i, member in enumerate(group):
             member.left = max(0.0, member.left - (now - member.since) * member.speed)

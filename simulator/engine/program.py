@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from simulator.engine.attribution import JITTER
 from simulator.engine.block import Block, Blocks, Placed, expand
 from simulator.engine.bucketed import BucketedTraffic
 from simulator.engine.costing import DATA_AXES, OWN, OperatorCosts, exposed
-from simulator.engine.data_traffic import DataTraffic, collective
+from simulator.engine.data_traffic import DataTraffic, collective, data_presses
 from simulator.engine.finish import PAIR, finish_step
 from simulator.engine.fully_sharded import FullyShardedTraffic
 from simulator.engine.jitter import Spread
@@ -24,6 +24,7 @@ from simulator.partition.segment import Segment
 from simulator.schedule.actions import Action, Kind, Order
 
 PP = exposed("pp")
+FULL = 1 + 1e-9  # of a link
 LETTERS = "FBIW"  # by kind of action
 
 
@@ -72,6 +73,7 @@ class DeviceProgram:
     _routes: dict[tuple[int, int, int], Route | None] = field(default_factory=dict)
     _hops: dict[tuple[int, int], tuple[float, Flow | None]] = field(default_factory=dict)
     _traffic: DataTraffic = field(init=False)
+    _beside: Mapping[str, float] = field(default_factory=dict)  # bytes/s of data parallelism by kind of link
     _prepared: set[int] = field(default_factory=set)
     _regathers: bool = False
     _expanded: int = 0  # segments so far
@@ -88,6 +90,7 @@ class DeviceProgram:
         """
         actions = list(_flat(order))
         self._traffic = self._data_traffic()
+        self._beside = self._data_presses({action.stage for action in actions})
         self._regathers = self.plan.data.regathers
         self._place(self._traffic.begin(actions))
         sent: tuple[Token, ...] = ()
@@ -116,6 +119,11 @@ class DeviceProgram:
             overlap_reduce=self.options.overlap_grad_reduce,
         )
 
+    def _data_presses(self, stages: Iterable[int]) -> Mapping[str, float]:
+        options, plan = self.options, self.plan
+        overlaps = options.overlap_grad_reduce or options.overlap_param_gather or plan.data.fully_sharded
+        return data_presses(plan, stages, self.blocks.costs) if overlaps else {}
+
     def _add(self, stream: str, task: Task) -> None:
         self.streams.setdefault(stream, []).append(task)
 
@@ -140,6 +148,12 @@ class DeviceProgram:
         return flow._replace(links=links)
 
     def _compute_task(self, task: Task) -> None:
+        self.streams[COMPUTE].append(task)
+
+    def _compute_block(
+        self, name: str, block: Block, waits: tuple[Token, ...], done: Token | None = None
+    ) -> None:
+        task = Task(name, COMPUTE, block.seconds, waits, done, None, block.profile, None, 0.0, block.carries)
         self.streams[COMPUTE].append(task)
 
     def _receive(self, action: Action, exchanges: Sequence[Exchange] | None) -> tuple[Token, ...]:
@@ -217,7 +231,7 @@ class DeviceProgram:
             if block is None:
                 block = self._chains[key] = self.blocks.chain(_segments(chunk.layers, action.kind))
             name = f"{LETTERS[action.kind]}{action.microbatch}"
-            self._compute_task(Task(name, COMPUTE, block.seconds, waits, done, None, block.profile))
+            self._compute_block(name, block, waits, done)
             return
         mark = Task("done", COMPUTE, 0.0, (), done)
         self._prepared.add(action.stage)
@@ -256,7 +270,7 @@ class DeviceProgram:
                 block = self._pairs[key] = self.blocks.chain(self._together(action, other))
             name = f"F{action.microbatch}, {other.kind.name}{other.microbatch}"
             done = self.pipeline.done(other)
-            self._compute_task(Task(name, COMPUTE, block.seconds, waits, done, None, block.profile))
+            self._compute_block(name, block, waits, done)
         self._compute_task(Task("done", COMPUTE, 0.0, (), self.pipeline.done(action)))
         return True
 
@@ -284,15 +298,24 @@ class DeviceProgram:
         if first:
             segments = [layer.preparation for layer in layers if layer.preparation.steps] + segments
         name = f"{LETTERS[action.kind]}{action.microbatch}"
-        if not self.options.every_operator:
+        if not self.options.every_operator and not self._crowded(segments):
             for segment in segments:  # layer by layer: collectives beside some of them slow those down
                 block = self.blocks.block(segment)
-                self._compute_task(Task(name, COMPUTE, block.seconds, waits, None, None, block.profile))
+                self._compute_block(name, block, waits)
                 waits = ()
             return
         self._compute_task(Task(name, COMPUTE, 0.0, waits))
         for segment in segments:
             self._place(self._operators(segment))
+
+    def _crowded(self, segments: Sequence[Segment]) -> bool:
+        """Whether their communication and that of data parallelism may ask more of a link than it has."""
+        beside = self._beside
+        pressed = {
+            kind: max(self.blocks.block(s).presses.get(kind, 0.0) for s in segments) for kind in beside
+        }
+        room = self.blocks.costs.capacities
+        return any(rate and rate + beside[kind] > room[kind] * FULL for kind, rate in pressed.items())
 
     def _operators(self, segment: Segment) -> list[Placed]:
         """A segment operator by operator."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 COMPUTE = "compute"
@@ -22,11 +22,19 @@ class Meeting(NamedTuple):
 class Flow(NamedTuple):
     """The links a transfer crosses, and the rate at which it crosses them when it is alone, bytes/s.
 
-    A link is named by what it is and the device (of a simulation of every rank: the rank) whose it is.
+    A link is named by what it is and the device (of a simulation of every rank: the rank) whose it is. It
+    carries ``crossings`` times the rate, in the order of the links; empty: once each.
     """
 
     links: tuple[tuple[str, Hashable], ...]
     rate: float
+    crossings: tuple[float, ...] = ()
+
+    @property
+    def demands(self) -> Iterator[tuple[str, float]]:
+        """Kinds of links, and bytes/s on each when it is alone."""
+        for (kind, _), times in zip(self.links, self.crossings or (1.0,) * len(self.links), strict=True):
+            yield kind, self.rate * times
 
 
 class Task(NamedTuple):
@@ -34,7 +42,7 @@ class Task(NamedTuple):
 
     It starts after the task before it on its stream, its ``waits`` and its ``meeting``. With a ``flow`` it
     takes longer while others use its links; while it ``holds`` a share of the device's processors, compute
-    beside it takes longer.
+    beside it takes longer. A replayed block ``carries`` so many bytes over each kind of link.
     """
 
     name: str
@@ -46,6 +54,7 @@ class Task(NamedTuple):
     profile: Profile | None = None
     flow: Flow | None = None
     holds: float = 0.0
+    carries: Mapping[str, float] | None = None
 
 
 Streams: TypeAlias = Mapping[str, Sequence[Task]]

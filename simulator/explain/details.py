@@ -130,7 +130,9 @@ def _memory(subject: Subject, done: Sequence[Work]) -> Iterator[Counter]:
 
 def _links(subject: Subject) -> Iterator[Counter]:
     capacities = subject.costs.capacities
-    for (kind, device), (times, values) in link_use(subject.step.events, capacities).items():
+    devices, ranks = subject.pipeline.devices, subject.ranks_per_device
+    shown = range(0, devices * ranks, ranks)
+    for (kind, device), (times, values) in link_use(subject.step.events, capacities, shown).items():
         yield Counter(
             device=device,
             process=subject.process(device * subject.ranks_per_device),

@@ -62,10 +62,19 @@ def node_limited(
     forwards it to each rank of that domain that has one of its experts; both run at the same time.
     """
     row = size_bytes / copies
-    remote = distinct(copies, group.domains, limit) * (group.domains - 1) / group.domains
-    forwarded = distinct(copies, min(group.ranks, limit * group.ranks_per_domain or group.ranks))
-    local = row * forwarded * (group.ranks_per_domain - 1) / group.ranks_per_domain
+    local, remote = node_limited_bytes(size_bytes, copies, group, limit)
     inner = local / curve.bandwidth + row / curve.copy_bandwidth
-    outer = row * remote / (rank_nic_rate * network.efficiency)
+    outer = remote / (rank_nic_rate * network.efficiency)
     latency = network.latency(hops=group.domains - 1, step_bytes=row, size_bytes=size_bytes)
     return latency + max(inner, outer)
+
+
+def node_limited_bytes(size_bytes: float, copies: int, group: Group, limit: int = 0) -> tuple[float, float]:
+    """What one rank sends over its scale-up port, and over its share of the NICs."""
+    row = size_bytes / copies
+    if group.inside_domain:
+        touched = row * distinct(copies, group.ranks)
+        return touched * (group.ranks - 1) / group.ranks, 0.0
+    remote = distinct(copies, group.domains, limit) * (group.domains - 1) / group.domains
+    forwarded = distinct(copies, min(group.ranks, limit * group.ranks_per_domain or group.ranks))
+    return row * forwarded * (group.ranks_per_domain - 1) / group.ranks_per_domain, row * remote

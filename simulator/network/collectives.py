@@ -9,7 +9,13 @@ from typing import Literal, get_args
 from simulator.network.candidates import Candidate, Routing, candidates, node_limited_all_to_all, send_recv
 from simulator.network.estimate import TransferEstimate
 from simulator.network.fabric import FabricProfile, fabric_for
-from simulator.network.flows import nic_bandwidth, nic_bytes
+from simulator.network.flows import (
+    Load,
+    collective_load,
+    message_load,
+    nic_bandwidth,
+    node_limited_load,
+)
 from simulator.network.placement import Group, GroupAxis, Placement
 from simulator.spec.cluster import ClusterSpec
 
@@ -76,18 +82,25 @@ class Network:
         """One rank's share of its node's NICs, bytes/s per direction."""
         return nic_bandwidth(self.cluster)
 
-    def nic_rate(self, kind: CollectiveName, size_bytes: float, axis: GroupAxis) -> float:
-        """Bytes/s that a collective running alone puts on a rank's share of the NICs."""
-        carried = nic_bytes(kind, size_bytes, self.placement.group(axis))
-        seconds = self.collective(kind, size_bytes, axis).seconds if carried else 0.0
-        return min(carried / seconds, self.nic_bandwidth) if seconds else 0.0
+    @property
+    def scale_up_bandwidth(self) -> float:
+        """One rank's port of the scale-up domain, bytes/s per direction."""
+        return self.cluster.scale_up.link.bandwidth
 
-    def hop_rate(self, size_bytes: float, stage: int) -> float:
-        """The same for a message from a pipeline stage to the next; 0 where it stays in its node."""
-        hop = self.placement.stage_hop(stage)
-        if hop.inside_domain or hop.inside_node:
-            return 0.0
-        return min(size_bytes / self.send_recv(size_bytes, "pp", stage).seconds, self.nic_bandwidth)
+    def collective_load(self, kind: CollectiveName, size_bytes: float, axis: GroupAxis) -> Load:
+        """What a collective puts on a rank's links."""
+        algorithm = self.collective(kind, size_bytes, axis).algorithm
+        return collective_load(kind, size_bytes, self.placement.group(axis), algorithm)
+
+    def node_limited_load(self, size_bytes: float, axis: GroupAxis, copies: int, limit: int = 0) -> Load:
+        """The same for a node-limited all-to-all."""
+        return node_limited_load(size_bytes, copies, limit, self.placement.group(axis))
+
+    def message_load(self, size_bytes: float, axis: GroupAxis = "pp", stage: int = 0) -> Load:
+        """The same for a message to a neighbour."""
+        placement = self.placement
+        hop = placement.stage_hop(stage) if axis == "pp" else placement.group(axis).worst_hop
+        return message_load(size_bytes, hop)
 
     def node_limited_all_to_all(
         self, size_bytes: float, axis: GroupAxis, copies: int, limit: int = 0, *, sms: int = 24

@@ -20,6 +20,7 @@ def fair_rates(
     *,
     ceilings: Mapping[FlowId, float] | None = None,
     weights: Mapping[FlowId, float] | None = None,
+    crossings: Mapping[FlowId, Sequence[float]] | None = None,
 ) -> dict[FlowId, float]:
     """The max-min fair rate of every flow, bytes/s.
 
@@ -29,14 +30,18 @@ def fair_rates(
         ceilings: the most a flow can use, from its own algorithm or end points; missing: unlimited.
         weights: how many equal flows one entry stands for (a rank class); each of them gets the
         returned rate, and the links carry ``weight`` times it. Missing: 1.
+        crossings: how many times its rate a flow puts on each of its links, in their order. Missing: once.
 
     Flows without links and ceiling run at infinite rate. The order of the mappings does not change the
     result.
     """
     ceilings = ceilings or {}
-    weights = weights or {}
+    carried = _carried(flows, weights or {}, crossings or {})
     rates: dict[FlowId, float] = {}
-    load = _crossings(flows, weights)
+    load: dict[LinkId, float] = {}
+    for path in carried.values():
+        for link, times in path:
+            load[link] = load.get(link, 0.0) + times
     left = {link: capacities[link] for link in load}
     active = dict(flows)
     while active:
@@ -47,21 +52,26 @@ def fair_rates(
         for flow in frozen:
             rate = min(level, ceilings.get(flow, inf))
             rates[flow] = rate
-            weight = weights.get(flow, 1.0)
-            for link in active.pop(flow):
-                left[link] -= weight * rate
-                load[link] -= weight
+            del active[flow]
+            for link, times in carried[flow]:
+                left[link] -= times * rate
+                load[link] -= times
     return {flow: rates[flow] for flow in flows}
 
 
-def _crossings(
-    flows: Mapping[FlowId, Sequence[LinkId]], weights: Mapping[FlowId, float]
-) -> dict[LinkId, float]:
-    load: dict[LinkId, float] = {}
-    for flow, path in flows.items():
-        for link in path:
-            load[link] = load.get(link, 0.0) + weights.get(flow, 1.0)
-    return load
+def _carried(
+    flows: Mapping[FlowId, Sequence[LinkId]],
+    weights: Mapping[FlowId, float],
+    crossings: Mapping[FlowId, Sequence[float]],
+) -> dict[FlowId, list[tuple[LinkId, float]]]:
+    """Of every flow, its links and how many times its rate they carry."""
+    return {
+        flow: [
+            (link, weights.get(flow, 1.0) * times)
+            for link, times in zip(path, crossings.get(flow) or [1.0] * len(path), strict=True)
+        ]
+        for flow, path in flows.items()
+    }
 
 
 def _next_level(

@@ -13,6 +13,7 @@ from simulator.engine.step import StepOptions, StepReplay, run_step
 from simulator.engine.world import Layout
 from simulator.graph.operators import MemoryBound
 from simulator.network.estimate import TransferEstimate
+from simulator.network.flows import Load
 from simulator.partition.data import DataParallel
 from simulator.partition.layer_share import LayerShare
 from simulator.partition.optimizer import Optimizer
@@ -37,13 +38,13 @@ class SecondsAsBytes:
     def send_recv(self, size_bytes: float, axis: str = "pp", stage: int = 0) -> TransferEstimate:
         return TransferEstimate(self.message_s, "p2p", "Simple", 0.0, 0.0)
 
-    nic_bandwidth = 1.0
+    nic_bandwidth = scale_up_bandwidth = 1.0
 
-    def nic_rate(self, kind: str, size_bytes: float, axis: str) -> float:
-        return 0.0
+    def collective_load(self, kind: str, size_bytes: float, axis: str) -> Load:
+        return Load()
 
-    def hop_rate(self, size_bytes: float, stage: int) -> float:
-        return 0.0
+    def message_load(self, size_bytes: float, axis: str = "pp", stage: int = 0) -> Load:
+        return Load()
 
 
 def work(name: str, seconds: float) -> MemoryBound:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections import defaultdict
 from itertools import pairwise
 
@@ -68,7 +69,8 @@ def test_flows_come_in_pairs_that_begin_with_slices_and_point_forward(records):
 
 def test_counters_name_their_unit_and_belong_to_a_named_process(records):
     named = {record["pid"] for record in records if record["name"] == "process_name"}
-    units = {"memory": {"GiB"}, "nic out": {"GB/s"}, "nic in": {"GB/s"}}
+    links = ("nic out", "nic in", "scale-up out", "scale-up in")
+    units = {"memory": {"GiB"}} | {link: {"GB/s"} for link in links}
     for record in records:
         if record["ph"] == "C":
             assert record["pid"] in named
@@ -91,7 +93,9 @@ def test_a_rank_class_is_a_process_and_a_stream_a_thread(interleaved):
 def test_operators_are_slices_where_they_are_asked_for(records, pictured):
     run, _ = pictured
     shown = {record["name"] for record in records if record["ph"] == "X"}
-    assert ("core_attn" in shown) == (run.simulation.detail == "operator")
+    blocks = any(re.match(r"[FB]\d", name) for name in shown)
+    assert blocks == (run.simulation.detail == "block")
+    assert "core_attn" in shown or blocks
 
 
 def test_a_file_holds_arrows_and_counters_too(interleaved, tmp_path):
