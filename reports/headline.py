@@ -63,7 +63,8 @@ def facts(run: RunSpec) -> tuple[str, str, str]:
     layout = " · ".join(f"{axis} {size}" for axis, size in sizes.items() if size > 1) or "one GPU"
     if p.pp > 1:
         layout += f" · {run.schedule}"
-    what = "samples" if run.model.layers else f"sequences of {t.seq_length:,} tokens"
+    lengths = f"{t.seq_length:,}" + (f" and {t.decoder_seq_length:,}" if t.decoder_seq_length else "")
+    what = "samples" if run.model.layers else f"sequences of {lengths} tokens"
     batch = f"{t.global_batch_size:,} {what}"
     microbatches = f"{run.microbatches} microbatches of {t.micro_batch_size}"
     return (

@@ -167,13 +167,15 @@ def _result(
     costs: OperatorCosts,
 ) -> Result:
     run, plan = prepared.run, prepared.plan
-    tokens = run.training.global_batch_size * run.training.seq_length
+    lengths = run.training.seq_length + run.training.decoder_seq_length
+    tokens = run.training.global_batch_size * lengths
     convention = find_convention(run.simulation.flops_convention)
     model_flops = convention.flops_per_step(
         run.model,
         seq_length=run.training.seq_length,
         global_batch_size=run.training.global_batch_size,
         padded_vocab_size=plan.padded_vocab_size,
+        decoder_seq_length=run.training.decoder_seq_length,
     )
     hardware_flops = plan.flops_per_replica * plan.data.replicas
     peak = kernels.peak(run.training.precision)

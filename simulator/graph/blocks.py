@@ -11,15 +11,22 @@ from typing import Literal
 
 from simulator.spec.model import ModelSpec
 
-Block = Literal["attention", "mlp", "experts", "mamba"]
+Block = Literal["attention", "mlp", "experts", "mamba", "bidirectional", "cross"]
 
 PATTERN: dict[str, Block] = {"M": "mamba", "*": "attention", "E": "experts", "-": "mlp"}
 
 
 def layer_blocks(model: ModelSpec) -> tuple[tuple[Block, ...], ...]:
-    """The blocks of every layer, in order. Hybrids have one block per layer, all others two."""
+    """The blocks of every layer, in order. Hybrids have one block per layer, decoders that see an encoder
+    three, all others two.
+    """
     if model.hybrid_layer_pattern:
         return tuple((PATTERN[letter],) for letter in model.hybrid_layer_pattern)
+    if model.bidirectional_layers:
+        encoder: tuple[Block, ...] = ("bidirectional", "mlp")
+        decoder: tuple[Block, ...] = ("attention", "cross", "mlp")
+        decoders = model.num_hidden_layers - model.bidirectional_layers
+        return (encoder,) * model.bidirectional_layers + (decoder,) * decoders
     return tuple(
         ("attention", "experts" if _has_experts(model, layer) else "mlp")
         for layer in range(model.num_hidden_layers)

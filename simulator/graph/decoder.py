@@ -12,12 +12,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from simulator.graph.blocks import Block, layer_blocks, prediction_blocks
+from simulator.graph.encoder import bidirectional_attention, bridge, cross_attention
 from simulator.graph.ends import embedding, head
 from simulator.graph.experts import experts_block
 from simulator.graph.layer import LayerGraph, Node, Region, elementwise, linear
 from simulator.graph.mamba import mamba_block
 from simulator.graph.mla import latent_attention_block
-from simulator.graph.operator_graph import graph_layer, graph_layers
+from simulator.graph.operator_graph import boundary_bytes, graph_layer, graph_layers
 from simulator.graph.transformer import (
     ACTIVATION_BYTES,
     GraphOptions,
@@ -31,19 +32,30 @@ from simulator.spec.operator_graph import PlacedLayer
 
 BlockGraph = Callable[[ModelSpec, GraphOptions], tuple[Node, ...]]
 
-PARTS: dict[Block, BlockGraph] = {"mlp": mlp_block, "experts": experts_block, "mamba": mamba_block}
+PARTS: dict[Block, BlockGraph] = {
+    "mlp": mlp_block,
+    "experts": experts_block,
+    "mamba": mamba_block,
+    "bidirectional": bidirectional_attention,
+    "cross": cross_attention,
+}
 
 
 class LayerKind(NamedTuple):
-    """A layer's blocks in order, and the window of its attention (0: full)."""
+    """A layer's blocks in order, and the window of its attention (0: full).
+
+    ``first_decoder``: the encoder's end and the decoder's look-up come before it.
+    """
 
     blocks: tuple[Block, ...]
     window: int = 0
+    first_decoder: bool = False
 
     @property
     def name(self) -> str:
         """A short name, for programs and traces."""
-        return "+".join(self.blocks) + (f" window {self.window}" if self.window else "")
+        first = "first " if self.first_decoder else ""
+        return first + "+".join(self.blocks) + (f" window {self.window}" if self.window else "")
 
 
 @lru_cache(maxsize=256)
@@ -52,7 +64,8 @@ def layer_kinds(model: ModelSpec) -> tuple[LayerKind, ...] | tuple[PlacedLayer, 
     if model.layers:
         return graph_layers(model)
     return tuple(
-        LayerKind(blocks, _window(model, number)) for number, blocks in enumerate(layer_blocks(model))
+        LayerKind(blocks, _window(model, number), number > 0 and number == model.num_encoder_layers)
+        for number, blocks in enumerate(layer_blocks(model))
     )
 
 
@@ -74,11 +87,24 @@ def model_layer(model: ModelSpec, opts: GraphOptions, kind: LayerKind | PlacedLa
 
 def decoder_layer(model: ModelSpec, opts: GraphOptions, kind: LayerKind) -> LayerGraph:
     """One transformer layer (pre-norm)."""
-    return LayerGraph(
-        kind=kind.name,
-        nodes=_blocks(model, replace(opts, window=kind.window), kind),
-        input_bytes=opts.tokens * model.hidden_size * ACTIVATION_BYTES,
-    )
+    entering = layer_input(model, opts, kind)
+    before: tuple[Node, ...] = ()
+    if "cross" in kind.blocks:
+        opts = opts.of_decoder
+    if kind.first_decoder:
+        before = bridge(model, opts, embedding(model, opts))
+    nodes = _blocks(model, replace(opts, window=kind.window), kind)
+    return LayerGraph(kind=kind.name, nodes=(*before, *nodes), input_bytes=entering)
+
+
+def layer_input(model: ModelSpec, opts: GraphOptions, kind: LayerKind | PlacedLayer) -> float:
+    """Bytes of what enters a layer, whole. Decoder layers hand the encoder's output on."""
+    if isinstance(kind, PlacedLayer):
+        return boundary_bytes(kind, opts)
+    tokens = opts.tokens
+    if "cross" in kind.blocks and not kind.first_decoder:
+        tokens += opts.of_decoder.tokens
+    return tokens * model.hidden_size * ACTIVATION_BYTES
 
 
 def prediction_layer(model: ModelSpec, opts: GraphOptions) -> LayerGraph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simulator.graph.encoder import classifier, masked_transform, patch_embedding
 from simulator.graph.fusion import fused
 from simulator.graph.layer import LayerGraph, Node, Region, Tensor, elementwise, linear
 from simulator.graph.operators import MemoryBound
@@ -16,6 +17,8 @@ def embedding(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
     """
     if model.layers:
         return LayerGraph(kind="input", nodes=())
+    if model.image_size:
+        return patch_embedding(model, opts)
     size = opts.tokens * model.hidden_size * ACTIVATION_BYTES
     scatter = MemoryBound(
         name="embedding.wgrad",
@@ -44,7 +47,9 @@ def embedding(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
                 region=Region.SEQUENCE,
                 forward=(size * (2 if learned else 1), size + mask),
                 backward=(size + mask, size),
-                replicated_parameters=float(model.max_position_embeddings * model.hidden_size)
+                replicated_parameters=float(
+                    (model.max_position_embeddings + model.type_vocab_size) * model.hidden_size
+                )
                 if learned
                 else 0.0,
                 saves=(Tensor(name="embedding.mask", bytes=mask, region=Region.SEQUENCE, origin="embedding"),)
@@ -62,6 +67,9 @@ def head(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
     """
     if model.layers:
         return LayerGraph(kind="output", nodes=())
+    if model.image_size:
+        return classifier(model, opts)
+    opts = opts.of_decoder
     logits = float(opts.tokens) * opts.vocab_size
     tokens_fp32 = opts.tokens * 4.0
     lm_head = linear(
@@ -87,4 +95,5 @@ def head(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
         reductions=(tokens_fp32,) * 3,
         saves=(Tensor(name=kept, bytes=logits * passes.kept, region=Region.FEATURE, origin="head"),),
     )
-    return LayerGraph(kind="head", nodes=(norm(model, opts, "final_norm"), lm_head, loss))
+    transform = masked_transform(model, opts) if model.is_encoder else ()
+    return LayerGraph(kind="head", nodes=(norm(model, opts, "final_norm"), *transform, lm_head, loss))

@@ -43,7 +43,13 @@ class Convention:
     includes_recompute: bool = False
 
     def flops_per_step(
-        self, model: ModelSpec, *, seq_length: int, global_batch_size: int, padded_vocab_size: int = 0
+        self,
+        model: ModelSpec,
+        *,
+        seq_length: int,
+        global_batch_size: int,
+        padded_vocab_size: int = 0,
+        decoder_seq_length: int = 0,
     ) -> float:
         """FLOPs of one optimizer step over all GPUs.
 
@@ -52,13 +58,16 @@ class Convention:
             seq_length: tokens per sequence.
             global_batch_size: sequences per step.
             padded_vocab_size: vocabulary of the output logits; 0 takes the model's own.
+            decoder_seq_length: tokens per sequence of the decoder beside an encoder.
 
         Raises:
             ValueError: the convention's formula does not describe this model.
         """
-        return global_batch_size * self.sequence_flops(
-            model, seq_length, padded_vocab_size or model.vocab_size
-        )
+        vocabulary = padded_vocab_size or model.vocab_size
+        if model.num_encoder_layers:
+            lengths = (seq_length, decoder_seq_length)
+            return global_batch_size * _two_sided(model, self.name, lengths, vocabulary)
+        return global_batch_size * self.sequence_flops(model, seq_length, vocabulary)
 
     def flops_per_token(self, model: ModelSpec, *, seq_length: int, padded_vocab_size: int = 0) -> float:
         """FLOPs of one trained token, the figure to compare conventions by."""
@@ -127,6 +136,8 @@ def _megatron(model: ModelSpec, seq_length: int, vocab_size: int, keys: float) -
     """
     if model.layers:
         return 3.0 * seq_length * graph_forward_flops(model)
+    if model.is_encoder:
+        return 3.0 * (_encoder_forward(model, seq_length) + _encoder_head(model, seq_length, vocab_size))
     blocks = Counter(block for layer in layer_blocks(model) for block in layer)
     predictions = model.num_nextn_predict_layers
     for block in prediction_blocks(model) if predictions else ():
@@ -136,6 +147,36 @@ def _megatron(model: ModelSpec, seq_length: int, vocab_size: int, keys: float) -
         forward += predictions * 2.0 * 2 * model.hidden_size**2
     forward += (1 + predictions) * 2.0 * model.hidden_size * vocab_size
     return 3.0 * seq_length * forward
+
+
+def _encoder_forward(model: ModelSpec, seq_length: int) -> float:
+    """A sequence through all bidirectional layers, every token seeing all."""
+    weights = attention_weights(model) + mlp_weights(model)
+    token = 2.0 * weights + _attention_core(model, seq_length)
+    return model.bidirectional_layers * seq_length * token
+
+
+def _encoder_head(model: ModelSpec, seq_length: int, vocab_size: int) -> float:
+    """Masked-language-model head of a text encoder; patches and classes of a vision transformer."""
+    h = model.hidden_size
+    if not model.image_size:
+        return 2.0 * seq_length * h * (h + vocab_size)
+    return 2.0 * h * (seq_length * model.num_channels * model.patch_size**2 + model.num_labels)
+
+
+def _two_sided(model: ModelSpec, name: str, lengths: tuple[int, int], vocab_size: int) -> float:
+    """One pair of sequences through encoder and decoder: three forwards of all products and cores."""
+    if name not in ("megatron", "megatron-full"):
+        raise ValueError(f"FLOP convention {name!r} describes no encoder–decoder: use 'megatron'")
+    encoder, decoder = lengths
+    own = decoder / 2.0 if name == "megatron" else float(decoder)
+    kv = 2 * model.hidden_size * model.num_key_value_heads * model.head_dim  # of the encoder's tokens
+    weights = 2 * attention_weights(model) - kv + mlp_weights(model)
+    core = _attention_core(model, own) + _attention_core(model, encoder)
+    layers = model.num_hidden_layers - model.num_encoder_layers
+    forward = layers * (decoder * (2.0 * weights + core) + encoder * 2.0 * kv)
+    logits = 2.0 * decoder * model.hidden_size * vocab_size
+    return 3.0 * (_encoder_forward(model, encoder) + forward + logits)
 
 
 def _megatron_causal(model: ModelSpec, seq_length: int, vocab_size: int) -> float:

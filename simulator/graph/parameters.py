@@ -76,18 +76,36 @@ def count_parameters(model: ModelSpec) -> ParameterCount:
     expert = expert_weights(model) + _biases(model, expert_width(model))
     positions = model.max_position_embeddings if model.position_embedding == "learned" else 0
     norm = h * (2 if model.norm == "layernorm" else 1)
+    if model.image_size:
+        return _vision(model, blocks, norm)
+    attention = blocks["attention"] + blocks["bidirectional"] + blocks["cross"]
+    ends = 2 if model.num_encoder_layers else 1  # final norms
+    transform = h * h + h + norm if model.is_encoder else 0  # of BERT's masked-language-model head
     return ParameterCount(
-        embedding=(model.vocab_size + positions) * h,
-        attention=blocks["attention"] * _attention(model),
+        embedding=(model.vocab_size + positions + (model.type_vocab_size if positions else 0)) * h,
+        attention=attention * _attention(model),
         mlp=blocks["mlp"] * _mlp(model),
         experts=blocks["experts"] * model.num_experts * expert,
         shared_experts=blocks["experts"] * _shared_experts(model),
         router=blocks["experts"] * _router(model),
         mamba=blocks["mamba"] * _mamba(model),
-        norms=(blocks.total() + 1) * norm,
-        head=0 if model.tie_word_embeddings else model.vocab_size * h,
+        norms=(blocks.total() + ends) * norm,
+        head=transform + (0 if model.tie_word_embeddings else model.vocab_size * h),
         mtp=model.num_nextn_predict_layers * _prediction_layer(model, norm),
         inactive=blocks["experts"] * (model.num_experts - model.num_experts_per_tok) * expert,
+    )
+
+
+def _vision(model: ModelSpec, blocks: Counter[Block], norm: int) -> ParameterCount:
+    """A vision transformer: patches, class token and positions for the embedding, classes for the head."""
+    h, patches = model.hidden_size, (model.image_size // model.patch_size) ** 2
+    pixels = model.num_channels * model.patch_size**2
+    return ParameterCount(
+        embedding=(pixels + 1) * h + (patches + 2) * h,
+        attention=blocks["bidirectional"] * _attention(model),
+        mlp=blocks["mlp"] * _mlp(model),
+        norms=(blocks.total() + 1) * norm,
+        head=(h + 1) * model.num_labels,
     )
 
 

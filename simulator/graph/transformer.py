@@ -44,6 +44,9 @@ class GraphOptions:
     router_fusion: bool = False  # experts: scores, choice and loss by one kernel each
     shared_expert_overlap: bool = False  # experts: shared ones beside the all-to-alls
     context: int = 1  # ranks that share each sequence
+    causal: bool = True  # tokens see those before them only
+    decoder_seq: int = 0  # of an encoder–decoder, whose encoder has ``seq``
+    encoder_seq: int = 0  # where ``seq`` is the decoder's
     stack: str = "megatron"  # of memory-bound kernels: a key of STACKS
     loss_fusion: bool = False  # cross entropy by the stack's fused kernels
     loss_compiled: bool = True  # where the stack is compiled, so is the loss
@@ -52,6 +55,18 @@ class GraphOptions:
     def tokens(self) -> int:
         """A rank's tokens of a microbatch."""
         return self.batch * self.seq // self.context
+
+    @property
+    def of_decoder(self) -> GraphOptions:
+        """On the decoder's side; as they are where there is one side only."""
+        if not self.decoder_seq:
+            return self
+        return replace(self, seq=self.decoder_seq, encoder_seq=self.seq, decoder_seq=0)
+
+    @property
+    def of_encoder(self) -> GraphOptions:
+        """On the encoder's side of a decoder layer."""
+        return replace(self, seq=self.encoder_seq)
 
     @property
     def fusion(self) -> Fusion:
@@ -209,7 +224,7 @@ def _flash_core(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
         kv_heads=model.num_key_value_heads,
         qk_head_dim=model.head_dim,
         v_head_dim=model.head_dim,
-        causal=True,
+        causal=opts.causal,
         window=opts.window if opts.window < opts.seq else 0,
         dtype="bf16" if opts.dtype not in ("fp16", "fp32", "tf32") else opts.dtype,
     )

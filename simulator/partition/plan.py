@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from simulator.graph.decoder import layer_kinds, prediction_head
+from simulator.graph.decoder import layer_input, layer_kinds, prediction_head
 from simulator.graph.ends import embedding, head
-from simulator.graph.operator_graph import boundary_bytes as graph_boundary
-from simulator.graph.operator_graph import graph_layers
 from simulator.graph.operators import DTYPE_BYTES, Collective
 from simulator.graph.precision import find_recipe
 from simulator.graph.transformer import GraphOptions
@@ -108,7 +106,7 @@ def plan_run(run: RunSpec, *, copies: int = 1) -> RunPlan:
     boundary = max(boundaries, default=opts.tokens * run.model.hidden_size * 2.0)
     scattered = tp.sequence or run.runtime.scatter_gather or bool(run.model.layers)
     sent = tp.size if scattered else 1
-    tied = (run.model.tie_word_embeddings or mtp) and p.pp > 1
+    tied = (run.model.tie_word_embeddings or mtp or run.model.num_encoder_layers) and p.pp > 1
     return RunPlan(
         chunks=chunks,
         data=data,
@@ -129,6 +127,7 @@ def _graph_options(run: RunSpec) -> GraphOptions:
     return GraphOptions(
         batch=t.micro_batch_size,
         seq=t.seq_length,
+        decoder_seq=t.decoder_seq_length,
         context=p.cp,
         dtype="bf16" if t.precision in NARROW_PRECISIONS else t.precision,
         vocab_size=pad_vocabulary(run.model.vocab_size, p.tp),
@@ -202,11 +201,11 @@ def pad_vocabulary(vocab_size: int, tp: int) -> int:
 
 
 def _boundaries(run: RunSpec, opts: GraphOptions, stages: Sequence[Chunk]) -> tuple[float, ...]:
-    """What leaves each device of an operator graph, whole; the last one sends nothing."""
-    if not run.model.layers:
+    """What leaves each device where boundaries differ, whole; the last one sends nothing."""
+    if not (run.model.layers or run.model.num_encoder_layers):
         return ()
-    layers = graph_layers(run.model)
-    return tuple(graph_boundary(layers[chunk.layers[0]], opts) for chunk in stages[1:])
+    kinds = layer_kinds(run.model)
+    return tuple(layer_input(run.model, opts, kinds[chunk.layers[0]]) for chunk in stages[1:])
 
 
 def _message_gather(
@@ -251,7 +250,10 @@ def _decoder_layers(chunk: Chunk, run: RunSpec, opts: GraphOptions, ends: Split)
     for position, number in enumerate(chunk.layers):
         split = ends._replace(experts=expert_parallel(run, number))
         options = (split, recompute, _is_recomputed(recompute, position), _narrow(run, number))
-        layers.append(share_decoder_layer(run.model, opts, kinds[number], *options))
+        layer = share_decoder_layer(run.model, opts, kinds[number], *options)
+        if number and number == run.model.num_encoder_layers and not chunk.embedding:
+            layer = _with_embedding(layer, run, opts, ends)
+        layers.append(layer)
     if recompute.granularity == "full" and recompute.method == "uniform":
         layers = in_units(layers, recompute.num_layers)
     return offload(layers, run.training.activation_offload_layers)
@@ -269,10 +271,15 @@ def _prediction_layers(chunk: Chunk, run: RunSpec, opts: GraphOptions, ends: Spl
     )
     layers = [layer] * chunk.mtp
     if not chunk.embedding:
-        copy = opts.vocab_size * run.model.hidden_size / ends.tensor.size
-        weights = layer.weight_bytes + copy * PARAMETER_BYTES
-        layers[0] = replace(layer, parameters=layer.parameters + copy, weight_bytes=weights)
+        layers[0] = _with_embedding(layer, run, opts, ends)
     return layers
+
+
+def _with_embedding(layer: LayerShare, run: RunSpec, opts: GraphOptions, ends: Split) -> LayerShare:
+    """The layer with a copy of the embedding's weights, which it looks tokens up in."""
+    copy = opts.vocab_size * run.model.hidden_size / ends.tensor.size
+    weights = layer.weight_bytes + copy * PARAMETER_BYTES
+    return replace(layer, parameters=layer.parameters + copy, weight_bytes=weights)
 
 
 def _narrow_parameters(bucket: Bucket, layers: Sequence[LayerShare]) -> float:

@@ -118,6 +118,21 @@ class ModelSpec:
     """State of a Mamba head."""
     mamba_n_groups: Count = 8
     """Groups that share a Mamba layer's B and C."""
+    # encoders and encoder–decoders
+    is_decoder: Flag = True
+    """Tokens see those before them only; false: an encoder such as BERT, whose tokens see all."""
+    num_encoder_layers: CountOrZero = 0
+    """Of the layers, the first ones that are an encoder's; the others attend to its output (T5)."""
+    type_vocab_size: CountOrZero = 0
+    """Kinds of segments that BERT embeds."""
+    image_size: CountOrZero = 0
+    """Of a vision transformer: pixels of a side of an image."""
+    patch_size: CountOrZero = 0
+    """Pixels of a side of a patch."""
+    num_channels: Count = 3
+    """Colours of a pixel."""
+    num_labels: CountOrZero = 0
+    """Classes of an image."""
     chunk_size: Count = 128
     """Tokens of a chunk of a Mamba layer's scan (Megatron-LM's default)."""
     # any other network
@@ -149,10 +164,20 @@ class ModelSpec:
             and not (
                 self.is_moe or self.gated_mlp or self.hybrid_layer_pattern or self.num_nextn_predict_layers
             )
-            and not self.layers
+            and not (self.layers or self.bidirectional_layers)
             and self.intermediate_size == 4 * self.hidden_size
             and self.num_attention_heads * self.head_dim == self.hidden_size
         )
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether it has no decoder."""
+        return not self.is_decoder
+
+    @property
+    def bidirectional_layers(self) -> int:
+        """Layers whose tokens see the whole sequence: the first ones."""
+        return self.num_hidden_layers if self.is_encoder else self.num_encoder_layers
 
     @property
     def is_moe(self) -> bool:

@@ -205,6 +205,8 @@ class Training:
 
     seq_length: Count
     """Tokens of a sequence."""
+    decoder_seq_length: CountOrZero = 0
+    """Tokens of a decoder's sequence beside an encoder's of seq_length; 0: the model has one side."""
     micro_batch_size: Count
     """Sequences that pass through the model at once."""
     global_batch_size: Count

@@ -22,7 +22,8 @@ COUNTED = [name for name in MODELS if not load_model(name).hybrid_layer_pattern]
 
 
 def options(model: ModelSpec, batch: int = 1, seq: int = 4096) -> GraphOptions:
-    return GraphOptions(batch=batch, seq=seq, dtype="bf16", vocab_size=model.vocab_size)
+    decoder = seq // 4 if model.num_encoder_layers else 0
+    return GraphOptions(batch=batch, seq=seq, decoder_seq=decoder, dtype="bf16", vocab_size=model.vocab_size)
 
 
 def layers(model: ModelSpec, opts: GraphOptions) -> list[LayerGraph]:
@@ -58,7 +59,9 @@ def test_products_and_cores_add_up_to_megatrons_count(name: str, seq: int) -> No
     products = sum(
         node.forward.flops for node in nodes if isinstance(node.forward, Gemm | GroupedGemm | Attention)
     )
-    counted = find_convention("megatron").flops_per_step(model, seq_length=seq, global_batch_size=1)
+    counted = find_convention("megatron").flops_per_step(
+        model, seq_length=seq, decoder_seq_length=seq // 4, global_batch_size=1
+    )
     assert 3 * products == pytest.approx(counted, rel=1e-9)
 
 

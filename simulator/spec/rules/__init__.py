@@ -10,6 +10,7 @@ from simulator.spec.cluster import ClusterSpec
 from simulator.spec.model import ModelSpec
 from simulator.spec.rules.cluster import CLUSTER_RULES
 from simulator.spec.rules.context import CONTEXT_RULES
+from simulator.spec.rules.encoder import ENCODER_MODEL_RULES, ENCODER_RULES
 from simulator.spec.rules.experts import EXPERT_RULES
 from simulator.spec.rules.layout import LAYOUT_RULES
 from simulator.spec.rules.model import MODEL_RULES
@@ -42,6 +43,7 @@ RULES = (
     *EXPERT_RULES,
     *NOISE_RULES,
     *GRAPH_RULES,
+    *ENCODER_RULES,
 )
 
 
@@ -67,7 +69,8 @@ def broken_model_rules(model: ModelSpec) -> list[Violation]:
     basic = [broken._replace(name=rule.__name__) for rule in MODEL_KIND_RULES for broken in rule(model)]
     if basic or model.layers:
         return basic  # the others are about a transformer's sizes
-    return [broken._replace(name=rule.__name__) for rule in MODEL_RULES for broken in rule(model)]
+    rules = (*MODEL_RULES, *ENCODER_MODEL_RULES)
+    return [broken._replace(name=rule.__name__) for rule in rules for broken in rule(model)]
 
 
 def broken_cluster_rules(cluster: ClusterSpec) -> list[Violation]:

@@ -21,7 +21,7 @@ def kind_of_model(model: ModelSpec) -> Iterator[Violation]:
     """A model has the sizes of a transformer, or the sample and layers of an operator graph."""
     if not model.layers:
         for key in SIZES:
-            if not getattr(model, key):
+            if not getattr(model, key) and not (key == "vocab_size" and model.image_size):
                 yield Violation(key, ABSENT, "this key is required")
         if model.sample:
             yield Violation("sample", model.sample, "belongs to an operator graph (layers)", "leave it out")
