@@ -53,6 +53,13 @@ class StageLayout(Accepts):
         )
 
 
+def has_empty_stage(split: str | tuple[int, ...]) -> bool:
+    """Whether layer counts or a layout string leave a stage without a layer."""
+    if isinstance(split, tuple):
+        return 0 in split
+    return "|" in split and not all("t" in stage for stage in parse_layout(split))
+
+
 def parse_layout(text: str) -> list[str]:
     """The letters of each stage, in model order; a stage may be empty.
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from simulator.spec.model import ModelSpec
 from simulator.spec.rules.violation import Violation
 from simulator.spec.run import RunSpec
-from simulator.spec.stage_layout import parse_layout
+from simulator.spec.stage_layout import has_empty_stage
+from simulator.spec.stage_split import BALANCED
 
 OF_DECODERS = (
     *("num_experts", "num_nextn_predict_layers", "hybrid_layer_pattern", "sliding_window"),
@@ -76,8 +77,8 @@ def two_sides(run: RunSpec) -> Iterator[Violation]:
             shown = "unfused" if value is True else value
             rule = f"is not modelled for an encoder–decoder ({run.model.name})"
             yield Violation(key, shown, rule, "flash" if value is True else "1")
-    if "|" in p.stage_split and not all("t" in stage for stage in parse_layout(p.stage_split)):
-        rule = "every stage of an encoder–decoder holds a layer (t)"
+    if has_empty_stage(p.stage_split) or p.stage_split == BALANCED:
+        rule = "every stage of an encoder–decoder must be sure to hold a layer (t)"
         yield Violation("parallelism.stage_split", p.stage_split, rule, "Et|tL")
     if run.simulation.flops_convention not in ("megatron", "megatron-full"):
         rule = "describes no encoder–decoder"

@@ -10,7 +10,7 @@ from simulator.spec.model import ModelSpec
 from simulator.spec.operator_graph import PRODUCTS, placed_layers
 from simulator.spec.rules.violation import Violation, near_divisors
 from simulator.spec.run import RunSpec
-from simulator.spec.stage_layout import parse_layout
+from simulator.spec.stage_layout import has_empty_stage
 
 SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
 OF_ANY_MODEL = {"name", "source", "notes", "published_parameters", "sample", "layers", "num_hidden_layers"}
@@ -97,7 +97,7 @@ def graph_stages(run: RunSpec) -> Iterator[Violation]:
     if not run.model.layers:
         return
     if isinstance(split, tuple) or "|" in split:
-        if not all(split if isinstance(split, tuple) else ("t" in stage for stage in parse_layout(split))):
+        if has_empty_stage(split):
             rule = "every stage of an operator graph holds a layer (t)"
             yield Violation("parallelism.stage_split", split, rule, "Et|tL")
     elif split not in ("equal", "even"):
