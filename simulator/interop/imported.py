@@ -81,5 +81,5 @@ def _paragraph(text: str) -> str:
 
 def shown(value: object) -> str:
     """A value as its file writes it, cut to one short line."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
     return text if len(text) <= 40 else f"{text[:39]}…"

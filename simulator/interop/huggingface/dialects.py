@@ -146,6 +146,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
             "mamba_head_dim": "mamba_head_dim",
             "ssm_state_size": "ssm_state_size",
             "n_groups": "mamba_n_groups",
+            "chunk_size": "chunk_size",
             "attention_head_dim": "head_dim",
         },
     ),

@@ -58,15 +58,15 @@ def _by_tables(different: Mapping[str, Any], keys: Mapping[str, Any]) -> Said:
         if key in open_keys:
             open_keys.discard(key)
             yield f"{flag} {_text(different[key])}", (key,)
-    for flag, sets in SWITCHES.items():
-        if open_keys & sets.keys() and all(keys[key] == value for key, value in sets.items()):
-            open_keys -= sets.keys()
-            yield flag, tuple(sets)
     for flag, choices in CHOICES.items():
         for word, sets in choices.items():
             if open_keys & sets.keys() and all(keys[key] == value for key, value in sets.items()):
                 open_keys -= sets.keys()
                 yield f"{flag} {word}", tuple(sets)
+    for flag, sets in SWITCHES.items():
+        if open_keys & sets.keys() and all(keys[key] == value for key, value in sets.items()):
+            open_keys -= sets.keys()
+            yield flag, tuple(sets)
 
 
 def _by_hand(run: RunSpec) -> Said:
