@@ -61,6 +61,9 @@ class Scale:
     experts: tuple[int, ...] = (8, 32)
     elements: tuple[int, ...] = (2**26, 2**22, 2**24, 2**28, 2**20)
     copies: tuple[int, ...] = (2**28, 2**20, 2**24, 2**16)
+    messages: tuple[int, ...] = tuple(
+        2**power for power in (28, 20, 24, 16, 26, 22, 18, 29, 12, 27, 14, 25, 10)
+    )
     sustained_s: float = 20.0
 
 
@@ -73,6 +76,7 @@ TINY = Scale(
     experts=(2,),
     elements=(2**12, 2**14),
     copies=(2**12,),
+    messages=(2**10, 2**14),
     sustained_s=0.05,
 )
 

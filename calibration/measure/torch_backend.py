@@ -27,12 +27,12 @@ Run = Callable[[], Any]
 
 
 class TorchBackend:
-    """Runs cases on ``device`` (``cuda:0`` or ``cpu``)."""
+    """Runs cases on ``device`` (``cuda:0`` or ``cpu``); ``torch`` is the module."""
 
     def __init__(self, device: str = "cuda:0", *, gpu: str = "") -> None:
         import torch  # noqa: PLC0415  (an extra, gigabytes large)
 
-        self._torch = torch
+        self.torch = torch
         self._device = torch.device(device)
         self._cuda = self._device.type == "cuda"
         self.gpu = gpu or (torch.cuda.get_device_name(self._device) if self._cuda else "cpu")
@@ -40,7 +40,7 @@ class TorchBackend:
 
     def describe(self) -> dict[str, str]:
         """Versions, clocks and power as the driver reports them now."""
-        torch = self._torch
+        torch = self.torch
         found = {
             "backend": "torch",
             "gpu": self.gpu,
@@ -67,7 +67,7 @@ class TorchBackend:
         """Why a case cannot run: memory, or a kernel this build lacks."""
         if 4.0 * case.bytes > 0.8 * self._memory:
             return "needs more memory than the device has"
-        if case.kind == "grouped_gemm_training" and not (self._cuda and hasattr(self._torch, "_grouped_mm")):
+        if case.kind == "grouped_gemm_training" and not (self._cuda and hasattr(self.torch, "_grouped_mm")):
             return "this build of torch has no grouped GEMM here"
         if case.kind == "copy" and not self._cuda:
             return "copies need a GPU"
@@ -95,7 +95,7 @@ class TorchBackend:
             start = time.perf_counter()
             run()
             return time.perf_counter() - start
-        torch = self._torch
+        torch = self.torch
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
         run()
@@ -109,32 +109,32 @@ class TorchBackend:
         return itertools.cycle([make(case) for _ in range(copies)])
 
     def _random(self, *shape: int, dtype: str = "bf16", grad: bool = False) -> Any:
-        torch = self._torch
+        torch = self.torch
         kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(dtype, torch.float32)
         return torch.randn(*shape, device=self._device).to(kind).requires_grad_(grad)
 
     def _make_gemm_training(self, case: Case) -> Run:
         m, n, k = (case.number(name) for name in ("m", "n", "k"))
         layout, dtype = case.text("layout"), case.text("dtype")
-        self._torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
+        self.torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
         a = (
             self._random(k, m, dtype=dtype).t()
             if layout[0] == "N" and layout[1] == "T"
             else self._random(m, k, dtype=dtype)
         )
         b = self._random(n, k, dtype=dtype).t() if layout[0] == "T" else self._random(k, n, dtype=dtype)
-        out = self._torch.empty(m, n, device=self._device, dtype=a.dtype)
-        return lambda: self._torch.mm(a, b, out=out)
+        out = self.torch.empty(m, n, device=self._device, dtype=a.dtype)
+        return lambda: self.torch.mm(a, b, out=out)
 
     def _make_grouped_gemm_training(self, case: Case) -> Run:
-        torch = self._torch
+        torch = self.torch
         groups, rows, n, k = (case.number(name) for name in ("num_groups", "m_per_group", "n", "k"))
         a, b = self._random(groups * rows, k), self._random(groups, n, k).transpose(1, 2)
         ends = torch.arange(rows, groups * rows + 1, rows, device=self._device, dtype=torch.int32)
         return lambda: torch._grouped_mm(a, b, offs=ends)
 
     def _make_attention_training(self, case: Case) -> Run:
-        torch = self._torch
+        torch = self.torch
         batch, seq, heads, kv_heads = (case.number(name) for name in ("batch", "seq", "heads", "kv_heads"))
         back = case["direction"] == "bwd"
         dims = case.number("qk_head_dim"), case.number("v_head_dim")
@@ -154,7 +154,7 @@ class TorchBackend:
         return lambda: torch.autograd.grad(out, (q, k, v), gradient, retain_graph=True)
 
     def _make_memory_bound(self, case: Case) -> Run:
-        torch, kind = self._torch, case.text("kind")
+        torch, kind = self.torch, case.text("kind")
         elements = round(float(case.text("write_bytes")) / (12.0 if kind == "optimizer" else 2.0))
         width = min(4096, elements)
         x = self._random(elements // width, width)
@@ -179,7 +179,7 @@ class TorchBackend:
         return made[kind]
 
     def _make_copy(self, case: Case) -> Run:
-        torch, size = self._torch, case.number("size_bytes")
+        torch, size = self.torch, case.number("size_bytes")
         host = torch.empty(size, dtype=torch.uint8, pin_memory=True)
         device = torch.empty(size, dtype=torch.uint8, device=self._device)
         if case["kind"] == "h2d":

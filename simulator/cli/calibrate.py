@@ -15,7 +15,7 @@ from simulator.spec.units import UnitError, parse_quantity
 
 if TYPE_CHECKING:
     from calibration.check import Check
-    from calibration.measure.session import Backend
+    from calibration.measure.session import Backend, Outcome
 
 STDOUT = Path("-")
 
@@ -147,11 +147,18 @@ def measure(
     simulate: Annotated[
         str, typer.Option(metavar="NAME", help="No GPU: times come from this device's shipped profile.")
     ] = "",
+    fabric: Annotated[
+        str, typer.Option(help="Under torchrun: the machine, as '8xH100/node, 8x400G InfiniBand'.")
+    ] = "",
 ) -> None:
-    """Time kernels on this machine's GPU with PyTorch (extra: gpu)."""
+    """Time kernels on this machine's GPU with PyTorch (extra: gpu); under torchrun, collectives of its ranks."""
     from calibration.measure.plan import PARTS, TINY, plan
     from calibration.measure.session import measure as measured
+    from calibration.measure.torch_collectives import job_ranks
 
+    if job_ranks() > 1:
+        _measure_collectives(output, device, gpu, _seconds(budget), source, fabric, tiny=tiny)
+        return
     unknown = sorted(set(part or ()) - set(PARTS))
     if unknown:
         raise SpecError(
@@ -162,6 +169,32 @@ def measure(
     backend = _backend(device, gpu, simulate)
     with _progress(len(cases)) as progress:
         outcome = measured(cases, backend, output, source=source, budget_s=limit, progress=progress)
+    _print_outcome(outcome)
+
+
+def _measure_collectives(
+    output: Path, device: str, gpu: str, budget_s: float, source: str, fabric: str, *, tiny: bool
+) -> None:
+    """Rank 0 measures and writes; the others take part."""
+    from calibration.measure.collectives import collective_plan
+    from calibration.measure.plan import TINY
+    from calibration.measure.session import measure as measured
+    from calibration.measure.torch_collectives import CollectiveBackend
+
+    with _needs_torch(device):
+        backend = CollectiveBackend(device, gpu=gpu)
+    if backend.rank:
+        backend.follow()
+        return
+    scale = TINY if tiny else None
+    cases = collective_plan(backend.ranks, backend.ranks_per_node, scale=scale, fabric=fabric)
+    with _progress(len(cases)) as progress:
+        outcome = measured(cases, backend, output, source=source, budget_s=budget_s, progress=progress)
+    backend.finish()
+    _print_outcome(outcome)
+
+
+def _print_outcome(outcome: Outcome) -> None:
     typer.echo(f"{outcome.measured} cases measured, {outcome.resumed} on file before, {outcome.left} left")
     for reason, count in outcome.refused.items():
         typer.echo(f"{count} cases not run: {reason}")
@@ -184,10 +217,17 @@ def _backend(device: str, gpu: str, simulate: str) -> Backend:
 
         spec = load_device(simulate)
         return SimulatedBackend(Kernels(spec, load_kernel_profile(spec.kernels or spec.name)))
-    try:
-        from calibration.measure.torch_backend import TorchBackend
+    from calibration.measure.torch_backend import TorchBackend
 
+    with _needs_torch(device):
         return TorchBackend(device, gpu=gpu)
+
+
+@contextmanager
+def _needs_torch(device: str) -> Iterator[None]:
+    """What goes wrong without PyTorch or the device, in words."""
+    try:
+        yield
     except ImportError as error:
         raise SpecError(Problem(rule="measuring needs PyTorch; install the extra: stepcast[gpu]")) from error
     except (RuntimeError, AssertionError) as error:
