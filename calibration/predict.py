@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -99,8 +100,14 @@ def _foreign(table: Table, device: DeviceSpec) -> Iterator[Unmapped]:
 
 
 def _is(gpu: str, device: DeviceSpec) -> bool:
+    """Whether a table's name of a GPU, or the driver's such as NVIDIA H100 80GB HBM3, means a device."""
     name = gpu.lower().replace("_", "-")
-    return name in device.aliases or device.name.startswith(name)
+    if name in device.aliases or device.name.startswith(name):
+        return True
+    words, own = set(re.split(r"[\s-]+", name)), set(device.name.split("-"))
+    sizes = [{word for word in said if re.fullmatch(r"\d+gb", word)} for said in (words, own)]
+    same_size = not all(sizes) or sizes[0] == sizes[1]
+    return device.name.split("-")[0] in words and ("pcie" in words) == ("pcie" in own) and same_size
 
 
 def _by_dtype(table: Table, kernels: Kernels, known: set[str]) -> Iterator[tuple[str, Table] | Unmapped]:

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 
 from calibration.fit_network.domain import NO_SWITCH_REDUCTION
 from calibration.fit_network.fit import HeldOut, held_out
-from calibration.fit_network.machines import Machine, Unmapped, machine_of
+from calibration.fit_network.machines import Machine, Unmapped, machine_of, placement_of
 from calibration.fit_network.rows import CollectiveRow
 from simulator.network.collectives import Network
-from simulator.network.placement import Placement
 from simulator.spec.cluster import ClusterSpec
 
 SMALL, LARGE = 65536.0, 512 * 2.0**20  # inside a domain: 64 KB to 512 MB are "large"
@@ -87,19 +86,20 @@ class _Networks:
 
     def __init__(self) -> None:
         # clusters hold dictionaries and cannot be keys; they are kept here, so their identities stay theirs
-        self._made: dict[tuple[int, int, bool], tuple[ClusterSpec, Network]] = {}
+        self._made: dict[tuple[int, int, int, bool], tuple[ClusterSpec, Network]] = {}
 
-    def of(self, cluster: ClusterSpec, ranks: int, *, reducible: bool) -> Network:
-        key = (id(cluster), ranks, reducible)
+    def of(self, cluster: ClusterSpec, ranks: int, nodes: int, *, reducible: bool) -> Network:
+        key = (id(cluster), ranks, nodes, reducible)
         if key not in self._made:
             scale_up = replace(cluster.scale_up, multicast=cluster.scale_up.multicast and reducible)
             machine = replace(cluster, scale_up=scale_up)
-            self._made[key] = (cluster, Network(machine, Placement(machine, dp=ranks)))
+            self._made[key] = (cluster, Network(machine, placement_of(machine, ranks, nodes)))
         return self._made[key][1]
 
 
 def _check(row: CollectiveRow, machine: Machine, networks: _Networks) -> Checked:
-    network = networks.of(machine.cluster, row.ranks, reducible=row.dtype not in NO_SWITCH_REDUCTION)
+    reducible = row.dtype not in NO_SWITCH_REDUCTION
+    network = networks.of(machine.cluster, row.ranks, row.nodes, reducible=reducible)
     if row.collective == "send_recv":
         estimate = network.send_recv(row.size_bytes, "dp")
     else:

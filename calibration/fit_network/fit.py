@@ -13,6 +13,7 @@ from calibration.fit_network import domain, network
 from calibration.fit_network.machines import Machine, machine_of
 from calibration.fit_network.rows import CollectiveRow
 from simulator.network.fabric import DomainCurve, NetworkCurve, ScaleOutProfile, ScaleUpProfile
+from simulator.spec.cluster import ClusterSpec
 
 FITTED = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 SMALLEST = 256.0  # bytes; below it times are those of the launch
@@ -59,18 +60,31 @@ def domain_rows(rows: Iterable[CollectiveRow], devices: Sequence[str]) -> list[C
 
 
 def fit_scale_up(
-    rows: Sequence[CollectiveRow], *, name: str, link_bandwidth: float, multicast: bool, collective_sms: int
+    rows: Sequence[CollectiveRow],
+    *,
+    name: str,
+    link_bandwidth: float,
+    multicast: bool,
+    collective_sms: int,
+    base: ScaleUpProfile | None = None,
+    starts: int = domain.STARTS,
 ) -> tuple[ScaleUpProfile, dict[str, HeldOut]]:
-    """A scale-up profile, and its errors on held-out sizes and rank counts of messages of 64 KB and more."""
+    """A scale-up profile, and its errors on held-out sizes and rank counts of messages of 64 KB and more.
+
+    ``base`` lends the curves of collectives without rows; every fit is the best of ``starts`` attempts.
+    """
     curves: list[DomainCurve] = []
     sizes: list[float] = []
     counts: list[float] = []
     small: list[float] = []
     for collective in FITTED:
         own = [r for r in rows if r.collective == collective]
+        if base and not own:
+            curves.extend(base.of(collective))
+            continue
 
         def fitted(training: Sequence[CollectiveRow]) -> tuple[DomainCurve, ...]:
-            return domain.fit_curves(training, link_bandwidth, multicast=multicast)
+            return domain.fit_curves(training, link_bandwidth, multicast=multicast, starts=starts)
 
         curves.extend(fitted(own))
         large, little = _by_size(own, fitted)
@@ -78,7 +92,8 @@ def fit_scale_up(
         small.extend(little)
         counts.extend(_by_ranks(own, fitted))
     sends = [r for r in rows if r.collective == "send_recv"]
-    own_sends = domain.fit_curves(sends, link_bandwidth, multicast=False) if sends else _sends(curves)
+    lent = base.of("send_recv") if base else _sends(curves)
+    own_sends = domain.fit_curves(sends, link_bandwidth, multicast=False) if sends else lent
     errors = {
         "sizes, 64 KB and more": held_out(sizes),
         "sizes, below 64 KB": held_out(small),
@@ -94,8 +109,17 @@ def fit_scale_up(
     return profile, errors
 
 
-def fit_scale_out(rows: Sequence[CollectiveRow], *, name: str) -> tuple[ScaleOutProfile, dict[str, HeldOut]]:
-    """A scale-out profile from the rows of one kind of network, and its errors on held-out sizes."""
+def fit_scale_out(
+    rows: Sequence[CollectiveRow],
+    *,
+    name: str,
+    cluster: ClusterSpec | None = None,
+    starts: int = network.STARTS,
+) -> tuple[ScaleOutProfile, dict[str, HeldOut]]:
+    """A scale-out profile from the rows of one kind of network, and its errors on held-out sizes.
+
+    All were measured on ``cluster`` where it is given, else on the machines that their texts name.
+    """
     curves: list[NetworkCurve] = []
     errors: dict[str, HeldOut] = {}
     everything: list[float] = []
@@ -104,8 +128,8 @@ def fit_scale_out(rows: Sequence[CollectiveRow], *, name: str) -> tuple[ScaleOut
         own = [r for r in rows if r.collective in joined]
         if not own:
             continue
-        curves.extend(network.fit_network_curves(collective, own))
-        found = _network_errors(collective, own)
+        curves.extend(network.fit_network_curves(collective, own, cluster, starts))
+        found = _network_errors(collective, own, cluster, starts)
         errors[collective] = held_out(found)
         everything.extend(found)
     reduce_scatter = [replace(c, collective="reduce_scatter") for c in curves if c.collective == "all_gather"]
@@ -152,15 +176,17 @@ def _errors(curves: Sequence[DomainCurve], rows: Sequence[CollectiveRow]) -> lis
     return found
 
 
-def _network_errors(collective: str, rows: Sequence[CollectiveRow]) -> list[float]:
+def _network_errors(
+    collective: str, rows: Sequence[CollectiveRow], cluster: ClusterSpec | None, starts: int
+) -> list[float]:
     errors: list[float] = []
     for fold in range(FOLDS):
         test = [r for r in rows if _fold(r) == fold]
         training = [r for r in rows if _fold(r) != fold]
         if not test or not training:
             continue
-        curves = network.fit_network_curves(collective, training)
-        for shape in network.curves_of(test):
+        curves = network.fit_network_curves(collective, training, cluster, starts)
+        for shape in network.curves_of(test, cluster):
             errors.extend((network.predict(curves, shape) / shape.seconds - 1.0).tolist())
     return errors
 

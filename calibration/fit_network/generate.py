@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from calibration.fit_network.fit import HeldOut, domain_rows, fit_scale_out, fit_scale_up
 from calibration.fit_network.machines import Machine, machine_of
-from calibration.fit_network.profiles import write_profile
+from calibration.fit_network.profiles import errors_mapping, write_profile
 from calibration.fit_network.rows import CollectiveRow
 from simulator.network import fabric
 from simulator.network.fabric import NetworkCurve, ScaleOutProfile
@@ -137,7 +137,7 @@ def _write_scale_up(
             **about,
             "devices": list(generation.devices),
             "rows": len(own),
-            "held_out": _errors(errors),
+            "held_out": errors_mapping(errors),
         },
     )
     return errors
@@ -167,7 +167,7 @@ def _write_scale_out(
             "site": SITE_ACROSS,
         },
         curves=profile.curves,
-        provenance={**about, "held_out": _errors(errors), "assumptions": {**notes, **routing}},
+        provenance={**about, "held_out": errors_mapping(errors), "assumptions": {**notes, **routing}},
     )
 
 
@@ -217,11 +217,3 @@ def _completed(profile: ScaleOutProfile, reference: ScaleOutProfile) -> ScaleOut
 
 def _tree_hop(profile: ScaleOutProfile) -> float:
     return next(c.hop_s for c in profile.curves if c.algorithm == "tree" and c.protocol == "LL")
-
-
-def _errors(errors: dict[str, HeldOut]) -> dict[str, dict[str, float]]:
-    return {
-        name: {key: round(value, 3) for key, value in asdict(found).items()}
-        for name, found in errors.items()
-        if found.rows
-    }

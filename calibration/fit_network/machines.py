@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from calibration.fit_network.rows import CollectiveRow
+from simulator.network.placement import Placement
 from simulator.spec.cluster import ClusterSpec, LinkSpec
 from simulator.spec.load import load_cluster, load_device
 
@@ -63,6 +64,12 @@ def machine_of(row: CollectiveRow) -> Machine | Unmapped:
     """The machine a row was measured on, or why that is unknown."""
     sharp = "collnet" in row.algorithm.lower()
     return _machine(row.device.lower(), row.fabric, row.ranks, row.nodes, sharp)
+
+
+def placement_of(cluster: ClusterSpec, ranks: int, nodes: int) -> Placement:
+    """Where a measured group's ranks sit, as its axis ``dp``: side by side, or one on every node."""
+    spread = ranks == nodes and cluster.gpus_per_node > 1
+    return Placement(cluster, tp=cluster.gpus_per_node if spread else 1, dp=ranks)
 
 
 @cache

@@ -21,11 +21,11 @@ from calibration.fit_network.domain import (
     Prior,
     solve,
 )
-from calibration.fit_network.machines import Machine, Unmapped, machine_of
+from calibration.fit_network.machines import Machine, Unmapped, machine_of, placement_of
 from calibration.fit_network.rows import CollectiveRow
 from simulator.network.candidates import candidates
 from simulator.network.fabric import FabricProfile, NetworkCurve, ScaleOutProfile, scale_up_for
-from simulator.network.placement import Group, Placement
+from simulator.network.placement import Group
 from simulator.spec.cluster import ClusterSpec
 
 STARTS = 6
@@ -84,30 +84,35 @@ def _bandwidth_bound(algorithm: str, *, hop_s: float) -> CurveForm:
         "efficiency": Prior(centre=0.9, spread=1.2, highest=1.0)})  # fmt: skip
 
 
-def curves_of(rows: Sequence[CollectiveRow]) -> list[Curve]:
-    """Rows of several domains grouped by machine and shape; rows without a machine are left out."""
-    grouped: dict[tuple[str, str, int, str, str], list[CollectiveRow]] = {}
+def curves_of(rows: Sequence[CollectiveRow], cluster: ClusterSpec | None = None) -> list[Curve]:
+    """Rows of several domains grouped by machine and shape; rows without a machine are left out.
+
+    All were measured on ``cluster`` where it is given.
+    """
+    grouped: dict[tuple[str, str, int, int, str, str], list[CollectiveRow]] = {}
     for row in rows:
         if row.collective == "all_to_all" and row.size_bytes < SMALLEST_SEND * row.ranks:
             continue
-        key = (row.collective, row.fabric, row.ranks, row.device, row.algorithm)
+        key = (row.collective, row.fabric, row.ranks, row.nodes, row.device, row.algorithm)
         grouped.setdefault(key, []).append(row)
     curves = []
     for members in grouped.values():
-        machine = machine_of(members[0])
+        machine = Machine(cluster=cluster) if cluster else machine_of(members[0])
         if isinstance(machine, Unmapped) or not machine.tuned:
             continue
         curves.append(_curve(members, machine))
     return curves
 
 
-def fit_network_curves(collective: str, rows: Sequence[CollectiveRow]) -> tuple[NetworkCurve, ...]:
+def fit_network_curves(
+    collective: str, rows: Sequence[CollectiveRow], cluster: ClusterSpec | None = None, starts: int = STARTS
+) -> tuple[NetworkCurve, ...]:
     """The network curves of one collective that fit the rows best (``reduce_scatter`` rows join
-    ``all_gather``).
+    ``all_gather``); all were measured on ``cluster`` where it is given.
     """
-    data = curves_of(rows)
+    data = curves_of(rows, cluster)
     forms = network_forms(collective)
-    fits = [_descend(forms, collective, data, np.random.default_rng(start)) for start in range(STARTS)]
+    fits = [_descend(forms, collective, data, np.random.default_rng(start)) for start in range(starts)]
     best = min(fits, key=lambda fit: fit[0])[1]
     return tuple(_curves(forms, collective, best))
 
@@ -129,7 +134,7 @@ def _candidates(curves: Sequence[NetworkCurve], data: Curve) -> Array:
 
 
 def _curve(rows: Sequence[CollectiveRow], machine: Machine) -> Curve:
-    placement = Placement(machine.cluster, dp=rows[0].ranks)
+    placement = placement_of(machine.cluster, rows[0].ranks, rows[0].nodes)
     empty = ScaleOutProfile(name=machine.cluster.fabric, curves=())
     return Curve(
         collective=rows[0].collective,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from calibration.fit_network.fit import HeldOut
 from simulator.network.fabric import FORMAT_VERSION, DomainCurve, NetworkCurve
 
 DIGITS = 4
@@ -26,17 +27,37 @@ def write_profile(
 
     ``head`` holds its plain fields, name first.
     """
-    by_collective: dict[str, list[dict[str, Any]]] = {}
-    for curve in curves:
-        by_collective.setdefault(curve.collective, []).append(_plain(curve))
     document = {
         "format_version": FORMAT_VERSION,
         **head,
         "provenance": dict(provenance),
-        "curves": by_collective,
+        "curves": profile_mapping(curves),
     }
-    text = yaml.safe_dump(document, sort_keys=False, width=110, allow_unicode=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(dump(document), encoding="utf-8")
+
+
+def dump(document: Mapping[str, Any]) -> str:
+    """A profile's YAML."""
+    return yaml.safe_dump(dict(document), sort_keys=False, width=110, allow_unicode=True)
+
+
+def profile_mapping(
+    curves: Iterable[DomainCurve] | Iterable[NetworkCurve],
+) -> dict[str, list[dict[str, Any]]]:
+    """Curves by collective, as a profile's YAML has them."""
+    by_collective: dict[str, list[dict[str, Any]]] = {}
+    for curve in curves:
+        by_collective.setdefault(curve.collective, []).append(_plain(curve))
+    return by_collective
+
+
+def errors_mapping(errors: Mapping[str, HeldOut]) -> dict[str, dict[str, float]]:
+    """Errors on held-out rows, rounded, where there were any."""
+    return {
+        name: {key: round(value, 3) for key, value in asdict(found).items()}
+        for name, found in errors.items()
+        if found.rows
+    }
 
 
 def _plain(curve: DomainCurve | NetworkCurve) -> dict[str, Any]:

@@ -53,9 +53,9 @@ class CollectiveBackend:
         self._groups: dict[tuple[int, int], Any] = {}
 
     def _ranks_per_node(self) -> int:
-        hosts: list[Any] = [None] * self.ranks
+        hosts: list[str] = [""] * self.ranks
         self._dist.all_gather_object(hosts, socket.gethostname(), group=self._control)
-        per_node = self.ranks // len(set(hosts))
+        per_node = int(self.ranks // len(set(hosts)))
         if [hosts[rank - rank % per_node] for rank in range(self.ranks)] != hosts:
             raise RuntimeError(f"ranks must be numbered node by node, as many on each; they run on {hosts}")
         return per_node

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from calibration.measure.session import Backend, Outcome
 
 STDOUT = Path("-")
+SECTIONS = ("gemm", "grouped_gemm", "attention", "memory_bound")
 
 app = typer.Typer(
     add_completion=False,
@@ -52,6 +53,7 @@ def fit(
     from calibration.fit.write import dump
     from calibration.predict import own_rows
     from calibration.readers import read_table
+    from reports.files import replacing
     from simulator.cost.kernels import Kernels
     from simulator.cost.profile_file import load_kernel_profile
     from simulator.spec.load import load_device
@@ -59,15 +61,47 @@ def fit(
     device = load_device(hardware)
     kernels = Kernels(device, load_kernel_profile(base or device.kernels or device.name))
     tables = [own_rows(read_table(path), device) for path in _files(data)]
+    collectives = [table.path for table in tables if table.kind == "collective"]
+    fabric = _fit_fabric(collectives, hardware, output, source) if collectives else False
+    tables = [table for table in tables if table.kind != "collective"]
     found = fit_site_profile(name or output.stem, kernels, tables, source=source)
-    for reason in found.refused:
+    _print_refused(found.refused)
+    if any(section in found.document for section in SECTIONS):
+        with replacing(output) as stream:
+            stream.write(dump(found.document))
+        _print_fits(found.document)
+    elif not fabric:
+        raise SpecError(Problem(rule=f"the data fits no class of kernels of {device.name}, no collective"))
+
+
+def _fit_fabric(data: list[str], hardware: str, output: Path, source: str) -> bool:
+    """Writes what collectives say of the cluster beside the kernels' profile; whether they said enough."""
+    from rich.console import Console
+
+    from calibration.fit_network.profiles import dump
+    from calibration.fit_network.rows import read_table as read_collectives
+    from calibration.fit_network.site import fit_site_fabrics
+    from reports.files import replacing
+    from simulator.spec.load import load_cluster
+
+    rows = [row for path in data for row in read_collectives(path) if source in ("", row.source)]
+    with Console(stderr=True).status("fitting collectives: minutes for a thousand rows"):
+        found = fit_site_fabrics(output.stem, load_cluster(hardware), rows)
+    _print_refused(found.refused)
+    if not found.document:
+        return False
+    path = output.with_name(f"{output.stem}.fabric.yaml")
+    with replacing(path) as stream:
+        stream.write(dump(found.document))
+    for what, error in found.errors.items():
+        typer.echo(f"collectives {what}: {_held_out(error.rows, error.median, error.p90)}")
+    typer.echo(f"{path}: set it as the fabric of your cluster")
+    return True
+
+
+def _print_refused(reasons: Sequence[str]) -> None:
+    for reason in reasons:
         typer.echo(f"not fitted: {reason}", err=True)
-    if not any(
-        section in found.document for section in ("gemm", "grouped_gemm", "attention", "memory_bound")
-    ):
-        raise SpecError(Problem(rule=f"the data fits no class of kernels of {device.name}"))
-    output.write_text(dump(found.document), encoding="utf-8")
-    _print_fits(found.document)
 
 
 @app.command("check")
@@ -151,7 +185,7 @@ def measure(
         str, typer.Option(help="Under torchrun: the machine, as '8xH100/node, 8x400G InfiniBand'.")
     ] = "",
 ) -> None:
-    """Time kernels on this machine's GPU with PyTorch (extra: gpu); under torchrun, collectives of its ranks."""
+    """Time kernels on this machine's GPU with PyTorch (extra: gpu); under torchrun, collectives."""
     from calibration.measure.plan import PARTS, TINY, plan
     from calibration.measure.session import measure as measured
     from calibration.measure.torch_collectives import job_ranks
@@ -289,13 +323,14 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _print_fits(document: dict[str, Any]) -> None:
-    for section in ("gemm", "grouped_gemm", "attention", "memory_bound"):
+    for section in SECTIONS:
         for key, fitted in document.get(section, {}).items():
             for direction, fit in fitted.items() if section == "attention" else [("", fitted)]:
                 errors = fit.get("held_out")
                 if errors:
-                    typer.echo(
-                        f"{section} {key} {direction}".rstrip()
-                        + f": {fit['points']} rows, held-out error {100 * errors['median']:.1f} % median, "
-                        f"{100 * errors['p90']:.1f} % at 90 %"
-                    )
+                    figures = _held_out(fit["points"], errors["median"], errors["p90"])
+                    typer.echo(f"{section} {key} {direction}".rstrip() + f": {figures}")
+
+
+def _held_out(rows: int, median: float, p90: float) -> str:
+    return f"{rows} rows, held-out error {100 * median:.1f} % median, {100 * p90:.1f} % at 90 %"

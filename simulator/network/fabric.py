@@ -3,7 +3,8 @@
 Two kinds of profile. A *scale-up* profile belongs to a generation of NVLink (or PCIe) and holds one curve per
 collective, algorithm and protocol inside a domain. A *scale-out* profile belongs to a kind of network
 and adds the latency of a hop between domains and the share of the NIC rate that is reached. Both are
-plain YAML with the source of the measurements and the error on rows the fit has not seen.
+plain YAML with the source of the measurements and the error on rows the fit has not seen. A *site* file,
+which a cluster's ``fabric`` may point at, holds either or both, as ``stepcast calibrate fit`` writes them.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib import resources
 from math import inf
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from simulator.spec.cluster import ClusterSpec
+from simulator.spec.errors import Problem, SpecError
 from simulator.spec.yaml_loader import read_yaml
 
 FORMAT_VERSION = 1
@@ -143,13 +146,48 @@ FabricOf: TypeAlias = Callable[[ClusterSpec], FabricProfile]
 
 def fabric_for(cluster: ClusterSpec) -> FabricProfile:
     """The profiles of a cluster: its own ``fabric`` between nodes, else the default of its link kind."""
-    scale_out = load_scale_out(cluster.fabric or _default_scale_out(cluster))
+    site = _site_of(cluster)
+    named = "" if _is_file(cluster.fabric) else cluster.fabric
+    scale_out = site.scale_out or load_scale_out(named or _default_scale_out(cluster))
     return FabricProfile(scale_up=scale_up_for(cluster), scale_out=scale_out)
 
 
 def scale_up_for(cluster: ClusterSpec) -> ScaleUpProfile:
-    """The scale-up profile of a cluster's generation at the rate of its own links."""
-    return load_scale_up(_default_scale_up(cluster)).on_link(cluster.scale_up.link.bandwidth)
+    """The scale-up profile of a cluster's site or generation, at the rate of its own links."""
+    profile = _site_of(cluster).scale_up or load_scale_up(_default_scale_up(cluster))
+    return profile.on_link(cluster.scale_up.link.bandwidth)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteFabric:
+    """What was fitted on one cluster; None: its generation's or network's own."""
+
+    scale_up: ScaleUpProfile | None = None
+    scale_out: ScaleOutProfile | None = None
+
+
+@cache
+def load_site(path: str) -> SiteFabric:
+    """Read a site's file. Raises SpecError where it is not one."""
+    data = read_yaml(Path(path)).plain()
+    _check_version(data, path)
+    unknown = set(data) - {"scale_up", "scale_out"}
+    if unknown or not data:
+        rule = "a site's fabric has the keys scale_up and scale_out, or one of them"
+        raise SpecError(Problem(file=path, rule=rule))
+    inside, across = data.get("scale_up"), data.get("scale_out")
+    return SiteFabric(
+        scale_up=_build(ScaleUpProfile, DomainCurve, inside) if inside else None,
+        scale_out=_build(ScaleOutProfile, NetworkCurve, across) if across else None,
+    )
+
+
+def _site_of(cluster: ClusterSpec) -> SiteFabric:
+    return load_site(cluster.fabric) if _is_file(cluster.fabric) else SiteFabric()
+
+
+def _is_file(fabric: str) -> bool:
+    return fabric.endswith((".yaml", ".yml"))
 
 
 def load_fabric_profile(name: str, cluster: ClusterSpec) -> FabricProfile:
@@ -184,10 +222,15 @@ def _read(kind: str, name: str) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"no {kind} fabric profile {name!r}; there are {', '.join(fabric_names(kind))}")
     data: dict[str, Any] = read_yaml(path).plain()
+    _check_version(data, str(path))
+    return data
+
+
+def _check_version(data: dict[str, Any], path: str) -> None:
     version = data.pop("format_version", None)
     if version != FORMAT_VERSION:
-        raise ValueError(f"{path}: format_version {version!r}; this release reads {FORMAT_VERSION}")
-    return data
+        rule = f"format_version is {version!r}; this release reads {FORMAT_VERSION}: fit the data again"
+        raise SpecError(Problem(file=path, key_path="format_version", rule=rule))
 
 
 def _build(profile_type: type[Any], curve_type: type[_Curve], data: dict[str, Any]) -> Any:

@@ -196,7 +196,7 @@ class ClusterSpec:
     host: Host
     """CPU side of a node."""
     fabric: Text = ""
-    """Fitted profile of the network; empty: the default of its link kind."""
+    """Fitted profile of the network, or a site's .yaml file; empty: the default of its link kind."""
     max_gpus: CountOrZero = 0
     """GPUs there are; 0: any number."""
     jitter: Jitter = field(default_factory=Jitter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from simulator.spec import catalogue
 from simulator.spec.cluster import ClusterSpec
@@ -33,7 +34,12 @@ def kernel_profile(cluster: ClusterSpec) -> Iterator[Violation]:
 
 def fabric_profile(cluster: ClusterSpec) -> Iterator[Violation]:
     """A named fabric profile exists."""
-    if cluster.fabric and not catalogue.ships("fabrics", cluster.fabric):
+    if catalogue.is_path(cluster.fabric):
+        if not Path(cluster.fabric).is_file():
+            yield Violation(
+                "fabric", cluster.fabric, "no such file", "a file that stepcast calibrate fit wrote"
+            )
+    elif cluster.fabric and not catalogue.ships("fabrics", cluster.fabric):
         known = catalogue.names("fabrics")
         rule = f"must name one of hardware_profiles/fabrics/scale_out: {', '.join(known)}"
         yield Violation("fabric", cluster.fabric, rule, nearest(cluster.fabric, known, few=0))
