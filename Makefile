@@ -34,6 +34,7 @@ wheel-check: $(VENV)/.installed-for-tests
 
 bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/speed.py
+	$(BIN)/python tests/benchmarks/cost.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -125,13 +123,7 @@ def test_fp16_and_bf16_share_their_rates() -> None:
     assert times["fp16"] == times["bf16"]
 
 
-def test_two_hundred_thousand_cached_operators_in_a_second() -> None:
+def test_equal_operators_are_estimated_once() -> None:
     model = Kernels(H100, load_kernel_profile(H100.name))
-    ops = [Gemm(name="g", m=128 * i, n=4096, k=4096) for i in range(1, 200)]
-    for op in ops:
-        model.estimate(op)
-    start = time.process_time()
-    for _ in range(100):
-        for op in ops:
-            model.estimate(op)
-    assert 100 * len(ops) / (time.process_time() - start) > 200_000
+    first, again = (model.estimate(Gemm(name="g", m=128, n=4096, k=4096)) for _ in range(2))
+    assert first is again
