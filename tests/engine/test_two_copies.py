@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.preparation.prepare import prepare
-from simulator.simulate import simulate, simulate_memory
+from simulator.simulate import Shared, simulate, simulate_memory
 from simulator.spec.load import load_run
 from simulator.spec.run import RunSpec
 
@@ -59,7 +59,7 @@ def test_both_copies_reduce_together_and_share_the_optimizer() -> None:
     assert dual.weights == pytest.approx(2 * single.weights, rel=1e-12)
     assert dual.gradients == pytest.approx(2 * single.gradients, rel=1e-12)
     assert dual.optimizer == pytest.approx(single.optimizer, rel=1e-12)
-    data = prepare(run_of("dualpipe", pp=4)).plan.data
+    data = prepare(run_of("dualpipe", pp=4), Shared().blocks).plan.data
     assert (data.copies("dp_cp"), data.copies("edp")) == (4, 2)
 
 
