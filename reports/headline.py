@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from reports.quantities import digits, gibibytes, percent, scaled, seconds, seconds_between
@@ -62,7 +63,7 @@ def facts(run: RunSpec) -> tuple[str, str, str]:
     sizes = {"TP": p.tp, "PP": p.pp, "VP": p.vp, "CP": p.cp, "EP": p.ep, "DP": run.dp}
     layout = " · ".join(f"{axis} {size}" for axis, size in sizes.items() if size > 1) or "one GPU"
     if p.pp > 1:
-        layout += f" · {run.schedule}"
+        layout += f" · {PurePath(run.schedule).name}"
     lengths = f"{t.seq_length:,}" + (f" and {t.decoder_seq_length:,}" if t.decoder_seq_length else "")
     what = "samples" if run.model.layers else f"sequences of {lengths} tokens"
     batch = f"{t.global_batch_size:,} {what}"

@@ -46,6 +46,9 @@ class _Policy:
 
 
 _GAPS = (0.0, 0.5, 1.0)
+_LONG = 256  # microbatches on all devices, from which on fewer ways are tried
+_MOST_PATTERNS = 6
+_SHORTLISTED = 8
 _POLICIES = [
     _Policy(ahead=ahead, forward_first=forward_first, gap=gap)
     for ahead, forward_first, gap in product((1.0, 1.5, 2.0, inf), (True, False), _GAPS)
@@ -55,7 +58,7 @@ _POLICIES = [
 def search(
     p: int,
     m: int,
-    times: Times,
+    times: Times | Sequence[Times],
     memory: float | Sequence[float],
     *,
     kept_for_weight: float = 1.0,
@@ -63,10 +66,36 @@ def search(
     copies: int = 1,
     interlocking: bool = False,
 ) -> Found:
-    """The shortest synchronous step found.
+    """The shortest synchronous step found; arguments and errors of :func:`ranked`."""
+    found = ranked(
+        p,
+        m,
+        times,
+        memory,
+        kept_for_weight=kept_for_weight,
+        chunks=chunks,
+        copies=copies,
+        interlocking=interlocking,
+    )
+    return found[0]
+
+
+def ranked(
+    p: int,
+    m: int,
+    times: Times | Sequence[Times],
+    memory: float | Sequence[float],
+    *,
+    kept_for_weight: float = 1.0,
+    chunks: Sequence[int] = (1, 2),
+    copies: int = 1,
+    interlocking: bool = False,
+) -> list[Found]:
+    """Everything tried that fits, the shortest synchronous step first.
 
     Args:
-        times: of a device's whole share of one microbatch, and of a message between devices.
+        times: of a device's whole share of one microbatch, and of a message between devices; one for all, or
+            one per device.
         memory: activations that fit, in microbatches of a device's whole share; one number or one per device.
         kept_for_weight: share of a microbatch's activations that stay between its input and weight gradient.
         chunks: chunks per device that may be used.
@@ -78,30 +107,35 @@ def search(
         ValueError: no schedule fits; says how much memory the leanest one needs.
     """
     limits = [float(memory)] * p if isinstance(memory, int | float) else [float(limit) for limit in memory]
-    best: Found | None = None
-    leanest = shortest = inf
-    for name, v, placement, orders in _candidates(p, m, times, limits, kept_for_weight, chunks, copies):
-        peaks = [_peak(order, kept_for_weight) / v for order in orders]
+    per_device = [times] * p if isinstance(times, Times) else list(times)
+    fitting: list[tuple[float, Found]] = []
+    leanest = inf
+    for name, v, placement, orders in _candidates(p, m, per_device, limits, kept_for_weight, chunks, copies):
+        peaks = [peak_kept(order, kept_for_weight) / v for order in orders]
         leanest = min(leanest, max(peaks))
         if any(peak > limit + 1e-9 for peak, limit in zip(peaks, limits, strict=True)):
             continue
-        timeline = evaluate(orders, times, v)
+        timeline = evaluate(orders, per_device, v)
         step = timeline.work + (timeline.span_bubble if interlocking else timeline.bubble)
-        if best is None or step < shortest * (1 - 1e-12):
-            best, shortest = (
-                Found(name=name, v=v, placement=placement, orders=orders, timeline=timeline),
-                step,
-            )
-    if best is None:
+        fitting.append((step, Found(name=name, v=v, placement=placement, orders=orders, timeline=timeline)))
+    if not fitting:
         raise ValueError(
             f"no schedule of {m} microbatches on {p} devices fits {min(limits):g} microbatches' activations; "
             f"the leanest needs {leanest:g}"
         )
-    return best
+    shortest = min(step for step, _ in fitting)
+    # of equal ones the first tried: a schedule with a name
+    return [found for _, found in sorted(fitting, key=lambda each: round(each[0] / shortest, 12))]
 
 
 def _candidates(
-    p: int, m: int, times: Times, limits: list[float], kept: float, chunks: Sequence[int], copies: int
+    p: int,
+    m: int,
+    times: Sequence[Times],
+    limits: list[float],
+    kept: float,
+    chunks: Sequence[int],
+    copies: int,
 ) -> Iterator[tuple[str, int, list[list[int]], list[Order]]]:
     """(name, v, placement, orders) of the registered schedules, the patterns and the greedy policies."""
     for schedule in SCHEDULES.values():
@@ -112,7 +146,7 @@ def _candidates(
     for v, placement in ((1, looped(p, 1)), (2, v_shape(p, 2))):
         if v not in chunks or min(limits) < 1:
             continue
-        patterns = blocks(p) if v == 2 else ()
+        patterns = _patterns(p, m, limits, kept) if v == 2 else ()
         for block in patterns:
             yield "pattern", v, placement, repeat(block, m)
         by_pattern = [
@@ -120,12 +154,51 @@ def _candidates(
             for block in patterns
             for gap in _GAPS
         ]
-        for policy in _POLICIES + by_pattern:
+        for policy in _shortlist(m, times, limits, kept, placement, _POLICIES + by_pattern):
             yield "greedy", v, placement, _Greedy(m, times, limits, kept, placement, policy).run()
 
 
-def _peak(order: Order, kept: float) -> float:
-    """Most activations alive on a device, in chunk-microbatches."""
+def _patterns(p: int, m: int, limits: list[float], kept: float) -> Sequence[tuple[Starts, ...]]:
+    """All patterns or, of long steps, the leanest, the richest that fit (with short ends), the next two.
+
+    Beyond memory a pattern may still say what goes first.
+    """
+    leanest, *rest = blocks(p)
+    if p * m <= _LONG:
+        return (leanest, *rest)
+    probe = min(m, 3 * p)
+
+    def fits(block: tuple[Starts, ...]) -> bool:
+        peaks = [peak_kept(order, kept) / 2 for order in repeat(block, probe)]
+        return all(peak <= limit for peak, limit in zip(peaks, limits, strict=True))
+
+    count = sum(map(fits, rest))  # they go from lean to rich
+    return (leanest, *rest[max(0, count - _MOST_PATTERNS) : count + 2])
+
+
+def _shortlist(
+    m: int,
+    times: Sequence[Times],
+    limits: list[float],
+    kept: float,
+    placement: list[list[int]],
+    policies: list[_Policy],
+) -> list[_Policy]:
+    """The policies that do best on a short step, where the step is long."""
+    p, v = len(placement), len(placement[0])
+    short = 2 * p
+    if m <= 2 * short:
+        return policies
+
+    def makespan(policy: _Policy) -> float:
+        orders = _Greedy(short, times, limits, kept, placement, policy).run()
+        return evaluate(orders, times, v).makespan
+
+    return sorted(policies, key=makespan)[:_SHORTLISTED]
+
+
+def peak_kept(order: Order, kept: float) -> float:
+    """Most activations alive on a device, in chunk-microbatches; ``kept``: share that waits for W."""
     live = peak = 0.0
     for action in unpaired(order):
         live += {Kind.F: 1.0, Kind.B: -1.0, Kind.I: kept - 1.0, Kind.W: -kept}[action.kind]
@@ -139,7 +212,7 @@ class _Greedy:
     def __init__(
         self,
         m: int,
-        times: Times,
+        times: Sequence[Times],
         limits: list[float],
         kept: float,
         placement: list[list[int]],
@@ -147,8 +220,8 @@ class _Greedy:
     ) -> None:
         self.policy, self.placement, self.kept = policy, placement, kept
         v, p = len(placement[0]), len(placement)
-        self.duration = times.per_step(v)
-        self.p2p = times.p2p
+        self.duration = [each.per_step(v) for each in times]
+        self.p2p = [each.p2p for each in times]
         self.last = p * v - 1
         self.home = {stage: (d, c) for d, stages in enumerate(placement) for c, stage in enumerate(stages)}
         self.room = [limit * v for limit in limits]
@@ -199,7 +272,7 @@ class _Greedy:
             return min(ready)[1]
         if not self.owed[device]:
             return None
-        fills = next_arrival - now >= self.policy.gap * self.duration[Kind.W]
+        fills = next_arrival - now >= self.policy.gap * self.duration[device][Kind.W]
         return self.owed[device][0] if memory_waits or fills else None
 
     def next_input(
@@ -225,7 +298,7 @@ class _Greedy:
     def start(self, device: int, action: Action, now: float) -> None:
         """Book an action: order, memory, and when its output arrives where."""
         kind, stage = action.kind, action.stage
-        end = now + self.duration[kind]
+        end = now + self.duration[device][kind]
         self.orders[device].append(action)
         self.free[device] = end
         self.after_forward[device] = kind == Kind.F
@@ -245,6 +318,6 @@ class _Greedy:
             target, inputs = stage - 1, self.gradients
         if target >= 0:
             reader = self.home[target][0]
-            arrival = end + (self.p2p if reader != device else 0.0)
+            arrival = end + (self.p2p[device] if reader != device else 0.0)
             inputs[target].append(arrival)
             heapq.heappush(self.wake, (arrival, reader))

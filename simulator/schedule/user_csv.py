@@ -29,6 +29,8 @@ class UserSchedule:
     orders: list[Order]
     microbatches: int
     chunks: int  # most stages of one direction on a device
+    directions: int
+    placement: list[list[int]]  # stages of each device; with two directions, that of either
 
     @property
     def devices(self) -> int:
@@ -89,7 +91,12 @@ def _checked(file: Path, orders: list[Order], lines: list[int]) -> UserSchedule:
         raise SpecError(
             Problem(file=str(file), line=line, rule=f"{error}; each row is a device, from 0")
         ) from None
-    held = [{(a.direction, a.stage) for a in unpaired(order)} for order in orders]
+    held = [sorted({(a.direction, a.stage) for a in unpaired(order)}) for order in orders]
     directions = 1 + max(direction for stages in held for direction, _ in stages)
-    chunks = max(len(stages) for stages in held) // directions
-    return UserSchedule(orders=orders, microbatches=program.microbatches * directions, chunks=max(1, chunks))
+    return UserSchedule(
+        orders=orders,
+        microbatches=program.microbatches * directions,
+        chunks=max(1, max(map(len, held)) // directions),
+        directions=directions,
+        placement=[[stage for _, stage in stages] for stages in held],
+    )

@@ -183,6 +183,22 @@ class Choice(Accepts):
 
 
 @dataclass(frozen=True)
+class ChoiceOrFile(Choice):
+    """One of a few names, or a file by its path, relative to where it is written."""
+
+    ending: str
+
+    def check(self, value: Any) -> str:
+        if isinstance(value, str) and value.endswith(self.ending):
+            return value
+        return super().check(value)
+
+    @property
+    def meaning(self) -> str:
+        return f"{super().meaning}; or a {self.ending} file"
+
+
+@dataclass(frozen=True)
 class Permutation(Accepts):
     """Every one of some words, in any order, joined by hyphens."""
 

@@ -9,7 +9,9 @@ from pydantic import ConfigDict
 
 from simulator.spec.cluster import FORBID, ClusterSpec
 from simulator.spec.fields import (
+    Bytes,
     Choice,
+    ChoiceOrFile,
     Count,
     CountOrZero,
     Flag,
@@ -30,6 +32,7 @@ SCHEDULES = (
     *("gpipe", "1f1b", "looped-bfs", "interleaved-1f1b", "interleaved-zb", "zb-v", "v-min", "zb-h1", "zb-h2"),
     *("dualpipe", "dualpipev", "pipedream", "pipedream-2bw", "forward-only"),
 )
+AUTOMATIC = "automatic"  # a schedule made for the run's own times and memory
 RECOMPUTE_MODULES = (
     "core_attn",
     "mlp",
@@ -139,8 +142,10 @@ class Parallelism:
     """Where zero is 3: when parameters are whole and gradients reduced."""
     offload: StateOffload = field(default_factory=StateOffload)
     """Where optimizer states and parameters live (ZeRO-Offload, ZeRO-Infinity)."""
-    schedule: Annotated[str, Choice(("", *SCHEDULES))] = ""
-    """Pipeline schedule; empty: 1f1b, or interleaved-1f1b where vp > 1."""
+    schedule: Annotated[str, ChoiceOrFile(("", *SCHEDULES, AUTOMATIC), ".csv")] = ""
+    """Pipeline schedule, automatic, or a file of actions; empty: 1f1b, or interleaved-1f1b where vp > 1."""
+    stage_memory: Bytes = 0.0
+    """With schedule automatic: what a pipeline device may hold; 0: all of its memory."""
     stage_split: StageSplit = "equal"
     """Which layers a stage gets; balanced: the split that suits the run's own layer times and memory."""
 

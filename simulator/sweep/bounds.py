@@ -25,12 +25,13 @@ from simulator.partition.layer_share import LayerShare
 from simulator.partition.plan import RunPlan, plan_run
 from simulator.partition.segment import COMPUTE, Segment
 from simulator.partition.stages import Chunk, split_stages
+from simulator.preparation.automatic import measured_schedule
 from simulator.preparation.prepare import schedule_of
 from simulator.preparation.prepared import step_options
 from simulator.schedule.actions import Kind
 from simulator.schedule.definition import Schedule
 from simulator.simulate import Shared
-from simulator.spec.run import RunSpec, StateOffload
+from simulator.spec.run import AUTOMATIC, RunSpec, StateOffload
 from simulator.spec.stage_split import BALANCED
 
 KERNELS = (Gemm, GroupedGemm, Attention, MemoryBound, Copy)
@@ -76,14 +77,15 @@ class Bounds:
 
     def bound(self, run: RunSpec) -> Bound:
         """The bound of a legal layout."""
-        schedule, p = schedule_of(run), run.parallelism
+        p = run.parallelism
+        schedule = measured_schedule(run) if run.schedule == AUTOMATIC else schedule_of(run)
         options = step_options(run, schedule, whole=False)
         model = self._model(
             run, split=schedule.splits_backward, floor=schedule.pairs or options.overlap_experts
         )
         blocks = self._shared.blocks(run, schedule.directions)
-        if p.stage_split == BALANCED:
-            return _bound_of_any_split(model.stages(1, 1, "equal")[0], run)
+        if p.stage_split == BALANCED or run.schedule == AUTOMATIC:
+            return _bound_of_any(model.stages(1, 1, "equal")[0], run)
         stages = model.stages(p.pp, p.vp if schedule.directions == 1 else 1, p.stage_split)
         placement = schedule.placement(p.pp, p.vp)
         hops = (
@@ -127,8 +129,8 @@ class Bounds:
         return found
 
 
-def _bound_of_any_split(model: _Part, run: RunSpec) -> Bound:
-    """The busiest device does no less than an equal share of the work, the fullest keeps no less of it."""
+def _bound_of_any(model: _Part, run: RunSpec) -> Bound:
+    """Of any split and schedule: the busiest device has at least an equal share of the work."""
     seconds = run.microbatches * (model.forward_s + model.backward_s) / run.parallelism.pp
     return Bound(seconds * (1.0 - SLACK), model.saved_bytes / run.parallelism.pp)
 

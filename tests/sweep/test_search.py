@@ -31,7 +31,8 @@ run:
     ep: [1, 4]
     etp: [0, 1]
     zero: [0, 1, 2, 3]
-    schedule: ["", gpipe, zb-h1]
+    schedule: ["", zb-h1, zb-v, dualpipe]
+    stage_split: [equal, balanced]
   training:
     seq_length: 4096
     micro_batch_size: [1, 2]

@@ -12,6 +12,7 @@ from simulator.spec.rules.violation import Violation
 from simulator.spec.run import RunSpec
 
 SCHEDULES = (
+    "automatic",
     "gpipe",
     "1f1b",
     "interleaved-1f1b",
@@ -38,7 +39,7 @@ def architecture(run: RunSpec) -> Iterator[Violation]:
 
 def parallelism(run: RunSpec) -> Iterator[Violation]:
     """Ways to split."""
-    if run.schedule not in SCHEDULES:
+    if run.schedule not in SCHEDULES and not run.schedule.endswith(".csv"):
         yield _no("parallelism.schedule", run.schedule, "this schedule", listed(SCHEDULES))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from simulator.spec.errors import listed
 from simulator.spec.rules.layout import replica_size
 from simulator.spec.rules.violation import Violation, divisors, near_divisors, near_multiples
-from simulator.spec.run import RunSpec
+from simulator.spec.run import AUTOMATIC, RunSpec
 from simulator.spec.stage_layout import parse_layout
 from simulator.spec.stage_split import BALANCED, layer_counts
 
@@ -40,6 +40,16 @@ def virtual_stages(run: RunSpec) -> Iterator[Violation]:
     if p.vp != 2 and run.schedule in TWO_CHUNKS:
         rule = f"has two model chunks per rank, in a V, but vp is {p.vp}"
         yield Violation("parallelism.schedule", run.schedule, rule, "vp: 2")
+
+
+def chosen_schedule(run: RunSpec) -> Iterator[Violation]:
+    """A limit of memory belongs to a schedule that is made for it, which needs a pipeline."""
+    p = run.parallelism
+    if p.stage_memory and p.schedule != AUTOMATIC:
+        rule = "belongs to schedule automatic"
+        yield Violation("parallelism.stage_memory", p.stage_memory, rule, "leave it out")
+    if p.pp == 1 and (p.schedule == AUTOMATIC or p.schedule.endswith(".csv")):
+        yield Violation("parallelism.schedule", p.schedule, "needs pp > 1", "leave it out")
 
 
 def enough_microbatches(run: RunSpec) -> Iterator[Violation]:
@@ -152,6 +162,7 @@ def _stage_layout(run: RunSpec, split: str, stages: int) -> Iterator[Violation]:
 PIPELINE_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
     global_batch,
     virtual_stages,
+    chosen_schedule,
     enough_microbatches,
     two_copies,
     interleaving,
