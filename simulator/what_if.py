@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from simulator.network.fabric import FabricProfile, fabric_for
 from simulator.result import Result, WhatIf
-from simulator.simulate import Shared, simulate
+from simulator.shared import Shared
+from simulator.simulate import simulate
 from simulator.spec.cluster import ClusterSpec, ScaleOut
 from simulator.spec.run import RunSpec
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import repeat, zip_longest
+from functools import lru_cache
+from itertools import islice, repeat, zip_longest
+from math import inf
 from typing import NamedTuple
 
 from simulator.memory.layer_pass import LayerPasses, layer_passes
 from simulator.partition.layer_share import LayerShare
 from simulator.partition.plan import ChunkShare, RunPlan
+from simulator.partition.tensor import TensorParallel
 from simulator.schedule.actions import Action, Kind, Order
 
 
@@ -29,22 +32,22 @@ class ChunkPasses:
     deferred: float
 
 
+@lru_cache(maxsize=4096)  # similar runs have layers in common
+def _layer_passes(layer: LayerShare, tp: TensorParallel, gradient_tensors: bool) -> LayerPasses:
+    return layer_passes(layer.nodes, tp, gradient_tensors=gradient_tensors)
+
+
 class Passes:
     """Peaks by layer and chunk, each worked out once."""
 
     def __init__(self, plan: RunPlan) -> None:
         self.plan = plan
-        self._layers: dict[int, LayerPasses] = {}
         self._chunks: dict[int, ChunkPasses] = {}
 
     def layer(self, layer: LayerShare) -> LayerPasses:
         """Of one layer."""
-        found = self._layers.get(id(layer))
-        if found is None:
-            own = not self.plan.data.fully_sharded  # else they fill a unit's bucket, counted with gradients
-            found = layer_passes(layer.nodes, self.plan.tensor, gradient_tensors=own)
-            self._layers[id(layer)] = found
-        return found
+        own = not self.plan.data.fully_sharded  # else they fill a unit's bucket, counted with gradients
+        return _layer_passes(layer, self.plan.tensor, own)
 
     def chunk(self, stage: int) -> ChunkPasses:
         """Of the chunk of a virtual stage."""
@@ -73,14 +76,15 @@ class Passes:
         return [*course, changed]
 
     def _measure(self, chunk: ChunkShare) -> ChunkPasses:
+        passes = {layer: self.layer(layer) for layer in dict.fromkeys(chunk.layers)}
         saved = forward = 0.0
         for layer in chunk.layers:
             saved += layer.saved_bytes
-            forward = max(forward, saved + self.layer(layer).forward_peak)
+            forward = max(forward, saved + passes[layer].forward_peak)
         alive, backward = saved, 0.0
         deferred, split = 0.0, 0.0
         for layer in reversed(chunk.layers):
-            peaks = self.layer(layer)
+            peaks = passes[layer]
             during = layer.working_bytes + peaks.backward_peak
             backward = max(backward, alive + during)
             split = max(split, alive + deferred + during)
@@ -111,7 +115,20 @@ def peak_level(passes: Passes, order: Order) -> Level | None:
     """The moment when most is alive: kept by forwards whose gradients are not done, what the layer being
     worked on needs, and gradients that are whole for now. None where nothing runs.
     """
-    return max(levels(passes, order), key=lambda level: level.most + level.gradients, default=None)
+    if passes.plan.data.frees_whole_gradients or any(action.partner is not None for action in order):
+        return max(levels(passes, order), key=lambda level: level.most + level.gradients, default=None)
+    if not order:
+        return None
+    changes = {
+        (stage, int(kind)): CHANGES[kind](passes.chunk(stage)) for kind, stage in {a[:2] for a in order}
+    }
+    alive, most, highest = 0.0, -inf, -1
+    for index, (kind, stage, *_) in enumerate(order):  # what ``levels`` does, in a fifth of the time
+        rise, left = changes[stage, int(kind)]
+        if alive + rise > most:
+            most, highest = alive + rise, index
+        alive += left
+    return next(islice(levels(passes, order), highest, None), None)
 
 
 def levels(passes: Passes, order: Order) -> Iterator[Level]:

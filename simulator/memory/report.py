@@ -4,8 +4,9 @@ alive of activations, gradients and temporaries, and what the software and the a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Literal
 
 from simulator.memory.activations import Passes, peak_level
@@ -71,17 +72,27 @@ class StageMemory:
         return self.reserved_bytes + self.context + self.communication
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class MemoryReport:
-    """Peaks by pipeline device."""
+    """Peaks by pipeline device.
 
-    stages: tuple[StageMemory, ...]
+    ``allocated`` are the devices but for what the allocator wastes, which ``wasted`` finds out for all of
+    them: that takes longer than everything else, and whether a run fits does not depend on it.
+    """
+
+    allocated: tuple[StageMemory, ...]
+    wasted: Callable[[Sequence[StageMemory]], tuple[StageMemory, ...]]
     capacity_bytes: float
+
+    @cached_property
+    def stages(self) -> tuple[StageMemory, ...]:
+        """The devices with everything."""
+        return self.wasted(self.allocated)
 
     @property
     def fullest(self) -> StageMemory:
-        """The device with the highest peak."""
-        return max(self.stages, key=lambda stage: stage.peak_bytes)
+        """The device with the highest peak, fragmentation left out."""
+        return max(self.allocated, key=lambda stage: stage.peak_bytes)
 
     @property
     def peak_bytes(self) -> float:
@@ -96,7 +107,7 @@ class MemoryReport:
     @property
     def allocated_bytes(self) -> float:
         """The most tensors of any rank."""
-        return max(stage.allocated_bytes for stage in self.stages)
+        return max(stage.allocated_bytes for stage in self.allocated)
 
     @property
     def reserved_bytes(self) -> float:
@@ -113,6 +124,8 @@ class MemoryReport:
         """Whether it fits, as far as the model can tell."""
         if self.peak_bytes * (1.0 - RELATIVE_ERROR) > self.capacity_bytes:
             return "does not fit"
+        if self.peak_bytes * (1.0 + RELATIVE_ERROR) > self.capacity_bytes:
+            return "may not fit"
         least = self.comfortable_bytes * (1.0 + RELATIVE_ERROR)
         return "fits" if least <= self.capacity_bytes else "may not fit"
 
@@ -123,7 +136,8 @@ def memory_report(run: RunSpec, plan: RunPlan, schedule: Schedule, orders: Seque
     placement = schedule.placement(run.parallelism.pp, run.parallelism.vp)
     stages = [_stage(plan, passes, beside, *pair) for pair in zip(placement, orders, strict=True)]
     return MemoryReport(
-        stages=_with_fragmentation(stages, passes, orders, beside),
+        allocated=tuple(stages),
+        wasted=partial(_with_fragmentation, passes=passes, orders=orders, beside=beside),
         capacity_bytes=run.cluster.device.memory_bytes,
     )
 

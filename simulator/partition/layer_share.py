@@ -35,11 +35,11 @@ NOTHING = Segment(())
 GATHERED = frozenset({Region.COLUMN, Region.ROW, Region.EMBEDDING})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LayerShare:
     """One rank's share of a layer, the embedding or the head, for one microbatch.
 
-    Equal ``kind``: equal share.
+    Equal layers are one object, so that what is known of one (its time, its memory) is kept by identity.
     """
 
     kind: str

@@ -30,7 +30,7 @@ from simulator.preparation.prepare import schedule_of
 from simulator.preparation.prepared import step_options
 from simulator.schedule.actions import Kind
 from simulator.schedule.definition import Schedule
-from simulator.simulate import Shared
+from simulator.shared import Shared
 from simulator.spec.run import AUTOMATIC, RunSpec, StateOffload
 from simulator.spec.stage_split import BALANCED
 
@@ -239,7 +239,13 @@ def _one_stage(run: RunSpec) -> RunSpec:
     Where TP and CP stay inside a scale-up domain and nothing else divides a layer, one replica will do.
     """
     p, inner = run.parallelism, run.parallelism.tp * run.parallelism.cp
-    one = replace(p, pp=1, vp=1, dp=0, schedule="", stage_split="equal")
+    fsdp = replace(  # what it does by default depends on pp
+        p.fsdp,
+        reshard_after_forward=p.gathered_until == "forward",
+        reshard_after_backward=p.gathered_until != "step",
+        gradient_sync=p.gradients_reduced,
+    )
+    one = replace(p, pp=1, vp=1, dp=0, schedule="", stage_split="equal", fsdp=fsdp)
     inside = run.cluster.scale_up.domain_size % inner == 0 and run.runtime.rank_order.startswith("tp-cp")
     alone = inside and not run.model.is_moe and p.zero < 2
     return replace(run, gpus=inner if alone else run.gpus // p.pp, parallelism=one)

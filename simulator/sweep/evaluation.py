@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from simulator.engine.replay import paused_collector
-from simulator.result import Result
-from simulator.simulate import Shared, simulate, simulate_memory
+from simulator.shared import Shared
+from simulator.simulation import Simulation
 from simulator.spec.run import RunSpec
 from simulator.sweep.expression import ExpressionError
 from simulator.sweep.space import Constraint, Layout
@@ -48,9 +48,10 @@ def evaluate_all(layouts: Sequence[Layout], after: Sequence[Constraint]) -> list
 def evaluate(layout: Layout, after: Sequence[Constraint] = ()) -> Evaluation:
     """Simulates a layout that fits. What the simulator refuses is an outcome, not an error."""
     try:
-        memory = simulate_memory(layout.run)
-        result = simulate(layout.run, shared=_SHARED) if memory.fits else None
-        unmet = _unmet(layout.run, result, after) if result else "memory"
+        simulation = Simulation(layout.run, _SHARED)
+        memory = simulation.memory
+        figures = _figures(simulation) if memory.fits else None
+        unmet = _unmet(layout.run, figures, after) if figures else "memory"
     except Exception as error:  # one layout must not end the other thousands; the message is kept and counted
         message = f"{type(error).__name__}: {error}"
         return Evaluation(number=layout.number, labels=layout.labels, status="failed", message=message)
@@ -62,24 +63,35 @@ def evaluate(layout: Layout, after: Sequence[Constraint] = ()) -> Evaluation:
         peak_bytes=memory.peak_bytes,
         capacity_bytes=memory.capacity_bytes,
     )
-    if result is None:
+    if figures is None:
         return known
     return replace(
         known,
-        step_time_s=result.step_time_s,
-        tokens_per_s=result.tokens_per_s,
-        mfu=result.mfu,
-        bubble_fraction=result.bubble_fraction,
-        breakdown_s=dict(result.breakdown_s),
+        step_time_s=figures["step_time_s"],
+        tokens_per_s=figures["tokens_per_s"],
+        mfu=figures["mfu"],
+        bubble_fraction=figures["bubble_fraction"],
+        breakdown_s=simulation.step.breakdown,
     )
 
 
-def _unmet(run: RunSpec, result: Result, after: Sequence[Constraint]) -> str:
-    """The first constraint that a result breaks."""
-    values = {**result.to_dict(), **result.memory}
+def _figures(simulation: Simulation) -> dict[str, float]:
+    """What constraints on results may name, as :class:`simulator.result.Result` has it."""
+    step, memory = simulation.step, simulation.memory
+    return {
+        **simulation.rates._asdict(),
+        "step_time_s": step.seconds,
+        "bubble_fraction": step.breakdown.get("bubble", 0.0) / step.seconds,
+        "peak_bytes": memory.peak_bytes,
+        "capacity_bytes": memory.capacity_bytes,
+    }
+
+
+def _unmet(run: RunSpec, figures: Mapping[str, float], after: Sequence[Constraint]) -> str:
+    """The first constraint that results break."""
     for constraint in after:
         try:
-            met = constraint.met(run, values)
+            met = constraint.met(run, figures)
         except ExpressionError as error:
             return f"{constraint.name}: {error}"
         if not met:

@@ -8,7 +8,8 @@ from itertools import combinations
 
 from simulator.memory.report import MemoryReport, Verdict
 from simulator.result import Result
-from simulator.simulate import Shared, simulate, simulate_memory
+from simulator.shared import Shared
+from simulator.simulate import simulate, simulate_memory
 from simulator.spec.rules import broken_rules
 from simulator.spec.run import Parallelism, Recompute, RunSpec, Training
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.simulate import Shared, simulate
+from simulator.shared import Shared
+from simulator.simulate import simulate
 from simulator.spec.load import load_run
 from simulator.spec.run import RunSpec
 

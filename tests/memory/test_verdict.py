@@ -19,7 +19,9 @@ PARTS = ("weights", "gradients", "optimizer", "activations", "buffers")
 
 def report(peak: float, fragmentation: float = 0.0) -> MemoryReport:
     parts = dict.fromkeys(PARTS, peak / 5)
-    return MemoryReport(stages=(StageMemory(**parts, fragmentation=fragmentation),), capacity_bytes=100.0)
+    stage = StageMemory(**parts)
+    wasted = (replace(stage, fragmentation=fragmentation),)
+    return MemoryReport(allocated=(stage,), wasted=lambda _: wasted, capacity_bytes=100.0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.simulate import Shared, simulate, simulate_memory
+from simulator.shared import Shared
+from simulator.simulate import simulate, simulate_memory
 from simulator.spec.errors import SpecError
 from simulator.spec.rules import broken_layout_rules
 from simulator.sweep.bounds import Bounds
@@ -137,7 +138,7 @@ def test_a_constraint_on_results_excludes_layouts(sweep_file):
 
 def test_a_layout_the_simulator_cannot_run_is_an_outcome(sweep_file, monkeypatch):
     layouts, _ = enumerate_layouts(read_sweep(sweep_file()))
-    monkeypatch.setattr("simulator.sweep.evaluation.simulate", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("simulator.sweep.evaluation.Simulation", lambda *_, **__: 1 / 0)
     assert evaluate(layouts[0]).status == "failed"
     assert "ZeroDivisionError" in evaluate(layouts[0]).message
 

@@ -1,0 +1,94 @@
+"""What simulations of one process have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from simulator.cost.catalog import kernels_for
+from simulator.cost.kernels import Kernels
+from simulator.cost.sustained import precision_class
+from simulator.engine.block import Blocks
+from simulator.engine.conditions import SOUND, Condition
+from simulator.engine.contention import communication_share
+from simulator.engine.costing import OperatorCosts
+from simulator.engine.disturbances import links
+from simulator.engine.host import SOFTWARE, HostCosts
+from simulator.network.fabric import FabricOf, fabric_for
+from simulator.preparation.unevenness import network_of, spread_of
+from simulator.spec.cluster import ClusterSpec
+from simulator.spec.run import RunSpec
+
+
+class Shared:
+    """What simulations of one process have in common: kernel models, networks, timed operators and blocks.
+
+    Results are the same with it and without; similar runs take less time. It forgets everything once it holds
+    more than ``most`` kinds of layout. ``fabric`` gives the fitted coefficients of a cluster's links.
+    """
+
+    def __init__(self, most: int = 1024, fabric: FabricOf = fabric_for) -> None:
+        self._most = most
+        self._fabric = fabric
+        self._clusters: list[tuple[ClusterSpec, tuple[str, str | None], Kernels]] = []
+        self._blocks: dict[Hashable, Blocks] = {}
+
+    def kernels(self, run: RunSpec) -> Kernels:
+        """The kernel model of a run's cluster, with its cache."""
+        return self._clusters[self._known(run)][-1]
+
+    def blocks(
+        self, run: RunSpec, copies: int = 1, own: Condition = SOUND, data: Condition = SOUND
+    ) -> Blocks:
+        """Timed operators and replayed blocks of runs on the same cluster with groups in the same places.
+
+        ``copies``: of the model in each pipeline. ``own``: of ranks in that condition; ``data``: the worst
+        one in their groups of data parallelism.
+        """
+        known, p = self._known(run), run.parallelism
+        sizes = (run.gpus, p.tp, p.cp, p.ep, p.etp, p.pp, run.shard_size)
+        host = (run.runtime.software, run.runtime.cuda_graphs)
+        spread = spread_of(run, copies)
+        varies = spread and (spread.compute, spread.communication, spread.rank)
+        key = (known, copies, *sizes, run.runtime.rank_order, *host, own, data, varies)
+        found = self._blocks.get(key)
+        if found is None:
+            if len(self._blocks) >= self._most:
+                self._blocks.clear()
+            cluster, _, kernels = self._clusters[known]
+            costs = OperatorCosts(
+                kernels,
+                network_of(run, copies, own, self._fabric),
+                _host_costs(run),
+                communication_share(cluster.device.sm_count),
+                speed=own.compute,
+                slow_data=None if links(data) == links(own) else network_of(run, copies, data, self._fabric),
+            )
+            found = self._blocks[key] = Blocks(costs, spread)
+        return found
+
+    def _known(self, run: RunSpec) -> int:
+        """A cluster with its attention kernels and sustained rates.
+
+        Clusters hold mappings and cannot be hashed; there are few.
+        """
+        cluster, asked = run.cluster, run.runtime.attention
+        attention = asked if asked not in ("flash", "unfused") else ""
+        precision = precision_class(run.training.precision) if run.simulation.sustained else None
+        for index, (known, choice, _) in enumerate(self._clusters):
+            if choice == (attention, precision) and (known is cluster or known == cluster):
+                return index
+        if len(self._clusters) >= self._most:
+            self._clusters.clear()
+            self._blocks.clear()  # which count clusters by their place
+        timed = run.training.precision if run.simulation.sustained else None
+        kernels = kernels_for(cluster, attention=attention, precision=timed)
+        self._clusters.append((cluster, (attention, precision), kernels))
+        return len(self._clusters) - 1
+
+
+def _host_costs(run: RunSpec) -> HostCosts:
+    return HostCosts(
+        kernel_s=run.cluster.host.kernel_launch_s,
+        software=SOFTWARE[run.runtime.software],
+        graphs=run.runtime.cuda_graphs,
+    )
