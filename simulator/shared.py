@@ -45,7 +45,7 @@ class Shared:
         one in their groups of data parallelism.
         """
         known, p = self._known(run), run.parallelism
-        sizes = (run.gpus, p.tp, p.cp, p.ep, p.etp, p.pp, run.shard_size)
+        sizes = (run.gpus, p.tp, p.tp_grid, p.cp, p.ep, p.etp, p.pp, run.shard_size)
         host = (run.runtime.software, run.runtime.cuda_graphs)
         spread = spread_of(run, copies)
         varies = spread and (spread.compute, spread.communication, spread.rank)

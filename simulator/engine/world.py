@@ -25,13 +25,15 @@ class Layout:
     """Sizes of the groups that a pipeline device stands for.
 
     ``dp`` counts DP × CP, CP varying fastest; ``shard`` neighbours of it hold shards of the same parameters
-    (0: all of it). ``ep`` and ``etp`` divide the same ranks once more, for routed experts. With ``copies`` 2
+    (0: all of it). ``tp_grid``: rows, columns and depth of a tensor-parallel group (0: it has rows only).
+    ``ep`` and ``etp`` divide the same ranks once more, for routed experts. With ``copies`` 2
     device i and the i-th from the end hold the same stages.
     """
 
     tp: int
     dp: int
     devices: int
+    tp_grid: tuple[int, int, int] = (0, 1, 1)
     cp: int = 1
     cp_inner: int = 1
     shard: int = 0
@@ -89,6 +91,17 @@ def every_rank(program: Callable[[int, int], Streams], layout: Layout) -> dict[i
     return ranks
 
 
+def _grid_groups(scope: tuple[int, int], tp: int, layout: Layout) -> dict[str, tuple[object, int]]:
+    """The groups of a rank in its tensor-parallel group's grid."""
+    rows, columns, depth = layout.tp_grid[0] or layout.tp, *layout.tp_grid[1:]
+    square = rows * columns
+    return {
+        "tp_row": ((*scope, tp // rows), rows),
+        "tp_col": ((*scope, tp % rows, tp // square), columns),
+        "tp_depth": ((*scope, tp % square), depth),
+    }
+
+
 class _Scope:
     """The coordinates of one rank: which copy of a token or meeting is its own."""
 
@@ -106,6 +119,7 @@ class _Scope:
             WORLD: ((), layout.world),
             PAIR: (self._replica, 2),
             "tp": ((device, dp), layout.tp),
+            **_grid_groups((device, dp), tp, layout),
             "dp_cp": ((holders, tp), layout.dp * len(holders)),
             "cp": ((device, tp, dp // layout.cp), layout.cp),
             "cp_inner": ((device, tp, dp // layout.cp_inner), layout.cp_inner),

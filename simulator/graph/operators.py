@@ -19,7 +19,22 @@ DTYPE_BYTES = {
 GemmRole = Literal["forward", "dgrad", "wgrad"]
 CollectiveKind = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "reduce"]
 Axis = Literal[
-    "tp", "cp", "ep", "etp", "dp", "dp_cp", "edp", "shard", "replicate", "cp_inner", "cp_outer", "pp", "world"
+    "tp",
+    "tp_row",
+    "tp_col",
+    "tp_depth",
+    "cp",
+    "ep",
+    "etp",
+    "dp",
+    "dp_cp",
+    "edp",
+    "shard",
+    "replicate",
+    "cp_inner",
+    "cp_outer",
+    "pp",
+    "world",
 ]
 
 

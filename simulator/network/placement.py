@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice, product
+from itertools import accumulate, islice, product
 from math import gcd, prod
+from operator import mul
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -22,6 +23,9 @@ from simulator.spec.cluster import ClusterSpec
 Ranks: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
 GroupAxis = Literal[
     "tp",
+    "tp_row",
+    "tp_col",
+    "tp_depth",
     "cp",
     "cp_inner",
     "cp_outer",
@@ -103,6 +107,9 @@ _PARTS = {
 }
 
 
+GRID = ("tp_row", "tp_col", "tp_depth")  # a tensor-parallel group cut three ways, rows fastest
+
+
 @dataclass(frozen=True, slots=True)
 class _Dimension:
     size: int
@@ -115,7 +122,8 @@ class Placement:
     ``rank_order`` lists tp, cp, ep, dp and pp, fastest first; ``ep`` marks where expert parallelism is
     counted among the expert layers' dimensions. ``etp`` 0 means equal to ``tp``. ``shard`` neighbours of a
     ``dp_cp`` group form a ``shard`` group, their counterparts a ``replicate`` group (HSDP); 0: all.
-    ``cp_inner`` cuts a ``cp`` group in the same way into ``cp_inner`` and ``cp_outer``. With ``copies`` 2
+    ``cp_inner`` cuts a ``cp`` group in the same way into ``cp_inner`` and ``cp_outer``; ``tp_grid`` cuts
+    a ``tp`` group into rows, columns and depth. With ``copies`` 2
     pipeline devices i and pp−1−i hold the same stages (DualPipe): their ``dp_cp`` and ``edp`` groups are one.
     """
 
@@ -131,6 +139,7 @@ class Placement:
         etp: int = 0,
         shard: int = 0,
         cp_inner: int = 0,
+        tp_grid: tuple[int, int, int] = (0, 1, 1),
         copies: int = 1,
         rank_order: str = "tp-cp-ep-dp-pp",
     ) -> None:
@@ -143,6 +152,7 @@ class Placement:
                 f"ep·etp = {ep}·{etp} does not divide tp·cp·dp = {tp * cp * dp}: "
                 "experts fold into the ranks of one pipeline stage"
             )
+        self._grid = (tp_grid[0] or tp, *tp_grid[1:])
         self._parts = {"shard": shard or dp * cp, "cp_inner": cp_inner or cp}
         self.sizes = {"tp": tp, "cp": cp, "ep": ep, "etp": etp, "dp": dp, "pp": pp}
         self.sizes["edp"] = tp * cp * dp // (etp * ep)
@@ -251,6 +261,8 @@ class Placement:
             return [_Dimension(self.world_size, 1)], []
         if axis in _PARTS:
             return self._split_part(axis)
+        if axis in GRID:
+            return self._split_grid(GRID.index(axis))
         both = axis == "dp_cp" or (axis == "edp" and self._same_data)
         axes = ("dp", "cp") if both else (axis,)
         grid = self._dense if axes[0] in self._dense else self._expert
@@ -259,6 +271,14 @@ class Placement:
         inner = sorted((grid[a] for a in axes), key=lambda d: d.stride)
         outer = sorted((d for a, d in grid.items() if a not in axes), key=lambda d: d.stride)
         return inner, outer
+
+    def _split_grid(self, place: int) -> tuple[list[_Dimension], list[_Dimension]]:
+        """One direction of the grids that tensor-parallel groups are."""
+        (whole,), others = self._split("tp")
+        strides = accumulate(self._grid, mul, initial=whole.stride)
+        cut = [_Dimension(size, stride) for size, stride in zip(self._grid, strides, strict=False)]
+        inner = cut.pop(place)
+        return [inner], sorted((*others, *cut), key=lambda d: d.stride)
 
     def _split_part(self, axis: str) -> tuple[list[_Dimension], list[_Dimension]]:
         """An axis cut where the first ranks of each of its groups end: those, or their counterparts."""
@@ -286,7 +306,7 @@ class Placement:
         dims, _ = self._split(axis)
         offsets = _offsets(dims)
         grid = self._dense if axis in DENSE or axis in ("dp_cp", "world") else self._expert
-        samples = 1 if axis not in _PARTS and self._is_even(grid) else SAMPLED_GROUPS
+        samples = 1 if axis not in (*_PARTS, *GRID) and self._is_even(grid) else SAMPLED_GROUPS
         candidates = (self._ranks(axis, offsets, base) for base in islice(self._bases(axis), samples))
         ranks = max(candidates, key=lambda r: (_units(r, self._domain), _units(r, self._node)))
         per_node = _most(ranks, self._node)

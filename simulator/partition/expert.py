@@ -22,6 +22,7 @@ from simulator.partition.channels import ChannelNode, channel_backward, channel_
 from simulator.partition.context import SharedAttention, shared_backward, shared_forward
 from simulator.partition.expert_layout import ExpertParallel
 from simulator.partition.expert_traffic import announcement, combine, dispatch, probabilities, row_count
+from simulator.partition.grid import GridNode, grid_backward, grid_forward
 from simulator.partition.segment import SegmentBuilder
 from simulator.partition.tensor import TensorParallel, backward_steps, forward_steps, shard_tensor
 
@@ -86,6 +87,8 @@ def run_forward(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
         shared_forward(node, out)
     elif isinstance(node, ChannelNode):
         channel_forward(node, out)
+    elif isinstance(node, GridNode):
+        grid_forward(node, out)
     else:
         forward_steps(node, tp, out)
     if isinstance(node, RoutedNode):
@@ -105,6 +108,8 @@ def run_backward(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
         shared_backward(node, out)
     elif isinstance(node, ChannelNode):
         channel_backward(node, out)
+    elif isinstance(node, GridNode):
+        grid_backward(node, out)
     else:
         backward_steps(node, tp, out)
     if isinstance(node, RoutedNode):

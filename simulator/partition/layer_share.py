@@ -18,6 +18,7 @@ from simulator.partition.context import ContextParallel, SharedAttention, share_
 from simulator.partition.expert import EXPERT_REGIONS, share_node
 from simulator.partition.expert_layout import ExpertParallel
 from simulator.partition.fresh_gradients import without_accumulation
+from simulator.partition.grid import share_on_grid
 from simulator.partition.optimizer import PARAMETER_BYTES, Matrix
 from simulator.partition.quantization import (
     cached_weight_bytes,
@@ -73,6 +74,8 @@ class Split(NamedTuple):
         """One rank's share of a node."""
         if self.fresh_gradient_bytes:
             node = without_accumulation(node, self.fresh_gradient_bytes)
+        if self.tensor.grid is not None:
+            return share_on_grid(node, self.tensor.grid)
         if node.region is Region.CHANNEL:
             return share_channels(node, self.tensor.size)
         if node.region in EXPERT_REGIONS:

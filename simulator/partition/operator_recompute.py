@@ -44,7 +44,7 @@ def repeated(nodes: tuple[Node, ...]) -> Iterator[Node]:
 
 def kept_bytes(layer: LayerGraph, nodes: tuple[Node, ...], tp: TensorParallel) -> float:
     """What a rank keeps of the layer until its backward pass."""
-    size = layer.input_bytes / (tp.size if tp.sequence else 1)
+    size = layer.input_bytes / (tp.size if tp.splits_tokens else 1)
     for node, op, kept in _products(nodes):
         size += kept * op.m * op.n * OUTPUT_BYTES
         if node.region is Region.ROW and tp.size > 1 and tp.sequence:

@@ -13,6 +13,7 @@ from simulator.graph.transformer import GraphOptions
 from simulator.partition.context import ContextParallel
 from simulator.partition.data import FULLY_SHARDED, Bucket, DataParallel, Sharding
 from simulator.partition.expert_layout import ExpertParallel, expert_parallel
+from simulator.partition.grid import Grid
 from simulator.partition.layer_share import LayerShare, Narrow, Split, share_decoder_layer, share_end
 from simulator.partition.offload import offload
 from simulator.partition.optimizer import PARAMETER_BYTES, Optimizer
@@ -96,6 +97,7 @@ def plan_run(run: RunSpec, *, copies: int = 1) -> RunPlan:
         size=p.tp,
         sequence=run.sequence_parallel,
         overlap=run.runtime.tp_overlap,
+        grid=_grid(run),
         overlap_dgrad=run.runtime.tp_dgrad_overlap,
     )
     opts, data = _graph_options(run), _data_parallel(run, copies)
@@ -104,7 +106,7 @@ def plan_run(run: RunSpec, *, copies: int = 1) -> RunPlan:
     chunks = tuple(_share_chunk(index, chunk, run, opts, tp, data) for index, chunk in enumerate(stages))
     boundaries = _boundaries(run, opts, stages)
     boundary = max(boundaries, default=opts.tokens * run.model.hidden_size * 2.0)
-    scattered = tp.sequence or run.runtime.scatter_gather or bool(run.model.layers)
+    scattered = tp.splits_tokens or run.runtime.scatter_gather or bool(run.model.layers)
     sent = tp.size if scattered else 1
     tied = (run.model.tie_word_embeddings or mtp or run.model.num_encoder_layers) and p.pp > 1
     return RunPlan(
@@ -120,6 +122,15 @@ def plan_run(run: RunSpec, *, copies: int = 1) -> RunPlan:
         microbatches=run.microbatches,
         padded_vocab_size=opts.vocab_size,
     )
+
+
+def _grid(run: RunSpec) -> Grid | None:
+    """The grid of a tensor-parallel group that is one."""
+    p, t = run.parallelism, run.training
+    if p.tp_mode == "1d" or p.tp == 1:
+        return None
+    side, _, depth = p.tp_grid
+    return Grid(mode=p.tp_mode, side=side, depth=depth, tokens=t.micro_batch_size * t.seq_length)
 
 
 def _graph_options(run: RunSpec) -> GraphOptions:
@@ -214,7 +225,7 @@ def _message_gather(
     """Scatter–gather p2p (Narayanan 2021, section 4.1): each rank sends 1/t, the receivers gather over
     NVLink.
     """
-    if not scattered or tp.sequence or tp.size == 1 or channels:
+    if not scattered or tp.splits_tokens or tp.size == 1 or channels:
         return None
     return Collective(name="message.all_gather", kind="all_gather", axis="tp", size_bytes=boundary)
 

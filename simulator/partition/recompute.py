@@ -75,7 +75,7 @@ def saved_bytes(
     """
     discarding = modules & OUTPUT_DISCARDING
     if full:
-        return layer.input_bytes / (tp.size if tp.sequence else 1)
+        return layer.input_bytes / (tp.size if tp.splits_tokens else 1)
     if operator_recompute.MODULE in modules:
         return operator_recompute.kept_bytes(layer, nodes, tp)
     kept: dict[str, float] = {}

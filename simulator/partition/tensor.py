@@ -20,6 +20,7 @@ from simulator.graph.operators import (
     MemoryBound,
     Operator,
 )
+from simulator.partition.grid import Grid
 from simulator.partition.quantization import forward_input, gathered_gradient, output_gradient, saved_input
 from simulator.partition.segment import SegmentBuilder
 from simulator.partition.tp_overlap import pipelined_reduction, ring_exchange
@@ -32,10 +33,18 @@ class TensorParallel:
     size: int
     sequence: bool
     overlap: bool = False  # products in chunks beside their own collectives, where that is quicker
+    grid: Grid | None = None  # blocks on a grid of ranks in place of rows and columns
     overlap_dgrad: bool = True  # the reduction of an input gradient runs beside the weight gradient
+
+    @property
+    def splits_tokens(self) -> bool:
+        """Whether every rank has tokens of its own in the residual stream."""
+        return self.sequence or self.grid is not None
 
     def share(self, region: Region) -> int:
         """Into how many parts the work of a region is divided."""
+        if self.grid is not None:
+            return self.size
         if region is Region.SEQUENCE:
             return self.size if self.sequence else 1
         if region is Region.EMBEDDING:

@@ -81,6 +81,7 @@ def placement_of(run: RunSpec, copies: int) -> Placement:
         etp=p.etp,
         shard=run.shard_size,
         cp_inner=p.cp_inner,
+        tp_grid=p.tp_grid,
         copies=copies,
         rank_order=run.runtime.rank_order,
     )
@@ -95,6 +96,7 @@ def layout_of(run: RunSpec, schedule: Schedule) -> Layout:
         devices=p.pp,
         cp=p.cp,
         cp_inner=p.cp_inner or 1,
+        tp_grid=p.tp_grid,
         shard=run.shard_size,
         ep=p.ep,
         etp=(p.etp or p.tp) if run.model.is_moe else 1,

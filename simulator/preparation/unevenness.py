@@ -18,7 +18,17 @@ from simulator.schedule.definition import Schedule
 from simulator.spec.noise import Slow
 from simulator.spec.run import RunSpec
 
-INSIDE_BLOCKS: tuple[GroupAxis, ...] = ("tp", "cp", "cp_inner", "cp_outer", "ep", "etp")
+INSIDE_BLOCKS: tuple[GroupAxis, ...] = (
+    "tp",
+    "tp_row",
+    "tp_col",
+    "tp_depth",
+    "cp",
+    "cp_inner",
+    "cp_outer",
+    "ep",
+    "etp",
+)
 
 
 def network_of(

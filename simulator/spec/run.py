@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isqrt
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import ConfigDict
@@ -68,6 +69,10 @@ ContextMethod: TypeAlias = Annotated[
     Literal["ring", "all-gather", "ulysses", "hierarchical"],
     Choice(("ring", "all-gather", "ulysses", "hierarchical")),
 ]
+TensorMode: TypeAlias = Annotated[
+    Literal["1d", "2d", "2.5d", "3d"],
+    Choice(("1d", "2d", "2.5d", "3d")),
+]
 Home: TypeAlias = Annotated[Literal["device", "cpu", "nvme"], Choice(("device", "cpu", "nvme"))]
 GatherBuffers: TypeAlias = Annotated[
     Literal["copied", "flat", "in-place"], Choice(("copied", "flat", "in-place"))
@@ -116,6 +121,10 @@ class Parallelism:
 
     tp: Count = 1
     """Tensor parallel: GPUs that share each layer's matrices."""
+    tp_mode: TensorMode = "1d"
+    """How: rows or columns of matrices (1d, Megatron), or blocks on a grid of GPUs (Colossal-AI)."""
+    tp_depth: CountOrZero = 0
+    """For 2.5d: squares of GPUs that share the tokens, each with all weights."""
     pp: Count = 1
     """Pipeline parallel: devices that a microbatch passes through."""
     vp: Count = 1
@@ -148,6 +157,15 @@ class Parallelism:
     """With schedule automatic: what a pipeline device may hold; 0: all of its memory."""
     stage_split: StageSplit = "equal"
     """Which layers a stage gets; balanced: the split that suits the run's own layer times and memory."""
+
+    @property
+    def tp_grid(self) -> tuple[int, int, int]:
+        """Rows, columns and depth of a tensor-parallel group."""
+        depth = {"1d": 0, "2d": 1, "2.5d": self.tp_depth}.get(self.tp_mode, round(self.tp ** (1 / 3)))
+        if not depth:
+            return (self.tp, 1, 1)
+        side = isqrt(self.tp // depth)
+        return (side, side, depth)
 
     @property
     def gathered_until(self) -> Literal["forward", "backward", "step"]:
@@ -370,7 +388,11 @@ class RunSpec:
     def sequence_parallel(self) -> bool:
         """Whether norms and dropout are split over the TP group (Megatron SP)."""
         asked = self.parallelism.sequence_parallel
-        return self.parallelism.tp > 1 and (asked is None or asked) and not self.model.layers
+        p = self.parallelism
+        elsewhere = (
+            bool(self.model.layers) or p.tp_mode != "1d"
+        )  # tokens are cut in another way, or not at all
+        return p.tp > 1 and (asked is None or asked) and not elsewhere
 
     @property
     def shard_size(self) -> int:

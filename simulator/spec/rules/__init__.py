@@ -12,6 +12,7 @@ from simulator.spec.rules.cluster import CLUSTER_RULES
 from simulator.spec.rules.context import CONTEXT_RULES
 from simulator.spec.rules.encoder import ENCODER_MODEL_RULES, ENCODER_RULES
 from simulator.spec.rules.experts import EXPERT_RULES
+from simulator.spec.rules.grid import GRID_RULES
 from simulator.spec.rules.layout import LAYOUT_RULES
 from simulator.spec.rules.model import MODEL_RULES
 from simulator.spec.rules.noise import NOISE_RULES
@@ -43,6 +44,7 @@ RULES = (
     *EXPERT_RULES,
     *NOISE_RULES,
     *GRAPH_RULES,
+    *GRID_RULES,
     *ENCODER_RULES,
 )
 

@@ -37,6 +37,8 @@ def cluster_size(run: RunSpec) -> Iterator[Violation]:
 def tensor_parallel(run: RunSpec) -> Iterator[Violation]:
     """TP splits query heads and the dense MLP's width evenly; key-value heads evenly, or by copies."""
     tp, model = run.parallelism.tp, run.model
+    if run.parallelism.tp_mode != "1d":
+        return  # grids have rules of their own
     if model.hybrid_layer_pattern:
         has_dense_mlp: object = "-" in model.hybrid_layer_pattern
     else:
