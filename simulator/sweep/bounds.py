@@ -31,7 +31,7 @@ from simulator.preparation.prepared import step_options
 from simulator.schedule.actions import Kind
 from simulator.schedule.definition import Schedule
 from simulator.shared import Shared
-from simulator.spec.run import AUTOMATIC, RunSpec, StateOffload
+from simulator.spec.run import AUTOMATIC, RunSpec, StateOffload, Training
 from simulator.spec.stage_split import BALANCED
 
 KERNELS = (Gemm, GroupedGemm, Attention, MemoryBound, Copy)
@@ -80,11 +80,14 @@ class Bounds:
         p = run.parallelism
         schedule = measured_schedule(run) if run.schedule == AUTOMATIC else schedule_of(run)
         options = step_options(run, schedule, whole=False)
+        is_open = p.stage_split == BALANCED or run.schedule == AUTOMATIC
+        if is_open and _counts_by_chunk(run.training):
+            return Bound(0.0, 0.0)  # what the split is decides what layers do
         model = self._model(
             run, split=schedule.splits_backward, floor=schedule.pairs or options.overlap_experts
         )
         blocks = self._shared.blocks(run, schedule.directions)
-        if p.stage_split == BALANCED or run.schedule == AUTOMATIC:
+        if is_open:
             return _bound_of_any(model.stages(1, 1, "equal")[0], run)
         stages = model.stages(p.pp, p.vp if schedule.directions == 1 else 1, p.stage_split)
         placement = schedule.placement(p.pp, p.vp)
@@ -112,11 +115,7 @@ class Bounds:
 
     def _model(self, run: RunSpec, *, split: bool, floor: bool) -> _Model:
         """The timed layers of a run, in common to all ways to cut them into stages."""
-        training = run.training
-        by_chunk = training.activation_offload_layers > 0 or (
-            training.recompute.granularity == "full"
-            and (training.recompute.method == "block" or training.recompute.num_layers > 1)
-        )
+        training, by_chunk = run.training, _counts_by_chunk(run.training)
         alone = run if by_chunk else _one_stage(run)
         key: tuple[object, ...] = (
             *(id(run.model), id(run.cluster), alone.gpus, alone.parallelism, training, split, floor),
@@ -133,6 +132,13 @@ def _bound_of_any(model: _Part, run: RunSpec) -> Bound:
     """Of any split and schedule: the busiest device has at least an equal share of the work."""
     seconds = run.microbatches * (model.forward_s + model.backward_s) / run.parallelism.pp
     return Bound(seconds * (1.0 - SLACK), model.saved_bytes / run.parallelism.pp)
+
+
+def _counts_by_chunk(training: Training) -> bool:
+    """Whether settings count layers of each chunk, so that layers differ with the split."""
+    recompute = training.recompute
+    several = recompute.method == "block" or recompute.num_layers > 1
+    return training.activation_offload_layers > 0 or (recompute.granularity == "full" and several)
 
 
 class _Timer:
