@@ -33,6 +33,14 @@ def causes(breakdown_s: Mapping[str, float], *, least_s: float = 0.0) -> list[Ca
     return sorted(found, key=_place)
 
 
+def by_kind(breakdown_s: Mapping[str, float]) -> dict[str, float]:
+    """Seconds of each kind of cause that took time."""
+    spent: dict[str, float] = {}
+    for cause in causes(breakdown_s):
+        spent[cause.kind] = spent.get(cause.kind, 0.0) + cause.seconds
+    return spent
+
+
 def _place(cause: Cause) -> tuple[int, float]:
     return KINDS.index(cause.kind), -cause.seconds
 

@@ -63,7 +63,8 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: 
 
 def figure(svg: str, caption: str) -> str:
     """A picture (from :func:`reports.figures.canvas.inline_svg`) and what to see in it."""
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+    words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f"<figure>{svg}{words}</figure>"
 
 
 def points(lines: Iterable[str], kind: str = "plain") -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
-from reports.causes import causes
+from reports.causes import by_kind
 from reports.figures.canvas import new_figure, styled
 from reports.quantities import GIB, digits
 from reports.style import CAUSES, light
@@ -107,7 +107,7 @@ def losses(outcome: Outcome) -> Figure:
     axes = figure.subplots()
     for row, evaluation in enumerate(shown):
         begin = 0.0
-        spent = _by_kind(evaluation)
+        spent = by_kind(evaluation.breakdown_s)
         for kind, colour in CAUSES.items():
             length = spent.get(kind, 0.0)
             axes.barh(
@@ -183,14 +183,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _by_kind(evaluation: Evaluation) -> Mapping[str, float]:
-    """The breakdown summed by kind of cause."""
-    spent: dict[str, float] = {}
-    for row in causes(evaluation.breakdown_s):
-        spent[row.kind] = spent.get(row.kind, 0.0) + row.seconds
-    return spent
 
 
 def _short(outcome: Outcome, evaluation: Evaluation) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,19 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from reports.screen import is_plain, make_console, show
+from reports.validation_scores import FIGURES, NAMES, TITLES, percent, score_lines, worst
 
 if TYPE_CHECKING:
-    from simulator.validation.predict import Prediction
     from simulator.validation.report import CrossValidation, Validation
 
 WIDTH = 130
 WORST = 10
-TITLES = {
-    "shipped": "Shipped coefficients (their sustained rates have seen these rows: see --cross-validate)",
-    "leave-one-group-out": "One factor per device and precision class, fitted without the row's group",
-    "leave-one-source-out": "The same, fitted without the row's source",
-    "leave-one-device-out": "Before buying: factor of sibling devices, the row's own device left out",
-}
 
 
 def print_validation(validation: Validation, console: Console | None = None) -> None:
@@ -75,50 +68,16 @@ def _plain_table(plain: bool) -> Table:
 
 
 def _table(validation: Validation, plain: bool) -> Table:
-    from simulator.validation.scores import score  # noqa: PLC0415  numpy only when there is something
-
     table = _plain_table(plain)
-    for name in ("source", "device", "model"):
+    for name in NAMES:
         table.add_column(name)
-    for name in ("rows", "groups", "median", "mean", "p90", "worst", "bias", "inside", "constant HFU"):
+    for name in FIGURES:
         table.add_column(name, justify="right")
-    baseline = validation.baseline()
-
-    def add(label: Sequence[str], rows: Sequence[Prediction], by_group: bool = False) -> None:
-        s = score(rows, by_group=by_group)
-        table.add_row(
-            *label,
-            str(s.rows),
-            str(s.groups),
-            *(_percent(value) for value in (s.median, s.mean, s.p90, s.worst)),
-            f"{100 * s.bias:+.1f}",
-            f"{100 * s.coverage:.0f}",
-            _baseline(rows, baseline),
-        )
-
-    for key, rows in sorted(validation.cells().items()):
-        add(key, rows)
-    table.add_section()
-    counted = validation.counted
-    parts = (
-        ("all", counted),
-        ("dense", [p for p in counted if not p.row.is_moe]),
-        ("MoE", [p for p in counted if p.row.is_moe]),
-    )
-    for name, rows in parts:
-        if rows:
-            add((name, "", "one vote per row"), rows)
-            add((name, "", "one vote per group"), rows, by_group=True)
-    if validation.uncounted:
+    for block in score_lines(validation):
         table.add_section()
-        add(("not counted", "", "recipe not fully known"), validation.uncounted)
+        for line in block:
+            table.add_row(*line.names, *line.figures)
     return table
-
-
-def _baseline(rows: Iterable[Prediction], errors: dict[str, float]) -> str:
-    """Median / p90 of the constant-HFU predictor."""
-    known = np.abs([errors[p.row.run_id] for p in rows if p.row.run_id in errors])
-    return f"{_percent(np.median(known))} / {_percent(np.quantile(known, 0.9))}" if len(known) else "–"
 
 
 def _worst(validation: Validation, plain: bool) -> RenderableType:
@@ -127,9 +86,8 @@ def _worst(validation: Validation, plain: bool) -> RenderableType:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     table.add_column("error %", justify="right")
     table.add_column("note")
-    for p in sorted(validation.counted, key=lambda p: -abs(p.error))[:WORST]:
-        transferred = "factor of other devices" if p.row.run_id in validation.transferred else ""
-        note = ", ".join(filter(None, (transferred, p.assumed)))
+    for p in worst(validation, WORST):
+        note = "factor of other devices" if p.row.run_id in validation.transferred else ""
         table.add_row(
             p.row.run_id, f"{p.measured_s:.4g}", f"{p.predicted_s:.4g}", f"{100 * p.error:+.1f}", note
         )
@@ -149,8 +107,8 @@ def _memory(validation: Validation) -> list[RenderableType]:
         if len(errors):
             middle, worst = np.median(np.abs(errors)), np.max(np.abs(errors))
             lines.append(
-                f"Peak memory {meaning}: {len(errors)} rows, median {_percent(middle)} %, "
-                f"worst {_percent(worst)} %, bias {100 * np.median(errors):+.1f} %"
+                f"Peak memory {meaning}: {len(errors)} rows, median {percent(middle)} %, "
+                f"worst {percent(worst)} %, bias {100 * np.median(errors):+.1f} %"
             )
     return ["", *lines] if lines else []
 
@@ -166,7 +124,7 @@ def _choices(validation: Validation) -> list[RenderableType]:
     return [
         "",
         f"Choice of layout, all confidences: the predicted best of {len(found)} sets is the measured best or "
-        f"within {100 * WITHIN:.0f} % in {good}; the worst choice loses {_percent(worst)} %",
+        f"within {100 * WITHIN:.0f} % in {good}; the worst choice loses {percent(worst)} %",
     ]
 
 
@@ -180,7 +138,3 @@ def _reasons(validation: Validation, plain: bool) -> RenderableType:
     for reason, count in reasons.most_common():
         table.add_row(str(count), reason)
     return Group(heading, Padding(table, (0, 0, 0, 2)))
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"

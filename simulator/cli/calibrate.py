@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simulator.cli.options import ReportFile
 from simulator.spec.errors import Problem, SpecError
 from simulator.spec.units import UnitError, parse_quantity
 
@@ -117,6 +118,7 @@ def check(
             "--json", metavar="FILE", help="Write the figures as JSON; '-' prints them instead of a table."
         ),
     ] = None,
+    report_file: ReportFile = None,
     plots: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write predicted against measured, a plot per class.")
     ] = None,
@@ -132,9 +134,13 @@ def check(
         else:
             json_file.write_text(text + "\n", encoding="utf-8")
     if plots is not None:
-        from calibration.plots import plot_check
+        from reports.check_page import write_check_plots
 
-        plot_check(result, plots)
+        write_check_plots(plots, result)
+    if report_file is not None:
+        from reports.check_page import write_check_report
+
+        write_check_report(report_file, result)
     if json_file != STDOUT:
         _print_check(result)
 
@@ -292,17 +298,18 @@ def _files(paths: list[Path]) -> list[Path]:
 def _print_check(result: Check) -> None:
     from rich.table import Table
 
+    from reports.check_scores import FIGURES, NAMES, error_cells
     from reports.screen import make_console
 
     outcome = result.to_dict()
     table = Table(title=f"{result.hardware}: predicted / measured - 1 with profile {result.profile}")
-    for column in ("class", "precision"):
+    for column in NAMES:
         table.add_column(column)
-    for column in ("rows", "median |error|", "90 % |error|", "bias"):
+    for column in FIGURES:
         table.add_column(column, justify="right")
     overall = {"class": "all", "dtype": "", **outcome["overall"]}
     for row in [*outcome["classes"], overall]:
-        table.add_row(row["class"], row["dtype"], *_cells(row))
+        table.add_row(row["class"], row["dtype"], *error_cells(row))
     console = make_console()
     console.print(table)
     for skipped in result.skipped:
@@ -310,16 +317,6 @@ def _print_check(result: Check) -> None:
         console.print(
             f"{skipped.n} rows of {skipped.file} not predicted (lines {lines} ...): {skipped.reason}"
         )
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    if not row["n"]:
-        return ["0", "", "", ""]
-    errors = (row["median_abs_error"], row["p90_abs_error"], row["bias"])
-    return [
-        f"{row['n']:,}",
-        *(f"{100 * error:+.1f} %" if i == 2 else f"{100 * error:.1f} %" for i, error in enumerate(errors)),
-    ]
 
 
 def _print_fits(document: dict[str, Any]) -> None:

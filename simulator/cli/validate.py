@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simulator.cli.options import JsonFile
+from simulator.cli.options import JsonFile, ReportFile
 
 if TYPE_CHECKING:
     from simulator.validation.predict import Progress
+    from simulator.validation.report import CrossValidation, Validation
 
 app = typer.Typer(add_completion=False)
 
@@ -35,6 +36,10 @@ def validate(
     markdown: Annotated[
         Path | None,
         typer.Option(metavar="FILE.md", help="With --cross-validate: the accuracy table of the README."),
+    ] = None,
+    report_file: ReportFile = None,
+    plots: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write every figure as PNG and SVG into this folder.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes to simulate in.")] = 2,
 ) -> None:
@@ -63,10 +68,25 @@ def validate(
 
         with replacing(markdown) as stream:
             stream.write(accuracy_table(outcome))
+    _draw(shipped, crossed, report_file, plots)
     if json_file != STDOUT:
         print_validation(shipped)
         if crossed is not None:
             print_cross_validation(crossed)
+
+
+def _draw(
+    shipped: Validation, crossed: CrossValidation | None, report_file: Path | None, plots: Path | None
+) -> None:
+    """Writes the report and the figures that were asked for."""
+    if report_file is not None:
+        from reports.validation_page import write_validation_report
+
+        write_validation_report(report_file, shipped, crossed)
+    if plots is not None:
+        from reports.validation_page import write_validation_plots
+
+        write_validation_plots(plots, shipped, crossed)
 
 
 @contextmanager

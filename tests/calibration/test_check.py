@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,22 @@ def test_plots_are_written(slow: Path, tmp_path: Path) -> None:
     folder = tmp_path / "plots"
     result = runner.invoke(app, ["check", "--hardware", "h100", "--data", str(slow), "--plots", str(folder)])
     assert result.exit_code == 0, result.output
-    assert [path.name for path in folder.iterdir()] == ["gemm-bf16.png"]
+    assert sorted(path.name for path in folder.iterdir()) == ["gemm-bf16.png", "gemm-bf16.svg"]
+
+
+def test_a_report_has_every_class_and_what_was_left_out(slow: Path, tmp_path: Path) -> None:
+    page = tmp_path / "check.html"
+    result = runner.invoke(app, ["check", "--hardware", "h100", "--data", str(slow), "--report", str(page)])
+    assert result.exit_code == 0, result.output
+    text = page.read_text(encoding="utf-8")
+    assert re.findall('<section id="(.*?)"', text) == [
+        "headline",
+        "classes",
+        "class-gemm-bf16",
+        "not-predicted",
+    ]
+    assert "int4_wo" in text
+    assert text.count('class="figure"') == 1
 
 
 def test_fit_writes_an_overlay_that_check_uses(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,28 @@ def test_json_instead_of_tables(table: Path, capsys: pytest.CaptureFixture[str])
     assert {row["run_id"] for row in document["rows"]} == set(ROWS[:3])
     assert [row["run_id"] for row in document["not_predicted"]] == [ROWS[3]]
     assert document["overall"]["all"]["per_group"]["groups"] == 2
+
+
+def test_a_report_and_plots_beside_the_tables(table: Path, tmp_path: Path) -> None:
+    page, plots = tmp_path / "page.html", tmp_path / "plots"
+    common = ("validate", "--runs", str(table), "--workers", "1", "--cross-validate")
+    assert stepcast(*common, "--report", str(page), "--plots", str(plots)) == 0
+    text = page.read_text(encoding="utf-8")
+    sections = ["headline", "scatter", "errors", "sources", "left-out", "worst"]
+    assert re.findall('<section id="(.*?)"', text) == [*sections, "memory", "choices", "not-predicted"]
+    assert text.count('class="figure"') == 4
+    assert ROWS[0] in text and "recompute full" in text  # a worst row, explained by its recipe
+    drawn = {path.name for path in plots.iterdir()}
+    assert drawn == {
+        f"{name}.{end}" for name in ("scatter", "errors", "left-out", "worst") for end in ("png", "svg")
+    }
+
+
+def test_a_report_of_nothing_says_so(table: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    table.write_text(table.read_text().replace(",high,", ",low,"))
+    assert stepcast("validate", "--runs", str(table), "--workers", "1", "--report", str(page)) == 0
+    assert "No row of high confidence is predicted." in page.read_text(encoding="utf-8")
 
 
 def test_a_malformed_table_is_the_users_mistake(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
