@@ -10,6 +10,7 @@ from simulator.engine.block import Blocks
 from simulator.engine.conditions import SOUND, Condition
 from simulator.engine.replay import paused_collector
 from simulator.engine.step import StepReplay
+from simulator.graph.adapters import untrained_flops
 from simulator.graph.flops import Convention, find_convention
 from simulator.memory.report import MemoryReport
 from simulator.preparation.prepare import prepare
@@ -82,15 +83,18 @@ class Simulation:
 
     @cached_property
     def model_flops(self) -> float:
-        """Of a step, as the convention counts them."""
-        training = self.run.training
-        return self.convention.flops_per_step(
+        """Of a step, as the convention counts them; those that adapters save are not counted."""
+        training, vocabulary = self.run.training, self.prepared.plan.padded_vocab_size
+        tokens = training.global_batch_size * training.seq_length
+        untrained = untrained_flops(self.run.model, training.lora, tokens=tokens, vocab_size=vocabulary)
+        whole = self.convention.flops_per_step(
             self.run.model,
             seq_length=training.seq_length,
             global_batch_size=training.global_batch_size,
-            padded_vocab_size=self.prepared.plan.padded_vocab_size,
+            padded_vocab_size=vocabulary,
             decoder_seq_length=training.decoder_seq_length,
         )
+        return whole - untrained
 
     @cached_property
     def rates(self) -> Rates:

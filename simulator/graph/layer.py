@@ -77,6 +77,7 @@ class Node:
     beside: bool = False  # runs beside the dispatch or combine under way (overlapped shared experts)
     products: tuple[int, ...] = ()
     transients: Transients = ((), ())
+    trained: bool = True  # its parameters have gradients and optimizer states
     quantization: Quantization | None = None  # of a linear layer's operands; None: all in 16 bits or more
 
 

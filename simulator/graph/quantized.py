@@ -8,7 +8,7 @@ from simulator.graph.layer import LayerGraph, Node, Quantization, Region, Tensor
 from simulator.graph.operators import Attention, Gemm, GroupedGemm, KernelOp, MemoryBound
 from simulator.graph.precision import WIDE_BYTES, Recipe
 
-WIDE_MODULES = frozenset({"head", "router", "embedding"})  # their products stay in 16 bits or more
+WIDE_MODULES = frozenset({"head", "router", "embedding", "adapter"})  # their products stay in 16 bits or more
 
 
 def quantize_layer(
@@ -42,10 +42,11 @@ def quantize_layer(
 
 def _is_narrow(node: Node) -> bool:
     """A product with a weight; products of two activations stay wide."""
+    parts = node.module.split(".")
     return (
         isinstance(node.forward, Gemm | GroupedGemm)
         and node.parameters > 0
-        and node.module.split(".", maxsplit=1)[0] not in WIDE_MODULES
+        and WIDE_MODULES.isdisjoint((parts[0], parts[-1]))
     )
 
 

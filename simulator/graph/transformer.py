@@ -21,6 +21,7 @@ from simulator.graph.layer import (
     product,
 )
 from simulator.graph.operators import Attention
+from simulator.spec.lora import Lora
 from simulator.spec.model import ModelSpec
 
 ACTIVATION_BYTES = 2.0
@@ -50,6 +51,7 @@ class GraphOptions:
     stack: str = "megatron"  # of memory-bound kernels: a key of STACKS
     loss_fusion: bool = False  # cross entropy by the stack's fused kernels
     loss_compiled: bool = True  # where the stack is compiled, so is the loss
+    lora: Lora | None = None  # adapters are trained in place of the model's own weights
 
     @property
     def tokens(self) -> int:

@@ -286,6 +286,8 @@ def _weight_gradient_bytes(node: Node) -> float:
     to the main gradient itself. Megatron-LM's LM head adds by itself, and still allocates one to hand to
     autograd (``LinearWithGradAccumulationAndAsyncCommunication``).
     """
+    if not node.trained:
+        return 0.0
     if node.region is Region.EMBEDDING or (node.module == "head" and node.parameters):
         return node.parameters * WEIGHT_BYTES
     for op in node.weight_gradient:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
+from simulator.graph.adapters import adapt
 from simulator.graph.decoder import LayerKind, model_layer, prediction_layer
 from simulator.graph.layer import LayerGraph, Node, Region
 from simulator.graph.operators import Gemm, GroupedGemm
@@ -48,14 +49,14 @@ class LayerShare:
     backward: Segment
     input_gradient: Segment  # the two parts of ``backward``, for schedules that run them apart
     weight_gradient: Segment
-    parameters: float
+    parameters: float  # that are trained
     replicated_parameters: float  # of them, held by every rank of the TP group
     saved_bytes: float  # kept from forward to backward
     working_bytes: float  # kept only while this layer's recomputed forward and its backward run
     gathered_bytes: float  # the largest activation gathered over the TP group for one operator
     expert_parameters: float = 0.0  # of ``parameters``, those of routed experts
     quantized_parameters: float = 0.0  # of ``parameters``, those used in a narrow format
-    weight_bytes: float = 0.0  # of all copies of ``parameters`` that the layer computes with
+    weight_bytes: float = 0.0  # of all copies of all weights, frozen ones too, that the layer computes with
     matrices: tuple[Matrix, ...] = ()  # weights that a matrix optimizer takes as they are, embeddings apart
     expert_matrices: tuple[Matrix, ...] = ()
     preparation: Segment = NOTHING  # once a step, before the first forward: the weights quantised
@@ -103,7 +104,7 @@ def share_end(
     split: Split,
 ) -> LayerShare:
     """A rank's share of the embedding or a head, which ``build`` makes."""
-    return _share_layer(build(model, opts), split)
+    return _share_layer(adapt(build(model, opts), opts), split)
 
 
 @lru_cache(maxsize=4096)
@@ -119,6 +120,7 @@ def share_decoder_layer(
     """A rank's share of a layer; ``kind`` ``None`` is a multi-token-prediction layer."""
     modules = frozenset(recompute.modules if recompute.granularity == "selective" else ())
     layer = prediction_layer(model, opts) if kind is None else model_layer(model, opts, kind)
+    layer = adapt(layer, opts)
     if narrow is not None:
         layer = quantize_layer(layer, narrow.recipe, fuse_norm=narrow.fuse_norm, attention=narrow.attention)
     share = _share_layer(layer, split, full=full, modules=modules)
@@ -129,11 +131,12 @@ def _with_weights(share: LayerShare, layer: LayerGraph, split: Split, narrow: Na
     """The quantised copies of a layer's weights: their bytes, and how they come about once a step."""
     nodes = [split.share(node) for node in layer.nodes]
     quantized = sum(quantized_weights(node) for node in nodes)
-    wide = share.parameters - (quantized if narrow.only_copy else 0.0)
+    held = share.weight_bytes / PARAMETER_BYTES
+    wide = held - (quantized if narrow.only_copy else 0.0)
     ops = (op for node in nodes for op in weight_preparation(node, only_copy=narrow.only_copy))
     return replace(
         share,
-        quantized_parameters=quantized,
+        quantized_parameters=sum(quantized_weights(node) for node in nodes if node.trained),
         weight_bytes=wide * PARAMETER_BYTES + quantized * cached_weight_bytes(narrow.recipe),
         preparation=Segment(tuple(Step(op, COMPUTE) for op in ops)),
     )
@@ -149,22 +152,23 @@ def _share_layer(
     saved = saved_bytes(layer, nodes, tp, full=full, modules=modules)
     backward = backward_segment(nodes, tp, full=full, modules=modules)
     input_part, weight_part = split_gradients(backward)
-    parameters = sum(node.parameters + node.replicated_parameters for node in nodes)
+    held = sum(node.parameters + node.replicated_parameters for node in nodes)
+    trained = [node for node in nodes if node.trained]
     return LayerShare(
         kind=f"{layer.kind}+recompute" if full else layer.kind,
         forward=forward_segment(nodes, tp),
         backward=backward,
         input_gradient=input_part,
         weight_gradient=weight_part,
-        parameters=parameters,
-        weight_bytes=parameters * PARAMETER_BYTES,
-        replicated_parameters=sum(node.replicated_parameters for node in nodes),
+        parameters=sum(node.parameters + node.replicated_parameters for node in trained),
+        weight_bytes=held * PARAMETER_BYTES,
+        replicated_parameters=sum(node.replicated_parameters for node in trained),
         saved_bytes=saved,
         working_bytes=max(0.0, everything - saved),
         gathered_bytes=max(_gathered_bytes(nodes, tp), _shared_bytes(nodes)),
-        expert_parameters=sum(node.parameters for node in nodes if node.region in EXPERT_REGIONS),
-        matrices=_matrices(node for node in nodes if node.region not in EXPERT_REGIONS),
-        expert_matrices=_matrices(node for node in nodes if node.region in EXPERT_REGIONS),
+        expert_parameters=sum(node.parameters for node in trained if node.region in EXPERT_REGIONS),
+        matrices=_matrices(node for node in trained if node.region not in EXPERT_REGIONS),
+        expert_matrices=_matrices(node for node in trained if node.region in EXPERT_REGIONS),
         nodes=nodes,
     )
 

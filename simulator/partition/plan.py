@@ -117,7 +117,7 @@ def plan_run(run: RunSpec, *, copies: int = 1) -> RunPlan:
         crossings=tuple(size / sent for size in boundaries),
         message_gather=_message_gather(boundary, tp, scattered, channels=bool(run.model.layers)),
         tied_embedding_bytes=opts.vocab_size * run.model.hidden_size / tp.size * data.grad_bytes
-        if tied
+        if tied and opts.lora is None
         else 0.0,
         microbatches=run.microbatches,
         padded_vocab_size=opts.vocab_size,
@@ -151,6 +151,7 @@ def _graph_options(run: RunSpec) -> GraphOptions:
         stack=run.runtime.software,
         loss_fusion=run.runtime.cross_entropy_fusion,
         loss_compiled=run.runtime.loss_compilation,
+        lora=run.training.lora if run.training.lora.rank else None,
     )
 
 

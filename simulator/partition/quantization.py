@@ -32,7 +32,7 @@ def forward_input(node: Node, parts: int) -> Operand:
     elements = _inputs(node)
     weights = () if recipe.cached_weights else _weight_casts(node, recipe)
     later = recipe.keeps_wide_input or (parts > 1 and recipe.second_is_transpose)
-    copies = 1 if later else recipe.copies
+    copies = 1 if later else _copies(node, recipe)
     if node.quantization.input_done:
         turned = copies == 2 and recipe.second_is_transpose
         casts: tuple[Operator, ...] = (transpose(name, elements / parts, recipe),) if turned else ()
@@ -51,15 +51,16 @@ def output_gradient(node: Node, parts: int) -> Operand:
     elements = _outputs(node)
     weights = () if recipe.cached_weights else _weight_casts(node, recipe)
     if not recipe.narrow_gather:
-        return Operand((), 1.0, (*_casts(node, name, elements, recipe, copies=recipe.copies), *weights))
-    copies = 1 if parts > 1 and recipe.second_is_transpose else recipe.copies
+        copies = _copies(node, recipe)
+        return Operand((), 1.0, (*_casts(node, name, elements, recipe, copies=copies), *weights))
+    copies = 1 if parts > 1 and recipe.second_is_transpose else _copies(node, recipe)
     casts = _agreed(_casts(node, name, elements / parts, recipe, copies=copies), recipe, parts)
     return Operand((*casts, *weights), copies * recipe.element_bytes / WIDE_BYTES)
 
 
 def saved_input(node: Node, parts: int) -> Operand:
     """The kept input, before the weight gradient; a wide one is quantised first."""
-    if node.quantization is None:
+    if node.quantization is None or not node.weight_gradient:
         return Operand()
     recipe, name = node.quantization.recipe, f"{node.forward.name}.saved_input"
     elements = _inputs(node)
@@ -72,7 +73,9 @@ def saved_input(node: Node, parts: int) -> Operand:
 
 def gathered_gradient(node: Node, parts: int) -> tuple[Operator, ...]:
     """What turns a gathered output gradient for the weight gradient."""
-    if node.quantization is None or parts == 1 or not node.quantization.recipe.transposed:
+    if node.quantization is None or parts == 1 or not node.weight_gradient:
+        return ()
+    if not node.quantization.recipe.transposed:
         return ()
     if not node.quantization.recipe.narrow_gather:
         return ()
@@ -102,6 +105,11 @@ def cached_weight_bytes(recipe: Recipe) -> float:
 def quantized_weights(node: Node) -> float:
     """Weights of a rank that are quantised."""
     return 0.0 if node.quantization is None else _weights(_product(node))
+
+
+def _copies(node: Node, recipe: Recipe) -> int:
+    """Of an activation or gradient: the second copy is for a weight gradient alone."""
+    return recipe.copies if node.weight_gradient else 1
 
 
 def _casts(node: Node, name: str, elements: float, recipe: Recipe, *, copies: int) -> tuple[MemoryBound, ...]:

@@ -143,6 +143,8 @@ def backward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
     gradient behind the weight gradient. Row-parallel: the gather of the output gradient is exposed, or
     overlapped with the input gradient in chunks (``tp.overlap``).
     """
+    if not node.input_gradient and not node.weight_gradient:
+        return  # a frozen embedding
     name = node.forward.name
     gathered = _gathers(node, tp, Region.ROW) or _gathers(node, tp, Region.EMBEDDING)
     gradient = output_gradient(node, tp.size if gathered else 1)
@@ -155,7 +157,7 @@ def backward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
             inputs = inputs[1:]
         else:
             out.exposed(gather)
-    regathered = _gathers(node, tp, Region.COLUMN)
+    regathered = _gathers(node, tp, Region.COLUMN) and bool(node.weight_gradient)
     operand = saved_input(node, tp.size if regathered else 1)
     kept: tuple[int, ...] = ()
     if regathered:

@@ -23,6 +23,7 @@ from simulator.spec.fields import (
     Real,
     Text,
 )
+from simulator.spec.lora import Lora
 from simulator.spec.model import ModelSpec
 from simulator.spec.noise import Jitter, Noise
 from simulator.spec.published import Published
@@ -260,6 +261,8 @@ class Training:
     """First layers of each model chunk whose kept activations wait in host memory."""
     moe: ExpertLoad = field(default_factory=ExpertLoad)
     """How evenly tokens go to the experts."""
+    lora: Lora = field(default_factory=Lora)
+    """Adapters that are trained beside frozen weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from simulator.spec import catalogue
 from simulator.spec.cluster import ClusterSpec
 from simulator.spec.errors import SpecError
 from simulator.spec.load import load_cluster, load_model
+from simulator.spec.lora import Lora
 from simulator.spec.model import ModelSpec
 from simulator.spec.published import Published
 from simulator.spec.rules import broken_rules
@@ -48,6 +49,13 @@ PRECISIONS = {
     "fp8-rw": ("fp8", "torchao-rowwise"),
 }
 OPTIMIZERS = {"": "adam", "adam": "adam", "adamw": "adamw", "decoupled adamw": "adamw", "muon": "muon"}
+
+
+TASKS = {
+    **dict.fromkeys(("pretrain", "sft"), Lora()),
+    # NeMo's and Megatron-Bridge's fine-tuning recipes in their performance mode; tables do not say
+    "lora": Lora(rank=16, targets=("linear_qkv",)),
+}
 
 
 class NotExpressibleError(Exception):
@@ -98,7 +106,7 @@ def _missing(row: PublishedRun) -> Iterator[str]:
             yield f"{name} is not published"
     if layout.pp and layout.pp > 1 and not layout.vp:
         yield "vp is not published"
-    if recipe.task != "pretrain":
+    if recipe.task not in TASKS:
         yield f"the task is {recipe.task}"
     if recipe.optimizer not in OPTIMIZERS:
         yield f"optimizer {recipe.optimizer}"
@@ -263,6 +271,7 @@ def _training(row: PublishedRun, generation: Generation) -> Training:
         moment_dtype="bf16" if recipe.precision_aware_optimizer else "fp32",
         activation_offload_layers=recipe.offload_layers or 0,
         recompute=_recompute(row),
+        lora=TASKS[recipe.task],
         moe=ExpertLoad(
             capacity_factor=recipe.capacity_factor or 0.0,
             pad_to_capacity=bool(recipe.capacity_factor),  # tables with a capacity pad to it

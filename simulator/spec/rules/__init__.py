@@ -14,6 +14,7 @@ from simulator.spec.rules.encoder import ENCODER_MODEL_RULES, ENCODER_RULES
 from simulator.spec.rules.experts import EXPERT_RULES
 from simulator.spec.rules.grid import GRID_RULES
 from simulator.spec.rules.layout import LAYOUT_RULES
+from simulator.spec.rules.lora import LORA_RULES
 from simulator.spec.rules.model import MODEL_RULES
 from simulator.spec.rules.noise import NOISE_RULES
 from simulator.spec.rules.not_modelled import NOT_MODELLED
@@ -46,6 +47,7 @@ RULES = (
     *GRAPH_RULES,
     *GRID_RULES,
     *ENCODER_RULES,
+    *LORA_RULES,
 )
 
 
