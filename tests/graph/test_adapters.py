@@ -75,6 +75,7 @@ def test_a_step_takes_less_than_one_of_the_whole_model_and_more_than_two_thirds(
     ("run", "key"),
     [
         (tuned(8, zero=3), "parallelism.zero"),
+        (tuned(8, tp=4, tp_mode="2d"), "parallelism.tp_mode"),
         (tuned(8, "linear_qkv", "linear_qkv"), "training.lora.targets"),
         (tuned(8, run=load_run("mixtral-8x7b-64-h100")), "model.num_experts"),
         (tuned(8, run=load_run("deepseek-v3-1024-h100")), "model.attention_type"),

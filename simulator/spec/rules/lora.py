@@ -22,6 +22,8 @@ def adapters(run: RunSpec) -> Iterator[Violation]:
     if p.zero == 3:
         rule = "adapters beside sharded weights are not modelled yet"
         yield Violation("parallelism.zero", p.zero, rule, "0 to 2")
+    if p.tp_mode != "1d":
+        yield Violation("parallelism.tp_mode", p.tp_mode, "adapters on a grid are not modelled yet", "1d")
     kinds = {
         "attention_type": model.attention_type if model.attention_type == "mla" else "",
         "num_experts": model.num_experts,
