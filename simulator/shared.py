@@ -59,7 +59,7 @@ class Shared:
                 kernels,
                 network_of(run, copies, own, self._fabric),
                 _host_costs(run),
-                communication_share(cluster.device.sm_count),
+                communication_share(cluster.device),
                 speed=own.compute,
                 slow_data=None if links(data) == links(own) else network_of(run, copies, data, self._fabric),
             )

@@ -51,15 +51,6 @@ REFERENCE = "infiniband"  # lends what another network's tables do not cover
 SITE_INSIDE = 0.06
 SITE_ACROSS = 0.15
 # share of the NIC rate left by flows that hash onto the same uplink, where routing is not adaptive
-STATIC_ROUTING = {
-    "roce": (
-        0.84,
-        "1.4 times the 0.6 of plain ECMP: the gain of spreading a pair over more queue pairs in 'RDMA over "
-        "Ethernet for Distributed AI Training at Meta Scale' (SIGCOMM 2024, section 5), on the effective "
-        "bandwidth NVIDIA states for Ethernet without adaptive routing (Spectrum-X white paper, 60 %)",
-    ),
-    "infiniband": (0.9, "assumed: rail-optimised trees collide less than hashed Ethernet"),
-}
 SHARP_EFFICIENCY = 0.85  # NCCL 2.30 src/graph/tuning.cc, CollNet from Hopper on
 SHARP_HOP_S = 15e-6  # half of NCCL's CollNetChain NET latency: up and down the switch tree
 PAT_SHARE = 0.75  # NCCL 2.30 src/graph/tuning.cc
@@ -146,8 +137,6 @@ def _write_scale_up(
 def _write_scale_out(
     profile: ScaleOutProfile, errors: dict[str, HeldOut], folder: Path, about: dict[str, Any]
 ) -> None:
-    efficiency, reason = STATIC_ROUTING.get(profile.name, (1.0, ""))
-    routing = {"static_routing_efficiency": reason} if reason else {}
     notes = {
         "collnet": "not fitted (no public pair with and without SHARP): NCCL's constants",
         "pat": "not fitted: NCCL's constants on the ring's rate",
@@ -162,12 +151,11 @@ def _write_scale_out(
         folder / "scale_out" / f"{profile.name}.yaml",
         head={
             "name": profile.name,
-            "static_routing_efficiency": efficiency,
             "random": round(profile.random, 3),
             "site": SITE_ACROSS,
         },
         curves=profile.curves,
-        provenance={**about, "held_out": errors_mapping(errors), "assumptions": {**notes, **routing}},
+        provenance={**about, "held_out": errors_mapping(errors), "assumptions": notes},
     )
 
 

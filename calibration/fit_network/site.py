@@ -89,8 +89,7 @@ def _scale_out(
     fitted, errors = fit_scale_out(rows, name=name, cluster=cluster, starts=STARTS)
     measured = {curve.collective for curve in fitted.curves}
     lent = tuple(curve for curve in base.curves if curve.collective not in measured)
-    head = {"name": name, "static_routing_efficiency": base.static_routing_efficiency}
-    return head | _fitted(fitted.random, (*fitted.curves, *lent), rows, errors), errors
+    return {"name": name} | _fitted(fitted.random, (*fitted.curves, *lent), rows, errors), errors
 
 
 def _fitted(

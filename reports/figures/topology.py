@@ -59,8 +59,10 @@ def topology(result: Result, cluster: ClusterSpec) -> Figure:
 def _levels(cluster: ClusterSpec, gpus: int) -> list[_Level]:
     """From the scale-up domain to the first switch level that joins all of the job's nodes."""
     up, out = cluster.scale_up, cluster.scale_out
-    rate = f"{digits(up.link.bandwidth / 1e9)} GB/s per GPU and direction"
-    levels = [_Level(DOMAIN, f"{up.domain_size} GPUs on {up.link.name}, {rate}", up.domain_size)]
+    each = "chip" if up.topology == "torus" else "GPU"
+    rate = f"{digits(up.link.bandwidth / 1e9)} GB/s per {each} and direction"
+    shape = "a torus of " if up.topology == "torus" else ""
+    levels = [_Level(DOMAIN, f"{up.domain_size:,} {each}s on {shape}{up.link.name}, {rate}", up.domain_size)]
     if up.domain_size < cluster.gpus_per_node:
         levels.append(_Level(NODE, f"{cluster.gpus_per_node} GPUs", cluster.gpus_per_node))
     for tier in out.tiers:

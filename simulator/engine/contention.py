@@ -6,6 +6,8 @@ rate falls in proportion.
 
 from __future__ import annotations
 
+from simulator.spec.cluster import DeviceSpec
+
 COMMUNICATION_PROCESSORS = 16
 """Streaming multiprocessors that a collective inside a node holds.
 
@@ -15,9 +17,11 @@ thread blocks on Hopper, each filling one multiprocessor. Copy-engine transfers 
 LARGEST_SHARE = 0.5  # of a small device's processors, so that compute beside a collective goes on
 
 
-def communication_share(sm_count: int) -> float:
-    """Share of a device's processors that a collective holds."""
-    return min(COMMUNICATION_PROCESSORS / sm_count, LARGEST_SHARE)
+def communication_share(device: DeviceSpec) -> float:
+    """Share of a device's processors that a collective holds; a TPU has engines of their own for it."""
+    if device.architecture == "tpu":
+        return 0.0
+    return min(COMMUNICATION_PROCESSORS / device.sm_count, LARGEST_SHARE)
 
 
 def slowed(seconds: float, beside_s: float, share: float) -> float:

@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
 from simulator.network import alltoall, collnet, nvls, pat, ring, torus, tree
+from simulator.network.ecmp import share_left
 from simulator.network.fabric import DomainCurve, FabricProfile, NetworkCurve, ScaleUpProfile, load_scale_up
 from simulator.network.placement import Group, Hop
-from simulator.network.tiers import added_latency, neighbour_share, pairwise_share
+from simulator.network.tiers import added_latency, lap_latency, neighbour_share, pairwise_share
 from simulator.spec.cluster import ClusterSpec
 
 # bytes/s one SM moves over NVLink in DeepEP's normal mode: median over 4 to 24 SMs on H100, H200 and B200
@@ -63,7 +64,9 @@ def send_recv(
         for curve in links.of("send_recv"):
             yield curve.seconds(hops=1, wire_bytes=size_bytes, own_bytes=0.0), curve
         return
-    rate = group.nic_bandwidth * pairwise_share(cluster.scale_out, group) * routing_share(cluster, profile)
+    rate = (
+        group.nic_bandwidth * pairwise_share(cluster.scale_out, group) * share_left(cluster.scale_out, group)
+    )
     for network in profile.scale_out.of("send_recv"):
         latency = network.latency(hops=1, step_bytes=size_bytes, size_bytes=size_bytes) + added_latency(
             cluster.scale_out, group.tier
@@ -83,7 +86,7 @@ def node_limited_all_to_all(
                 continue
             yield alltoall.deduplicated_inside(size_bytes, routing.copies, group.ranks, curve), curve
         return
-    share = pairwise_share(cluster.scale_out, group) * routing_share(cluster, profile)
+    share = pairwise_share(cluster.scale_out, group) * share_left(cluster.scale_out, group)
     for network in profile.scale_out.of("all_to_all"):
         seconds = alltoall.node_limited(
             size_bytes,
@@ -95,11 +98,6 @@ def node_limited_all_to_all(
             limit=routing.limit,
         )
         yield seconds + added_latency(cluster.scale_out, group.tier), network
-
-
-def routing_share(cluster: ClusterSpec, profile: FabricProfile) -> float:
-    """Share of the NIC rate left by flows that hash onto the same path; all of it with adaptive routing."""
-    return 1.0 if cluster.scale_out.adaptive_routing else profile.scale_out.static_routing_efficiency
 
 
 def _inside(
@@ -122,10 +120,11 @@ def _inside(
 def _across(
     kind: str, size_bytes: float, group: Group, cluster: ClusterSpec, profile: FabricProfile
 ) -> Iterator[Candidate]:
-    hops = routing_share(cluster, profile)
+    hops = share_left(cluster.scale_out, group)
     neighbours = group.nic_bandwidth * neighbour_share(cluster.scale_out, group) * hops
     pairs = group.nic_bandwidth * pairwise_share(cluster.scale_out, group) * hops
-    extra = 2 * added_latency(cluster.scale_out, group.tier)
+    laps = 2 if kind == "all_reduce" else 1
+    extra = {"ring": laps * lap_latency(cluster.scale_out, group)}
     for algorithm in _algorithms(kind, group):
         for network, curve in _pairs(CURVES_OF.get(kind, kind), algorithm, group, cluster, profile):
             domain_rate = neighbours * min(group.ranks_per_domain, network.max_nics)
@@ -140,7 +139,7 @@ def _across(
             else:
                 pipeline = {"tree": tree.across, "nvls-tree": nvls.tree_across, "collnet": collnet.across}
                 seconds = pipeline[algorithm](size_bytes, group, curve, network, domain_rate)
-            yield seconds + extra, network
+            yield seconds + extra.get(algorithm, 2 * added_latency(cluster.scale_out, group.tier)), network
 
 
 def _algorithms(kind: str, group: Group) -> tuple[str, ...]:

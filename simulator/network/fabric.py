@@ -118,7 +118,6 @@ class ScaleOutProfile:
 
     name: str
     curves: tuple[NetworkCurve, ...]
-    static_routing_efficiency: float = 1.0  # share left by hash collisions when routing is not adaptive
     random: float = 0.1
     site: float = 0.15
     provenance: Mapping[str, Any] = field(default_factory=dict)

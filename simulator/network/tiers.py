@@ -45,3 +45,12 @@ def pairwise_share(out: ScaleOut, group: Group) -> float:
 def added_latency(out: ScaleOut, tier: int) -> float:
     """One-way latency of the switches above the first level, which the link's own latency includes."""
     return sum(t.latency_s for t in out.tiers[1 : tier + 1])
+
+
+def lap_latency(out: ScaleOut, group: Group) -> float:
+    """One lap of a ring through all nodes: it leaves every switch of a level once to reach the next one."""
+    lap = 0.0
+    for level in range(1, group.tier + 1):
+        below = max(1, group.nodes_per_switch[level - 1])
+        lap += -(-group.nodes // below) * out.tiers[level].latency_s
+    return lap

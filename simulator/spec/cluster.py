@@ -148,7 +148,9 @@ class ScaleOut:
     tiers: tuple[Tier, ...] = ()
     """Switch levels, from the nodes up."""
     adaptive_routing: Flag = True
-    """Packets avoid busy links."""
+    """Packets avoid busy links; otherwise flows are hashed onto the uplinks of a leaf, and collide."""
+    flows_per_nic: Count = 1
+    """Flows (queue pairs) at a time that the traffic of a NIC is hashed in, where routing is static."""
     in_network_reduction: Flag = False
     """Reduction in the switches (SHARP)."""
 

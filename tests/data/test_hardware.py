@@ -94,7 +94,7 @@ def test_sparse_peaks_are_twice_the_dense_ones(name: str) -> None:
 def test_tensor_core_rates_double_as_precision_halves(name: str) -> None:
     """Up to fp8; fp4 gains more on Blackwell Ultra. fp16 and bf16 run alike."""
     peak = load_device(name).peak_flops
-    if "bf16" in peak:
+    if "fp16" in peak and "bf16" in peak:
         assert peak["fp16"] == peak["bf16"] == pytest.approx(2 * peak["tf32"], rel=1e-3)
     if "fp8" in peak:
         assert peak["fp8"] == pytest.approx(2 * peak["bf16"], rel=2e-3)
@@ -159,7 +159,8 @@ def test_switch_levels_widen_and_the_last_spans_the_cluster(name: str) -> None:
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_nodes_fill_scale_up_domains(name: str) -> None:
     cluster = load_cluster(name)
-    assert cluster.scale_up.domain_size % cluster.gpus_per_node == 0
+    sizes = (cluster.scale_up.domain_size, cluster.gpus_per_node)
+    assert max(sizes) % min(sizes) == 0
     assert cluster.gpus_per_node % cluster.scale_out.nics_per_node == 0
 
 
@@ -182,6 +183,14 @@ def per_gpu_network(cluster: ClusterSpec) -> float:
         ("gb300-nvl72", 800, 900),
         ("a100-80gb-roce-1600", 200, 300),
         ("a100-80gb-hdr-4nic", 100, 300),
+        ("polaris-a100", 100, 300),
+        ("a100-pcie-8", 25, 31.5),
+        ("h100-pcie-bridged", 200, 300),
+        ("gh200-nvl32", 400, 450),
+        ("gb200-nvl576", 400, 900),
+        ("tpu-v4-pod", 50, 300),
+        ("tpu-v5p-pod", 50, 600),
+        ("two-site-h100", 400, 450),
     ],
 )
 def test_bandwidths_per_gpu_are_the_documented_ones(
@@ -190,6 +199,13 @@ def test_bandwidths_per_gpu_are_the_documented_ones(
     cluster = load_cluster(name)
     assert per_gpu_network(cluster) == pytest.approx(gigabit_per_gpu * 1e9 / 8)
     assert cluster.scale_up.link.bandwidth == pytest.approx(nvlink_gigabyte * 1e9)
+
+
+def test_there_is_a_machine_for_every_kind_of_scale_up_domain() -> None:
+    found = {(up.topology, up.domain_size) for up in (load_cluster(name).scale_up for name in CLUSTERS)}
+    switched = {size for topology, size in found if topology == "switch"}
+    assert {8, 32, 72, 576} <= switched
+    assert {("mesh", 4), ("pcie", 8), ("bridge", 2), ("torus", 4096), ("torus", 8960)} <= found
 
 
 def test_meta_pods_hold_3072_gpus_and_the_cluster_eight_of_them() -> None:

@@ -25,6 +25,7 @@ def _cluster(
     nvlink_kind: Any = "nvlink",
     tiers: tuple[Tier, ...] = (),
     adaptive_routing: bool = True,
+    flows_per_nic: int = 1,
     sharp: bool = False,
     topology: Any = "switch",
 ) -> ClusterSpec:
@@ -49,6 +50,7 @@ def _cluster(
             nics_per_node=nics_per_node,
             tiers=tiers,
             adaptive_routing=adaptive_routing,
+            flows_per_nic=flows_per_nic,
             in_network_reduction=sharp,
         ),
         host=Host(link=pcie),

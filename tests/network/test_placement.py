@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.network.placement import Placement
+from simulator.network.tiers import lap_latency
 from simulator.spec.cluster import Tier
+from simulator.spec.load import load_cluster
 
 SIZES = st.sampled_from([1, 2, 3, 4])
 
@@ -153,3 +155,28 @@ def test_experts_of_one_rank_are_laid_out_as_the_dense_layers(make_cluster: Any)
     placement = Placement(make_cluster(), tp=8, cp=16, dp=8, pp=16, rank_order="tp-cp-ep-pp-dp")
     edp, dp_cp = placement.group("edp"), placement.group("dp_cp")
     assert (edp.ranks, edp.nodes, edp.domains) == (dp_cp.ranks, dp_cp.nodes, dp_cp.domains) == (128, 128, 128)
+
+
+def test_a_ring_leaves_every_switch_once_a_lap(make_cluster: Any) -> None:
+    tiers = (
+        Tier(name="leaf", nodes=4, latency_s=1e-6),
+        Tier(name="site", nodes=16, latency_s=2e-6),
+        Tier(name="wide area", latency_s=5e-3),
+    )
+    cluster = make_cluster(tiers=tiers)
+    both_sites = Placement(cluster, dp=8 * 32).group("dp")
+    assert lap_latency(cluster.scale_out, both_sites) == pytest.approx(8 * 2e-6 + 2 * 5e-3)
+    one_site = Placement(cluster, dp=8 * 16).group("dp")
+    assert lap_latency(cluster.scale_out, one_site) == pytest.approx(4 * 2e-6)
+
+
+@pytest.mark.parametrize(
+    ("order", "crosses"),
+    [("tp-cp-ep-pp-dp", {"dp"}), ("tp-cp-ep-dp-pp", {"pp"})],
+)
+def test_the_rank_order_decides_which_axis_crosses_between_sites(order: str, crosses: set[str]) -> None:
+    cluster = load_cluster("two-site-h100")
+    placement = Placement(cluster, tp=8, pp=4, dp=128, rank_order=order)
+    wide_area = len(cluster.scale_out.tiers) - 1
+    tiers = {axis: placement.group(axis).tier for axis in ("tp", "dp", "pp")}
+    assert {axis for axis, tier in tiers.items() if tier == wide_area} == crosses
