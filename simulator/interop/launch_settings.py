@@ -150,6 +150,10 @@ def _offloads(run: RunSpec) -> list[str]:
         home = getattr(run.parallelism.offload, what)
         if home != "device":
             found.append(f"{what} kept on {home}")
+    if run.parallelism.tp_mode != "1d":
+        found.append(f"{run.parallelism.tp_mode} tensor parallelism")
+    if run.model.layers or run.model.bidirectional_layers:
+        found.append(f"the model {run.model.name}, which is no decoder")
     return found
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from simulator.graph.adapters import adapt
 from simulator.graph.decoder import LayerKind, model_layer, prediction_layer
+from simulator.graph.full_precision import in_full_precision
 from simulator.graph.layer import LayerGraph, Node, Region
 from simulator.graph.operators import Gemm, GroupedGemm
 from simulator.graph.precision import Recipe
@@ -31,7 +32,7 @@ from simulator.partition.segment import COMPUTE, Segment, Step, split_gradients
 from simulator.partition.tensor import TensorParallel, shard
 from simulator.spec.model import ModelSpec
 from simulator.spec.operator_graph import PlacedLayer
-from simulator.spec.run import Recompute
+from simulator.spec.run import FULL_PRECISIONS, Recompute
 
 NOTHING = Segment(())
 GATHERED = frozenset({Region.COLUMN, Region.ROW, Region.EMBEDDING})
@@ -104,7 +105,7 @@ def share_end(
     split: Split,
 ) -> LayerShare:
     """A rank's share of the embedding or a head, which ``build`` makes."""
-    return _share_layer(adapt(build(model, opts), opts), split)
+    return _share_layer(_in_its_precision(adapt(build(model, opts), opts), model, opts), split)
 
 
 @lru_cache(maxsize=4096)
@@ -120,11 +121,17 @@ def share_decoder_layer(
     """A rank's share of a layer; ``kind`` ``None`` is a multi-token-prediction layer."""
     modules = frozenset(recompute.modules if recompute.granularity == "selective" else ())
     layer = prediction_layer(model, opts) if kind is None else model_layer(model, opts, kind)
-    layer = adapt(layer, opts)
+    layer = _in_its_precision(adapt(layer, opts), model, opts)
     if narrow is not None:
         layer = quantize_layer(layer, narrow.recipe, fuse_norm=narrow.fuse_norm, attention=narrow.attention)
     share = _share_layer(layer, split, full=full, modules=modules)
     return share if narrow is None else _with_weights(share, layer, split, narrow)
+
+
+def _in_its_precision(layer: LayerGraph, model: ModelSpec, opts: GraphOptions) -> LayerGraph:
+    """Transformers are built in 16 bits; operator graphs as wide as they run."""
+    wide = opts.dtype in FULL_PRECISIONS and not model.layers
+    return in_full_precision(layer) if wide else layer
 
 
 def _with_weights(share: LayerShare, layer: LayerGraph, split: Split, narrow: Narrow) -> LayerShare:

@@ -105,7 +105,8 @@ def plan_run(run: RunSpec, *, copies: int = 1) -> RunPlan:
     stages = split_stages(run.model.num_hidden_layers, p.pp, p.vp, p.stage_split, mtp_layers=mtp)
     chunks = tuple(_share_chunk(index, chunk, run, opts, tp, data) for index, chunk in enumerate(stages))
     boundaries = _boundaries(run, opts, stages)
-    boundary = max(boundaries, default=opts.tokens * run.model.hidden_size * 2.0)
+    width = DTYPE_BYTES["fp32" if run.training.precision in FULL_PRECISIONS else "bf16"]
+    boundary = max(boundaries, default=opts.tokens * run.model.hidden_size * width)
     scattered = tp.splits_tokens or run.runtime.scatter_gather or bool(run.model.layers)
     sent = tp.size if scattered else 1
     tied = (run.model.tie_word_embeddings or mtp or run.model.num_encoder_layers) and p.pp > 1

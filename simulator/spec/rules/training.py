@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from simulator.spec.rules.violation import Violation, near_multiples
-from simulator.spec.run import GPT_CONVENTIONS, NARROW_PRECISIONS, Recompute, RunSpec
+from simulator.spec.run import FULL_PRECISIONS, GPT_CONVENTIONS, NARROW_PRECISIONS, Recompute, RunSpec
 
 # Formats that run at the rate of another one's entry in ``peak_flops``.
 PEAK_KEY = {"mxfp8": "fp8", "nvfp4": "fp4"}
@@ -37,6 +37,22 @@ def precision(run: RunSpec) -> Iterator[Violation]:
         yield Violation(
             "training.precision", asked, rule, next((x for x in ("bf16", "fp16") if x in has), "")
         )
+
+
+def full_precision(run: RunSpec) -> Iterator[Violation]:
+    """Flash attention needs 16 bits, and so do the gathers of sharded parameters and of experts' rows."""
+    asked, p, model = run.training.precision, run.parallelism, run.model
+    if asked not in FULL_PRECISIONS:
+        return
+    if run.runtime.attention != "unfused" and not model.layers:
+        rule = f"fused attention needs 16 bits; precision is {asked}"
+        yield Violation("runtime.attention", run.runtime.attention, rule, "unfused")
+    if p.zero and run.gpus > p.tp * p.pp:
+        rule = f"sharding of parameters in precision {asked} is not modelled"
+        yield Violation("parallelism.zero", p.zero, rule, "0")
+    if model.is_moe or model.num_encoder_layers or model.hybrid_layer_pattern:
+        rule = f"is not modelled for {model.name}: dense decoders, encoders and operator graphs only"
+        yield Violation("training.precision", asked, rule, "bf16")
 
 
 def block_scaled(run: RunSpec) -> Iterator[Violation]:
@@ -125,6 +141,7 @@ TRAINING_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
     learned_positions,
     scanned_chunks,
     precision,
+    full_precision,
     block_scaled,
     narrow_options,
     recompute_options,
