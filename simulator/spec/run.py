@@ -27,6 +27,7 @@ from simulator.spec.lora import Lora
 from simulator.spec.model import ModelSpec
 from simulator.spec.noise import Jitter, Noise
 from simulator.spec.published import Published
+from simulator.spec.sharding import FullySharded, StateOffload
 from simulator.spec.stage_layout import StageLayout
 from simulator.spec.stage_split import BALANCED, NAMED_SPLITS
 
@@ -74,44 +75,10 @@ TensorMode: TypeAlias = Annotated[
     Literal["1d", "2d", "2.5d", "3d"],
     Choice(("1d", "2d", "2.5d", "3d")),
 ]
-Home: TypeAlias = Annotated[Literal["device", "cpu", "nvme"], Choice(("device", "cpu", "nvme"))]
-GatherBuffers: TypeAlias = Annotated[
-    Literal["copied", "flat", "in-place"], Choice(("copied", "flat", "in-place"))
-]
 StageSplit: TypeAlias = Annotated[str | tuple[int, ...], StageLayout((*NAMED_SPLITS, BALANCED))]
 Granularity: TypeAlias = Annotated[str, Choice(("none", "selective", "full"))]
 RecomputeModule: TypeAlias = Annotated[str, Choice(RECOMPUTE_MODULES)]
 RankOrder: TypeAlias = Annotated[str, Permutation(("tp", "cp", "ep", "dp", "pp"))]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FullySharded:
-    """How sharded parameters come and gradients go: FSDP and ZeRO-3. A unit is a layer, embedding or head."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
-
-    reshard_after_forward: FlagOrAuto = None
-    """Free a unit after its forward and gather it again for its backward; null: where pp is 1."""
-    reshard_after_backward: FlagOrAuto = None
-    """Free a unit after its backward, or gather it once a step; null: where pp is 1."""
-    gradient_sync: Annotated[str, Choice(("", "microbatch", "step"))] = ""
-    """Reduce gradients after every microbatch or the last; empty: microbatch where pp is 1, else step."""
-    prefetch: Count = 1
-    """Units that gathers run ahead of compute."""
-    buffers: GatherBuffers = "copied"
-    """What collectives use: buffers of their own (FSDP2), a flat tensor (FSDP1), the tensors themselves."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateOffload:
-    """Homes outside the device. What lives on NVMe passes through host memory."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
-
-    optimizer: Home = "device"
-    """Of the optimizer's states; cpu and nvme: the host's processors run its step (needs zero 1 to 3)."""
-    parameters: Home = "device"
-    """Of sharded parameters, fetched before each gather (needs zero 3 and an optimizer on the host)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

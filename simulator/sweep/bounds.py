@@ -31,7 +31,8 @@ from simulator.preparation.prepared import step_options
 from simulator.schedule.actions import Kind
 from simulator.schedule.definition import Schedule
 from simulator.shared import Shared
-from simulator.spec.run import AUTOMATIC, RunSpec, StateOffload, Training
+from simulator.spec.run import AUTOMATIC, RunSpec, Training
+from simulator.spec.sharding import StateOffload
 from simulator.spec.stage_split import BALANCED
 
 KERNELS = (Gemm, GroupedGemm, Attention, MemoryBound, Copy)

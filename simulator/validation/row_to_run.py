@@ -22,13 +22,13 @@ from simulator.spec.rules import broken_rules
 from simulator.spec.run import (
     RECOMPUTE_MODULES,
     ExpertLoad,
-    FullySharded,
     Parallelism,
     Recompute,
     RunSpec,
     Runtime,
     Training,
 )
+from simulator.spec.sharding import FullySharded
 from simulator.validation.published import Architecture, PublishedRun
 from simulator.validation.software import Generation, generation_of
 

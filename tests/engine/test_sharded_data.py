@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from simulator.simulate import simulate
 from simulator.spec.load import load_run
 from simulator.spec.rules import broken_rules
-from simulator.spec.run import FullySharded, RunSpec, Simulation
+from simulator.spec.run import RunSpec, Simulation
+from simulator.spec.sharding import FullySharded
 
 
 @st.composite

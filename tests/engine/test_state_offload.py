@@ -12,7 +12,8 @@ from simulator.cost.kernels import HOST_UPDATE_EFFICIENCY
 from simulator.partition.plan import plan_run
 from simulator.simulate import simulate
 from simulator.spec.load import load_run
-from simulator.spec.run import RunSpec, StateOffload
+from simulator.spec.run import RunSpec
+from simulator.spec.sharding import StateOffload
 
 NVME = 25e9
 HOMES = [

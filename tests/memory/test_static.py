@@ -13,7 +13,8 @@ from simulator.memory.report import StageMemory
 from simulator.partition.plan import plan_run
 from simulator.simulate import simulate_memory
 from simulator.spec.rules import broken_rules
-from simulator.spec.run import FullySharded, RunSpec
+from simulator.spec.run import RunSpec
+from simulator.spec.sharding import FullySharded
 
 MakeRun = Callable[..., RunSpec]
 

@@ -12,7 +12,8 @@ from simulator.memory.shards import gradient_bytes, weight_bytes
 from simulator.partition.data import Bucket, DataParallel, Sharding
 from simulator.partition.plan import plan_run
 from simulator.spec.load import load_run
-from simulator.spec.run import FullySharded, RunSpec
+from simulator.spec.run import RunSpec
+from simulator.spec.sharding import FullySharded
 
 SENT = {"all_reduce": 2.0, "reduce_scatter": 1.0, "all_gather": 1.0}  # times (n − 1)/n of nccl-tests' size
 BUCKET = Bucket(parameters=12e6, first_layer=0, stop_layer=1)

@@ -7,7 +7,8 @@ from dataclasses import fields
 
 from simulator.spec.rules.layout import replica_size
 from simulator.spec.rules.violation import Violation, divisors, near_choices
-from simulator.spec.run import FullySharded, RunSpec, Runtime
+from simulator.spec.run import RunSpec, Runtime
+from simulator.spec.sharding import FullySharded
 
 FULLY_SHARDED = 3
 
