@@ -11,7 +11,7 @@ from simulator.engine.conditions import SOUND, Condition
 from simulator.engine.replay import paused_collector
 from simulator.engine.step import StepReplay
 from simulator.graph.adapters import untrained_flops
-from simulator.graph.flops import Convention, find_convention
+from simulator.graph.flops import PASSES, Convention, find_convention
 from simulator.memory.report import MemoryReport
 from simulator.preparation.prepare import prepare
 from simulator.preparation.unevenness import disturbances_of
@@ -94,7 +94,7 @@ class Simulation:
             padded_vocab_size=vocabulary,
             decoder_seq_length=training.decoder_seq_length,
         )
-        return whole - untrained
+        return whole / PASSES if self.prepared.plan.forward_only else whole - untrained
 
     @cached_property
     def rates(self) -> Rates:

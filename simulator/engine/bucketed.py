@@ -22,12 +22,19 @@ class BucketedTraffic:
     """Implements :class:`simulator.engine.data_traffic.DataTraffic` for replicated parameters."""
 
     def __init__(
-        self, plan: RunPlan, costs: OperatorCosts, *, overlap_gather: bool, overlap_reduce: bool
+        self,
+        plan: RunPlan,
+        costs: OperatorCosts,
+        *,
+        overlap_gather: bool,
+        overlap_reduce: bool,
+        update: int = 0,
     ) -> None:
         self._plan = plan
         self._costs = costs
         self._overlap_gather = overlap_gather
         self._overlap_reduce = overlap_reduce
+        self._update = update  # which of several in a row
         self._edges: set[int] = set()
         self._completed: list[tuple[Action, Bucket]] = []
         self._reduced: list[Token] = []
@@ -49,11 +56,11 @@ class BucketedTraffic:
                 if op is None:
                     continue
                 waits = hooks.get(bucket.axis, ()) if self._overlap_gather else ()
-                known_as = ("parameters", stage, bucket.first_layer)
-                signal = _token("parameters", stage, direction, bucket)
+                known_as = ("parameters", self._update, stage, bucket.first_layer)
+                signal = self._token("parameters", stage, direction, bucket)
                 stream = STREAMS[op.axis]
                 placed.append(collective(op, stream, waits, signal, self._costs, known_as=known_as))
-                hooks[bucket.axis] = (_token("hook", stage, direction, bucket),)
+                hooks[bucket.axis] = (self._token("hook", stage, direction, bucket),)
         if placed and not self._overlap_gather:
             ready = tuple(task.signal for _, task in placed)
             placed.append(Placed(COMPUTE, Task("parameters ready", exposed(DP), 0.0, ready)))
@@ -69,8 +76,8 @@ class BucketedTraffic:
         placed = []
         for bucket in piece.buckets if action.kind is Kind.F else ():
             if self._overlap_gather and self._plan.data.gather_parameters(bucket, "") is not None:
-                waits = (*waits, _token("parameters", action.stage, action.direction, bucket))
-            hook = _token("hook", action.stage, action.direction, bucket)
+                waits = (*waits, self._token("parameters", action.stage, action.direction, bucket))
+            hook = self._token("hook", action.stage, action.direction, bucket)
             placed.append(Placed(COMPUTE, Task("hook", COMPUTE, 0.0, waits, hook)))
             waits = ()
         return placed
@@ -96,6 +103,5 @@ class BucketedTraffic:
         self._completed.clear()
         return placed
 
-
-def _token(what: str, stage: int, direction: int, bucket: Bucket) -> Token:
-    return (what, bucket.axis, stage, direction, bucket.first_layer)
+    def _token(self, what: str, stage: int, direction: int, bucket: Bucket) -> Token:
+        return (what, bucket.axis, self._update, stage, direction, bucket.first_layer)

@@ -62,6 +62,30 @@ class DataTraffic(Protocol):
         ...
 
 
+class NoTraffic:
+    """Implements :class:`DataTraffic` where weights are whole and no gradients come about."""
+
+    def begin(self, actions: Sequence[Action]) -> list[Placed]:
+        """Nothing."""
+        return []
+
+    def pieces(self, action: Action) -> Sequence[Piece] | None:
+        """No action is cut."""
+        return None
+
+    def before(self, action: Action, piece: Piece, waits: tuple[Token, ...]) -> list[Placed]:
+        """Nothing."""
+        return []
+
+    def after(self, action: Action, piece: Piece) -> list[Placed]:
+        """Nothing."""
+        return []
+
+    def finish(self) -> tuple[list[Placed], tuple[Token, ...]]:
+        """Nothing."""
+        return [], ()
+
+
 def cut(chunk: ChunkShare) -> tuple[Piece, ...]:
     """A chunk's layers, cut wherever a bucket of either group begins."""
     begins = sorted({0, *(bucket.first_layer for bucket in chunk.buckets)})

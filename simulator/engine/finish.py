@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from simulator.engine.block import Placed
 from simulator.engine.costing import OperatorCosts, exposed
@@ -23,8 +23,7 @@ def finish_step(
     costs: OperatorCosts,
     *,
     tied_s: float | None,
-    norm_s: float,
-    devices: int,
+    norm: Sequence[Placed],
 ) -> list[Placed]:
     """From the last reduced gradient to updated parameters.
 
@@ -32,7 +31,7 @@ def finish_step(
         reduced: tokens of the reductions to wait for.
         tied_s: time to sum the tied embedding's gradients with the other end of the pipeline, ``None``
         elsewhere.
-        norm_s: time of the scalar all-reduce of the gradient norm, at which all ``devices`` meet.
+        norm: what a device does about the gradient's norm of all others; a host's step follows the first.
     """
     held = list(stages)
     parameters = sum(plan.chunks[stage].parameters for stage in held)
@@ -50,13 +49,32 @@ def finish_step(
     before = costs.total(plan.data.before_norm(shard))
     after = costs.total(plan.data.after_norm(shard, parameters))
     placed.append(Placed(COMPUTE, Task("local gradient norm", OPTIMIZER, before)))
-    everyone = Meeting((WORLD, "norm"), devices)
-    norm: Token = ("norm", *held)
-    placed.append(Placed(COMPUTE, Task("gradient norm", OPTIMIZER, norm_s, (), norm, everyone)))
+    placed += norm
     placed += _whole_matrices(plan, held, costs)
     placed.append(Placed(COMPUTE, Task("optimizer step", OPTIMIZER, after)))
     if plan.data.offload.optimizer != "device":
-        placed += update_on_host(plan, held, norm, costs)
+        placed += update_on_host(plan, held, norm[0].task.signal, costs)
+    return placed
+
+
+def norm_of_all(seconds: float, devices: int, held: Sequence[int]) -> list[Placed]:
+    """The norm's scalar all-reduce over the world, at which all devices meet."""
+    everyone = Meeting((WORLD, "norm"), devices)
+    return [Placed(COMPUTE, Task("gradient norm", OPTIMIZER, seconds, (), ("norm", *held), everyone))]
+
+
+def norm_so_far(message_s: float, device: int, devices: int, update: int) -> list[Placed]:
+    """The norm of the devices before this one, and its own on the way to the next.
+
+    The optimizer goes on with it, and is corrected in the rare case that the whole norm asks for clipping
+    (post-validation: Qi 2024, section 4).
+    """
+    own: Token = ("norm", update, device)
+    before = (("norm so far", update, device),) if device else ()
+    placed = [Placed(COMPUTE, Task("gradient norm", OPTIMIZER, 0.0, before, own))]
+    if device + 1 < devices:
+        there = ("norm so far", update, device + 1)
+        placed.append(Placed("send norms", Task("send", exposed("pp"), message_s, (own,), there)))
     return placed
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from simulator.engine.attribution import JITTER
 from simulator.engine.block import Block, Blocks, Placed, expand
 from simulator.engine.bucketed import BucketedTraffic
 from simulator.engine.costing import DATA_AXES, OWN, OperatorCosts, exposed
-from simulator.engine.data_traffic import DataTraffic, collective, data_presses
-from simulator.engine.finish import PAIR, finish_step
+from simulator.engine.data_traffic import DataTraffic, NoTraffic, collective, data_presses
+from simulator.engine.finish import PAIR, finish_step, norm_of_all, norm_so_far
 from simulator.engine.fully_sharded import FullyShardedTraffic
 from simulator.engine.jitter import Spread
 from simulator.engine.messages import Exchange, Pipeline
@@ -24,6 +24,8 @@ from simulator.partition.segment import Segment
 from simulator.schedule.actions import Action, Kind, Order
 
 PP = exposed("pp")
+NormKind = Literal["all", "so far", "none"]
+NORM_BYTES = 4.0  # one fp32 scalar
 FULL = 1 + 1e-9  # of a link
 LETTERS = "FBIW"  # by kind of action
 
@@ -41,6 +43,7 @@ class ProgramOptions:
     every_operator: bool
     overlap_experts: bool = False  # pairs of a forward and a backward hide each other's all-to-alls
     delay_wgrad: bool = False
+    norm: NormKind = "all"  # which devices' gradient norm an update waits for
 
 
 class Route(NamedTuple):
@@ -77,11 +80,12 @@ class DeviceProgram:
     _prepared: set[int] = field(default_factory=set)
     _regathers: bool = False
     _expanded: int = 0  # segments so far
+    _updates: int = 0  # so far
 
     def build(
         self, order: Order, exchanges: Sequence[Sequence[Exchange]] | None, cuts: Sequence[int] = ()
     ) -> Streams:
-        """Tasks by stream for one step.
+        """Tasks by stream up to the next update of the weights, after those of the updates before.
 
         Args:
             order: the device's actions.
@@ -92,6 +96,7 @@ class DeviceProgram:
         self._traffic = self._data_traffic()
         self._beside = self._data_presses({action.stage for action in actions})
         self._regathers = self.plan.data.regathers
+        self._prepared.clear()
         self._place(self._traffic.begin(actions))
         sent: tuple[Token, ...] = ()
         for index, action in enumerate(order):
@@ -107,16 +112,20 @@ class DeviceProgram:
         if exchanges is not None:
             self._exchange(exchanges[-1])
         self._finish(sorted({action.stage for action in actions if action.kind is not Kind.F}))
+        self._updates += 1
         return self.streams
 
     def _data_traffic(self) -> DataTraffic:
         if self.plan.data.fully_sharded:
             return FullyShardedTraffic(self.plan, self.blocks.costs)
+        if self.plan.forward_only:
+            return NoTraffic()
         return BucketedTraffic(
             self.plan,
             self.blocks.costs,
             overlap_gather=self.options.overlap_param_gather,
             overlap_reduce=self.options.overlap_grad_reduce,
+            update=self._updates,
         )
 
     def _data_presses(self, stages: Iterable[int]) -> Mapping[str, float]:
@@ -328,18 +337,23 @@ class DeviceProgram:
     def _finish(self, stages: Sequence[int]) -> None:
         placed, reduced = self._traffic.finish()
         self._place(placed)
+        if self.plan.forward_only:
+            return
         at_an_end = stages and (stages[0] == 0) != (stages[-1] == self.pipeline.last)
-        self._place(
-            finish_step(
-                self.plan,
-                stages,
-                reduced,
-                self.blocks.costs,
-                tied_s=self.options.tied_s if at_an_end else None,
-                norm_s=self.options.norm_s,
-                devices=self.pipeline.devices,
-            )
-        )
+        tied_s = self.options.tied_s if at_an_end else None
+        costs = self.blocks.costs
+        self._place(finish_step(self.plan, stages, reduced, costs, tied_s=tied_s, norm=self._norm(stages)))
+
+    def _norm(self, stages: Sequence[int]) -> list[Placed]:
+        devices = self.pipeline.devices
+        match self.options.norm:
+            case "all":
+                return norm_of_all(self.options.norm_s, devices, stages)
+            case "so far":
+                hop_s = self.options.hops[self.device].hop(NORM_BYTES, self.device) if devices > 1 else 0.0
+                return norm_so_far(hop_s, self.device, devices, self._updates)
+            case "none":
+                return []
 
 
 def _pair(action: Action) -> tuple[Action, ...]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from simulator.engine.conditions import Condition
 from simulator.engine.disturbances import Disturbances, links
 from simulator.engine.messages import Exchange, Pipeline
 from simulator.engine.program import DeviceProgram, ProgramOptions
 from simulator.engine.steady import Cuts
-from simulator.engine.tasks import Streams
+from simulator.engine.tasks import COMPUTE, Streams
 from simulator.partition.plan import RunPlan
 from simulator.schedule.actions import Order
 
@@ -24,10 +25,12 @@ class Programs:
     options: ProgramOptions  # of a run where nothing is slow
     disturbances: Disturbances
     orders: Sequence[Order]
-    exchanges: Sequence[Sequence[Sequence[Exchange]]] | None
+    exchanges: Sequence[Sequence[Sequence[Sequence[Exchange]]]] | None  # blocking: by update, device, action
     cuts: Sequence[Sequence[int]]
     data: Sequence[Condition]  # by device: the worst links in its groups of data parallelism
+    ends: Sequence[Sequence[int]] = ()  # by device, the actions before which updates stand; else at the end
     issued: Cuts = field(default_factory=list)
+    updated: list[list[int]] = field(default_factory=list)  # tasks of each compute stream up to its updates
     _built: dict[tuple[Condition, ...], list[Streams]] = field(default_factory=dict)
 
     def streams(self, conditions: tuple[Condition, ...]) -> list[Streams]:
@@ -46,11 +49,17 @@ class Programs:
         hops = tuple(self.disturbances.blocks(condition, condition).costs for condition in between)
         tied = self.plan.tied_embedding_bytes
         options = replace(self.options, hops=hops, tied_s=hops[-1].hop(tied, len(hops) - 1) if tied else None)
-        programs = []
-        self.issued = []
+        programs: list[Streams] = []
+        self.issued, self.updated = [], []
         for device, order in enumerate(self.orders):
             program = DeviceProgram(self.plan, self.pipeline, blocks[device], options, device)
-            exchanges = None if self.exchanges is None else self.exchanges[device]
-            programs.append(program.build(order, exchanges, self.cuts[device]))
+            counts = []
+            ends = self.ends[device] if self.ends else [len(order)]
+            for update, (begin, end) in enumerate(pairwise([0, *ends])):
+                exchanges = None if self.exchanges is None else self.exchanges[update][device]
+                program.build(order[begin:end], exchanges, self.cuts[device])
+                counts.append(len(program.streams[COMPUTE]))
+            programs.append(program.streams)
             self.issued.append(program.issued)
+            self.updated.append(counts)
         return programs

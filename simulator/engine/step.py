@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+from itertools import pairwise
 
-from simulator.engine.attribution import breakdown
+from simulator.engine.attribution import BUBBLE, breakdown
 from simulator.engine.block import Blocks
 from simulator.engine.classes import one_of_each
 from simulator.engine.conditions import SOUND
 from simulator.engine.costing import OperatorCosts
 from simulator.engine.data_traffic import OPTIMIZER
 from simulator.engine.disturbances import Disturbances, links, worst
-from simulator.engine.messages import Pipeline, blocking_exchanges
-from simulator.engine.program import ProgramOptions
+from simulator.engine.interlocked import Updates, asynchronous, repeated, rhythm
+from simulator.engine.messages import Exchange, Pipeline, blocking_exchanges
+from simulator.engine.program import NORM_BYTES, NormKind, ProgramOptions
 from simulator.engine.programs import Programs
 from simulator.engine.replay import Replay, paused_collector, replay
 from simulator.engine.steady import Cuts, SteadyState, cut_points, extended, folds, steady_state
@@ -27,7 +29,6 @@ from simulator.schedule.definition import Schedule
 from simulator.schedule.paired import paired
 
 _paired = cache(paired)  # one object for one schedule, so that its orders are found again
-NORM_BYTES = 4.0  # one fp32 scalar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,7 @@ class StepOptions:
     overlap_experts: bool = False  # run forwards and backwards in pairs, beside each other's all-to-alls
     delay_wgrad: bool = False
     fold_steady_state: bool = True  # replay a periodic middle once
+    post_validation: bool = False  # no device waits for the norm of all gradients before it updates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,10 @@ def run_step(
     machine = _Machine(
         plan, schedule, layout, vp, disturbances or Disturbances(blocks=lambda own, data: blocks), options
     )
+    if not schedule.synchronous:
+        return machine.replay_updates(asynchronous(schedule, p, m))
+    if options.post_validation:
+        return machine.replay_updates(repeated(_whole_order(schedule, p, m, vp), m // schedule.directions))
     if _may_fold(options) and machine.has_one_class:
         for fold in folds(schedule, p, m, vp, blocking=_blocks(options, p, vp)):
             short = machine.replay(fold.orders, cut_points(fold))
@@ -103,6 +109,8 @@ def replayed_orders(schedule: Schedule, p: int, m: int, vp: int, options: StepOp
     Raises ValueError where the schedule is not defined for p, m, vp.
     """
     schedule = _as_run(schedule, options)
+    if not schedule.synchronous:
+        return asynchronous(schedule, p, m).orders
     fold = None
     if _may_fold(options):
         fold = next(folds(schedule, p, m, vp, blocking=_blocks(options, p, vp)), None)
@@ -152,6 +160,9 @@ class _Machine:
     ) -> None:
         self._plan = plan
         self._layout = layout
+        self._norm: NormKind = "all" if schedule.synchronous else "none"
+        if schedule.synchronous and options.post_validation:
+            self._norm = "so far"
         self._options = options
         self._disturbances = disturbances
         placement = schedule.placement(layout.devices, vp)
@@ -178,24 +189,44 @@ class _Machine:
             events=events,
         )
 
+    def replay_updates(self, updates: Updates) -> StepReplay:
+        """One step of several in a row that interlock."""
+        programs = self._programs(updates.orders, None, updates.ends)
+        ranks = self._every_rank(programs) if self._options.every_rank else self._one_of_each_class(programs)
+        events = replay(ranks, self._disturbances.blocks(SOUND, SOUND).costs.capacities)
+        size = len(ranks) // self._layout.devices
+        seconds, spent = rhythm(updates, events, [counts for counts in programs.updated for _ in range(size)])
+        return StepReplay(
+            seconds=seconds, breakdowns=tuple(spent[::size]), orders=tuple(updates.orders), events=events
+        )
+
     def _one_of_each_class(self, programs: Programs) -> dict[int, Streams]:
         streams = [programs.streams(replica.conditions) for replica in self._classes]
         if self.has_one_class:
             return rank_classes(streams[0], self._layout)
         return one_of_each(streams, self._classes, self._layout)
 
-    def _programs(self, orders: list[Order], cuts: Sequence[Sequence[int]] | None) -> Programs:
+    def _programs(
+        self,
+        orders: list[Order],
+        cuts: Sequence[Sequence[int]] | None,
+        ends: Sequence[Sequence[int]] = (),
+    ) -> Programs:
         layout, devices = self._layout, range(self._layout.devices)
         return Programs(
             plan=self._plan,
             pipeline=self._pipeline,
-            options=_program_options(
-                self._plan, self._layout, self._disturbances.blocks(SOUND, SOUND).costs, self._options
+            options=replace(
+                _program_options(
+                    self._plan, self._layout, self._disturbances.blocks(SOUND, SOUND).costs, self._options
+                ),
+                norm=self._norm,
             ),
             disturbances=self._disturbances,
             orders=orders,
-            exchanges=blocking_exchanges(self._pipeline, orders) if self._blocking else None,
+            exchanges=self._exchanges(orders, ends) if self._blocking else None,
             cuts=cuts or [()] * len(orders),
+            ends=ends,
             data=[
                 links(
                     worst(
@@ -207,6 +238,17 @@ class _Machine:
                 for device in devices
             ],
         )
+
+    def _exchanges(
+        self, orders: Sequence[Order], ends: Sequence[Sequence[int]]
+    ) -> list[list[list[list[Exchange]]]]:
+        """Blocking ones up to each update; none spans two steps."""
+        bounds = [[0, *(ends[d] if ends else [len(order)])] for d, order in enumerate(orders)]
+        steps = [
+            [order[a:b] for order, (a, b) in zip(orders, step, strict=True)]
+            for step in zip(*map(pairwise, bounds), strict=True)
+        ]
+        return [blocking_exchanges(self._pipeline, step) for step in steps]
 
     def _every_rank(self, programs: Programs) -> dict[int, Streams]:
         layout, disturbances, alone = self._layout, self._disturbances, self._options.every_operator
@@ -225,27 +267,28 @@ class _Machine:
     def _breakdowns(self, events: Replay) -> tuple[dict[str, float], ...]:
         """One breakdown per device: the mean over its ranks, as far as they differ."""
         devices = self._layout.devices
+        tail = BUBBLE if self._plan.forward_only else OPTIMIZER  # what devices that are done wait for
         if not self._options.every_rank:
             weights = [replica.replicas for replica in self._classes]
             return tuple(
-                _breakdown(events, range(device, devices * len(weights), devices), weights)
+                _breakdown(events, range(device, devices * len(weights), devices), weights, tail)
                 for device in range(devices)
             )
         size = self._layout.tp * self._layout.dp
         differ = not self.has_one_class or self._disturbances.draws is not None
         weights = [1] * (size if differ else 1)
         return tuple(
-            _breakdown(events, range(device * size, device * size + len(weights)), weights)
+            _breakdown(events, range(device * size, device * size + len(weights)), weights, tail)
             for device in range(devices)
         )
 
 
-def _breakdown(events: Replay, ranks: Sequence[int], weights: Sequence[int]) -> dict[str, float]:
+def _breakdown(events: Replay, ranks: Sequence[int], weights: Sequence[int], tail: str) -> dict[str, float]:
     """The mean over ranks of one device, each standing for so many."""
     total: dict[str, float] = {}
     for rank, weight in zip(ranks, weights, strict=True):
         alike = ranks if len(ranks) > 1 else ()
-        spent = breakdown(events.stream(rank, COMPUTE), events.end, OPTIMIZER, alike=alike)
+        spent = breakdown(events.stream(rank, COMPUTE), events.end, tail, alike=alike)
         if len(ranks) == 1:
             return spent
         for category, seconds in spent.items():

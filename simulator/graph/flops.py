@@ -27,6 +27,8 @@ from simulator.spec.model import ModelSpec
 
 SequenceRule = Callable[[ModelSpec, int, int], float]
 
+PASSES = 3.0  # FLOPs of a training step over those of its forward pass, recomputation not counted
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convention:

@@ -80,7 +80,8 @@ class Passes:
         saved = forward = 0.0
         for layer in chunk.layers:
             saved += layer.saved_bytes
-            forward = max(forward, saved + passes[layer].forward_peak)
+            alone = layer.working_bytes if self.plan.forward_only else 0.0  # gone when the layer is done
+            forward = max(forward, saved + alone + passes[layer].forward_peak)
         alive, backward = saved, 0.0
         deferred, split = 0.0, 0.0
         for layer in reversed(chunk.layers):

@@ -134,7 +134,10 @@ def memory_report(run: RunSpec, plan: RunPlan, schedule: Schedule, orders: Seque
     """The peak of every device under its schedule's order."""
     passes, beside = Passes(plan), overheads(run, schedule)
     placement = schedule.placement(run.parallelism.pp, run.parallelism.vp)
-    stages = [_stage(plan, passes, beside, *pair) for pair in zip(placement, orders, strict=True)]
+    versions = [schedule.weight_versions(len(orders), device) for device in range(len(orders))]
+    stages = [
+        _stage(plan, passes, beside, *device) for device in zip(placement, orders, versions, strict=True)
+    ]
     return MemoryReport(
         allocated=tuple(stages),
         wasted=partial(_with_fragmentation, passes=passes, orders=orders, beside=beside),
@@ -143,16 +146,17 @@ def memory_report(run: RunSpec, plan: RunPlan, schedule: Schedule, orders: Seque
 
 
 def _stage(
-    plan: RunPlan, passes: Passes, beside: Overheads, held: Sequence[int], order: Order
+    plan: RunPlan, passes: Passes, beside: Overheads, held: Sequence[int], order: Order, versions: int
 ) -> StageMemory:
+    """``versions`` of the weights are kept, of what updates them one."""
     chunks = [plan.chunks[stage] for stage in held]
     parameters = sum(chunk.parameters for chunk in chunks)
     experts = sum(chunk.expert_parameters for chunk in chunks)
-    peak = peak_level(passes, order)
+    peak, trained = peak_level(passes, order), not plan.forward_only
     return StageMemory(
-        weights=weight_bytes(plan.data, chunks),
-        gradients=gradient_bytes(plan.data, chunks) + (peak.gradients if peak else 0.0),
-        optimizer=optimizer_bytes(plan.data, parameters, experts),
+        weights=versions * weight_bytes(plan.data, chunks),
+        gradients=gradient_bytes(plan.data, chunks) + (peak.gradients if peak else 0.0) if trained else 0.0,
+        optimizer=optimizer_bytes(plan.data, parameters, experts) if trained else 0.0,
         activations=peak.most if peak else 0.0,
         buffers=_placeholders(chunks) + beside.messages * plan.message_bytes + beside.workspace,
         context=beside.context,

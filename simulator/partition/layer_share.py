@@ -64,6 +64,19 @@ class LayerShare:
     nodes: tuple[Node, ...] = field(default=(), compare=False, repr=False)  # what it was made of
 
 
+@lru_cache(maxsize=4096)
+def without_backward(layer: LayerShare) -> LayerShare:
+    """A layer that is only evaluated: what it would keep for a backward pass goes when it is done."""
+    return replace(
+        layer,
+        backward=NOTHING,
+        input_gradient=NOTHING,
+        weight_gradient=NOTHING,
+        saved_bytes=0.0,
+        working_bytes=layer.saved_bytes + layer.working_bytes,
+    )
+
+
 class Split(NamedTuple):
     """How one layer is divided inside a pipeline stage."""
 

@@ -14,7 +14,14 @@ from simulator.partition.context import ContextParallel
 from simulator.partition.data import FULLY_SHARDED, Bucket, DataParallel, Sharding
 from simulator.partition.expert_layout import ExpertParallel, expert_parallel
 from simulator.partition.grid import Grid
-from simulator.partition.layer_share import LayerShare, Narrow, Split, share_decoder_layer, share_end
+from simulator.partition.layer_share import (
+    LayerShare,
+    Narrow,
+    Split,
+    share_decoder_layer,
+    share_end,
+    without_backward,
+)
 from simulator.partition.offload import offload
 from simulator.partition.optimizer import PARAMETER_BYTES, Optimizer
 from simulator.partition.recompute import in_units
@@ -73,6 +80,7 @@ class RunPlan:
     microbatches: int
     padded_vocab_size: int
     crossings: tuple[float, ...] = ()
+    forward_only: bool = False  # no backward passes, nothing kept for them, no update
 
     def crossing_bytes(self, device: int) -> float:
         """What a rank of a device sends to the next one, for one microbatch."""
@@ -87,8 +95,10 @@ class RunPlan:
         return one * self.microbatches * self.tensor.size
 
 
-def plan_run(run: RunSpec, *, copies: int = 1) -> RunPlan:
+def plan_run(run: RunSpec, *, copies: int = 1, forward_only: bool = False) -> RunPlan:
     """Divides a run, whose schedule has each stage ``copies`` times in a pipeline (DualPipe: 2).
+
+    ``forward_only``: it has no backward passes.
 
     Raises :class:`ValueError` where a split is impossible (the spec's rules catch these first).
     """
@@ -110,6 +120,8 @@ def plan_run(run: RunSpec, *, copies: int = 1) -> RunPlan:
     scattered = tp.splits_tokens or run.runtime.scatter_gather or bool(run.model.layers)
     sent = tp.size if scattered else 1
     tied = (run.model.tie_word_embeddings or mtp or run.model.num_encoder_layers) and p.pp > 1
+    if forward_only:
+        chunks = tuple(replace(c, layers=tuple(map(without_backward, c.layers))) for c in chunks)
     return RunPlan(
         chunks=chunks,
         data=data,
@@ -122,6 +134,7 @@ def plan_run(run: RunSpec, *, copies: int = 1) -> RunPlan:
         else 0.0,
         microbatches=run.microbatches,
         padded_vocab_size=opts.vocab_size,
+        forward_only=forward_only,
     )
 
 

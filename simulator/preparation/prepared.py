@@ -65,7 +65,8 @@ class Prepared:
 
 def with_schedule(run: RunSpec, schedule: Schedule) -> Prepared:
     """A run under a schedule. Raises ValueError where its split is impossible."""
-    return Prepared(run=run, schedule=schedule, plan=plan_run(run, copies=schedule.directions))
+    plan = plan_run(run, copies=schedule.directions, forward_only=schedule.forward_only)
+    return Prepared(run=run, schedule=schedule, plan=plan)
 
 
 def placement_of(run: RunSpec, copies: int) -> Placement:
@@ -116,4 +117,5 @@ def step_options(run: RunSpec, schedule: Schedule, *, whole: bool) -> StepOption
         delay_wgrad=run.runtime.delay_wgrad,
         every_rank=run.simulation.ranks == "all",
         fold_steady_state=not whole,
+        post_validation=run.runtime.optimizer_post_validation,
     )

@@ -68,6 +68,7 @@ class Schedule:
     forward_only: bool = False
     directions: int = 1  # 2: microbatches enter at both ends, and every device holds two copies' stages
     weight_versions: Callable[[int, int], int] = one_version  # (p, i) → versions of the weights kept
+    updates_every_microbatch: bool = False  # asynchronous ones: else once per step
 
     def check(self, p: int, m: int, v: int) -> str | None:
         """The rule that p, m, v break, in words with a remedy, or None."""

@@ -21,4 +21,5 @@ SCHEDULE = Schedule(
     default_overlap_p2p=True,
     synchronous=False,
     weight_versions=weight_versions,
+    updates_every_microbatch=True,
 )

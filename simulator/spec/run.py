@@ -256,6 +256,8 @@ class Runtime:
     """Parameter gathers beside the next step's first forward pass."""
     overlap_p2p: FlagOrAuto = None
     """Messages between stages beside compute; null: for interleaved schedules, as Megatron does."""
+    optimizer_post_validation: Flag = False
+    """A stage updates with the norm of the stages before it; the whole one is checked later (zero bubble)."""
     moe_dispatcher: Annotated[str, Choice(("alltoall", "allgather", "deepep", "hybridep"))] = "alltoall"
     """How rows reach their experts: each by itself, every token everywhere, or once per node (DeepEP)."""
     ep_overlap: Flag = False

@@ -85,10 +85,13 @@ class Bounds:
         if is_open and _counts_by_chunk(run.training):
             return Bound(0.0, 0.0)  # what the split is decides what layers do
         model = self._model(
-            run, split=schedule.splits_backward, floor=schedule.pairs or options.overlap_experts
+            run,
+            split=schedule.splits_backward,
+            floor=schedule.pairs or options.overlap_experts,
+            forward_only=schedule.forward_only,
         )
         blocks = self._shared.blocks(run, schedule.directions)
-        if is_open:
+        if is_open or schedule.forward_only:
             return _bound_of_any(model.stages(1, 1, "equal")[0], run)
         stages = model.stages(p.pp, p.vp if schedule.directions == 1 else 1, p.stage_split)
         placement = schedule.placement(p.pp, p.vp)
@@ -114,18 +117,28 @@ class Bounds:
                 seconds = max(seconds, _reduction_seconds(run, data, dense, blocks))
         return Bound(seconds * (1.0 - SLACK), peak)
 
-    def _model(self, run: RunSpec, *, split: bool, floor: bool) -> _Model:
+    def _model(self, run: RunSpec, *, split: bool, floor: bool, forward_only: bool) -> _Model:
         """The timed layers of a run, in common to all ways to cut them into stages."""
         training, by_chunk = run.training, _counts_by_chunk(run.training)
         alone = run if by_chunk else _one_stage(run)
         key: tuple[object, ...] = (
-            *(id(run.model), id(run.cluster), alone.gpus, alone.parallelism, training, split, floor),
+            *(
+                id(run.model),
+                id(run.cluster),
+                alone.gpus,
+                alone.parallelism,
+                training,
+                split,
+                floor,
+                forward_only,
+            ),
             replace(run.runtime, overlap_grad_reduce=True, overlap_param_gather=True, overlap_p2p=None),
         )
         found = self._models.get(key)
         if found is None:
             timer = _Timer(self._shared.blocks(alone), split=split, floor=floor)
-            found = self._models[key] = _Model(run, plan_run(alone), timer, by_chunk=by_chunk)
+            plan = plan_run(alone, forward_only=forward_only)
+            found = self._models[key] = _Model(run, plan, timer, by_chunk=by_chunk)
         return found
 
 

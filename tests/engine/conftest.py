@@ -106,6 +106,7 @@ def pipeline() -> Pipeline:
         message_s: float = 0.0,
         overlap_p2p: bool | None = None,
         fold_steady_state: bool = True,
+        post_validation: bool = False,
     ) -> StepReplay:
         """``times`` are F, B, W of a device's whole share of a microbatch."""
         schedule = SCHEDULES[name]
@@ -118,6 +119,7 @@ def pipeline() -> Pipeline:
             overlap_param_gather=True,
             overlap_p2p=overlap,
             fold_steady_state=fold_steady_state,
+            post_validation=post_validation,
         )
         chunk_times = tuple(t / share for t in times)
         return run_step(

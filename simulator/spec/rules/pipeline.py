@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from simulator.spec.errors import listed
 from simulator.spec.rules.layout import replica_size
 from simulator.spec.rules.violation import Violation, divisors, near_divisors, near_multiples
-from simulator.spec.run import AUTOMATIC, RunSpec
+from simulator.spec.run import AUTOMATIC, GPT_CONVENTIONS, RunSpec
 from simulator.spec.stage_layout import parse_layout
 from simulator.spec.stage_split import BALANCED, layer_counts
 
 ONE_CHUNK = frozenset({"gpipe", "1f1b", "zb-h1", "zb-h2", "dualpipe", "pipedream", "pipedream-2bw"})
 TWO_CHUNKS = frozenset({"zb-v", "v-min", "dualpipev"})  # down the devices and back up
 MANY_CHUNKS = frozenset({"interleaved-1f1b", "interleaved-zb"})
+ASYNCHRONOUS = frozenset({"pipedream", "pipedream-2bw"})
 LEAST_ROUNDS = {"dualpipe": 2, "dualpipev": 2, "pipedream-2bw": 1}  # of pp microbatches
 
 
@@ -91,6 +92,49 @@ def two_copies(run: RunSpec) -> Iterator[Violation]:
         yield Violation("runtime.overlap_p2p", False, rule, "true, or leave it out")
 
 
+def asynchronous(run: RunSpec) -> Iterator[Violation]:
+    """Where devices update on their own, replicas update whole; what else meets them is not modelled."""
+    p, runtime = run.parallelism, run.runtime
+    alone = run.schedule in ASYNCHRONOUS
+    if not alone and not runtime.optimizer_post_validation:
+        return
+    who = run.schedule if alone else "optimizer_post_validation"
+    if alone and p.zero and run.dp * p.cp > 1:
+        rule = f"{who} updates whole replicas, each device on its own"
+        yield Violation("parallelism.zero", p.zero, rule, "0")
+    if alone and runtime.overlap_p2p is False:
+        rule = f"messages of {who}, which never flushes, run beside compute"
+        yield Violation("runtime.overlap_p2p", False, rule, "true, or leave it out")
+    if alone and runtime.optimizer_post_validation:
+        rule = f"validates the step of a schedule that flushes, which {who} does not"
+        yield Violation("runtime.optimizer_post_validation", True, rule, "false")
+    if not alone and (p.pp == 1 or run.schedule == "forward-only"):
+        rule = "needs pp > 1 and an optimizer's step"
+        yield Violation("runtime.optimizer_post_validation", True, rule, "false")
+    if p.offload.optimizer != "device":
+        rule = f"{who} is modelled with the optimizer on the device"
+        yield Violation("parallelism.offload.optimizer", p.offload.optimizer, rule, "device")
+    if run.jitter or run.noise.slow:
+        rule = f"jitter and stragglers are not modelled with {who}, whose devices meet nowhere"
+        yield Violation("noise", "given", rule, "leave it out")
+
+
+def evaluation(run: RunSpec) -> Iterator[Violation]:
+    """Forward passes alone have neither an optimizer nor activations to offload, nor GPT's training FLOPs."""
+    p, t, asked = run.parallelism, run.training, run.simulation.flops_convention
+    if run.schedule != "forward-only":
+        return
+    if p.offload.optimizer != "device":
+        rule = "forward-only has no optimizer's step"
+        yield Violation("parallelism.offload.optimizer", p.offload.optimizer, rule, "device")
+    if t.activation_offload_layers:
+        rule = "forward-only keeps no activations"
+        yield Violation("training.activation_offload_layers", t.activation_offload_layers, rule, "0")
+    if asked in GPT_CONVENTIONS:
+        rule = "counts the FLOPs of training steps, not of forward passes alone"
+        yield Violation("simulation.flops_convention", asked, rule, "megatron")
+
+
 def interleaving(run: RunSpec) -> Iterator[Violation]:
     """Interleaved 1F1B runs microbatches in groups of pp (Narayanan 2021, section 2.2)."""
     pp, batch = run.parallelism.pp, run.training.global_batch_size
@@ -165,6 +209,8 @@ PIPELINE_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
     chosen_schedule,
     enough_microbatches,
     two_copies,
+    asynchronous,
+    evaluation,
     interleaving,
     stage_split,
 )
