@@ -117,6 +117,10 @@ h3 {{ margin: .4rem 0; font-size: .95rem; }}
 ul {{ margin: 0 0 1rem; padding-left: 1.1rem; max-width: 56rem; }}
 ul.warning {{ padding: .7rem 1rem .7rem 2rem; background: var(--card); border-left: 4px solid var(--red); }}
 footer {{ padding-top: 1.2rem; color: var(--muted); font-size: .82rem; overflow-wrap: anywhere; }}
+@media screen {{
+  figure {{ overflow-x: auto; }}
+  svg.figure {{ min-width: 42rem; }}
+}}
 @media print {{
   body {{ max-width: none; padding: 0; font-size: 10pt; }}
   nav {{ display: none; }}

@@ -6,8 +6,16 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 from PIL import Image
+
+from calibration.check import Check, Points
+from reports.check_page import write_check_report
+from reports.validation_page import write_validation_report
+from simulator.validation.predict import Simulations
+from simulator.validation.rows import shipped_rows
+from simulator.validation.validate import validate
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -49,19 +57,35 @@ def browse(tmp_path, page, *options):
     return done.stdout, done.stderr
 
 
-def test_all_sections_and_figures_are_drawn_without_an_error(tmp_path, interleaved_page):
-    page = interleaved_page.replace("</body>", LOOK + "</body>")
-    printed, logged = browse(tmp_path, page, "--dump-dom")
+def inspected(tmp_path, page):
+    """What the browser sees of a page, on which nothing may go wrong."""
+    printed, logged = browse(tmp_path, page.replace("</body>", LOOK + "</body>"), "--dump-dom")
     assert not [line for line in logged.splitlines() if "CONSOLE" in line]
     found = json.loads(re.search("FOUND(.*)END", printed)[1].replace("&amp;", "&"))
-    assert len(found["sections"]) == interleaved_page.count("<section")
-    assert all(width > 600 and height > 60 for _, width, height in found["sections"])
-    assert len(found["figures"]) == 8
+    assert len(found["sections"]) == page.count("<section")
+    assert found["overflow"] <= 0
     for figure in found["figures"]:
         assert min(figure["size"]) > 100, figure
         assert figure["shapes"] > 5, figure
         assert figure["words"] > 3, figure
-    assert found["overflow"] <= 0
+    return found
+
+
+def test_all_sections_and_figures_are_drawn_without_an_error(tmp_path, interleaved_page):
+    found = inspected(tmp_path, interleaved_page)
+    assert all(width > 600 and height > 60 for _, width, height in found["sections"])
+    assert len(found["figures"]) == 8
+
+
+def test_so_are_those_of_a_validation_and_of_a_check_of_kernels(tmp_path):
+    rows = [row for row in shipped_rows() if row.run_id in ("kort22-tab5-meg-22b-full", "sc21-table1-1.7b")]
+    page = tmp_path / "validation.html"
+    write_validation_report(page, validate(rows, Simulations(workers=1)))
+    assert len(inspected(tmp_path, page.read_text(encoding="utf-8"))["figures"]) == 3
+    times = np.geomspace(1e-6, 1e-2, 50)
+    points = Points(kernel_class="gemm", dtype="bf16", predicted=1.1 * times, measured=times)
+    write_check_report(page, Check(hardware="h100", profile="h100", points=(points,), skipped=()))
+    assert len(inspected(tmp_path, page.read_text(encoding="utf-8"))["figures"]) == 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
