@@ -3,7 +3,11 @@
 import re
 from pathlib import Path
 
+from reports.terminal import print_result
+from simulator import load_run, simulate
+
 README = Path(__file__).parents[2] / "reports" / "README.md"
+MAIN = Path(__file__).parents[2] / "README.md"
 
 
 def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
@@ -13,6 +17,32 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert re.match(r"[\d.]+ s, MFU [\d.]+%, [\d.]+ GiB\n +category +seconds +share\n0 +gemm ", printed)
     assert (tmp_path / "pipeline.png").stat().st_size > 10_000
+
+
+def blocks(kind):
+    fenced = re.findall("```(\\w*)\n(.*?)```", MAIN.read_text(encoding="utf-8"), re.DOTALL)
+    return [text for found, text in fenced if found == kind]
+
+
+def test_the_main_readmes_python_prints_what_it_shows(monkeypatch, capsys):
+    monkeypatch.chdir(MAIN.parent)
+    [code] = blocks("python")
+    exec(compile(code, str(MAIN), "exec"), {})
+    printed = capsys.readouterr().out
+    [shown] = [text for text in blocks("") if "category" in text]
+    assert re.sub(r"[\d.]+", "0", printed) == re.sub(r"[\d.]+", "0", shown)
+
+
+def test_the_main_readme_shows_the_screen_as_it_is(capsys):
+    [shown] = [text for text in blocks("") if "Where the step goes" in text]
+    run = load_run(shown.splitlines()[0])
+    print_result(simulate(run), run)
+    printed = capsys.readouterr().out.splitlines()
+    headings = [line for line in shown.splitlines() if line and not line.startswith(" ")]
+    for heading in headings:
+        start = re.sub(r"[\d.]+", "0", heading).split("  ")[0]
+        if start != "To make it fit":  # what the command adds
+            assert any(re.sub(r"[\d.]+", "0", line).startswith(start) for line in printed), heading
 
 
 def test_the_readme_names_files_that_exist():
