@@ -12,6 +12,7 @@ from simulator.engine.costing import OperatorCosts
 from simulator.engine.replay import paused_collector
 from simulator.engine.step import StepReplay
 from simulator.engine.timeline import shown
+from simulator.explain.algorithms import algorithms
 from simulator.explain.census import Counted, census
 from simulator.explain.details import Subject, details
 from simulator.explain.uncertainty import ErrorTerm, interval, relative_error
@@ -90,7 +91,10 @@ def _result(simulation: Simulation) -> Result:
         memory=to_mapping(memory),
         world_size=run.gpus,
         warnings=memory_warnings(memory),
-        provenance=_provenance(run, kernels),
+        provenance={
+            **_provenance(run, kernels),
+            "collectives": algorithms(operators, simulation.prepared.plan, costs),
+        },
         choices=simulation.prepared.choices,
     )
 

@@ -191,7 +191,7 @@ class OperatorCosts:
             return Cost(work.seconds + work.delay_s, exposed(op.axis), work.random, work.site, 0.0)
         issue_s = self.host.issue(op, getattr(op, "kernels", 1))
         if isinstance(op, Collective):
-            transfer = self._collective(op)
+            transfer = self.transfer(op)
             return Cost(transfer.seconds, exposed(op.axis), transfer.random, transfer.site, issue_s)
         if isinstance(op, SendRecv):
             transfer = self._network.send_recv(op.size_bytes, op.axis)
@@ -200,7 +200,8 @@ class OperatorCosts:
         delay_s = 0.0 if isinstance(op, Copy | HostUpdate) else kernel.seconds * (1.0 / self._speed - 1.0)
         return Cost(kernel.seconds, kernel.kernel_class, kernel.random, kernel.site, issue_s, delay_s)
 
-    def _collective(self, op: Collective) -> TransferEstimate:
+    def transfer(self, op: Collective) -> TransferEstimate:
+        """A collective running alone: its time, and the algorithm and protocol that reach it."""
         if op.copies:
             return self._network.node_limited_all_to_all(op.size_bytes, op.axis, op.copies, op.node_limit)
         return self._network_of(op.axis).collective(op.kind, op.size_bytes, op.axis)

@@ -65,3 +65,9 @@ def test_full_recompute_costs_what_korthikanti_measured(model: str) -> None:
     measured = [run.published.step_time_s for run in runs if run.published]
     predicted = [simulate(run).step_time_s for run in runs]
     assert predicted[0] / predicted[1] == pytest.approx(measured[0] / measured[1], rel=0.06)
+
+
+def test_a_run_says_which_algorithms_its_collectives_use() -> None:
+    used = simulate(load_run("llama3.1-405b-16384-h100")).provenance["collectives"]
+    assert any(line.startswith("tp all-gather: ring") for line in used)
+    assert any("dp_cp" in line for line in used)
