@@ -94,6 +94,8 @@ def in_units(layers: Sequence[LayerShare], size: int) -> list[LayerShare]:
 
     While a unit is recomputed and its gradients are computed, all that its layers keep is there.
     """
+    if size == 1:
+        return list(layers)  # each is its own unit as it is
     shares: list[LayerShare] = []
     for start in range(0, len(layers), size):
         unit = layers[start : start + size]

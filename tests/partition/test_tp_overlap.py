@@ -16,6 +16,7 @@ from simulator.engine.costing import NetworkModel, OperatorCosts
 from simulator.graph.operators import Collective, Gemm, KernelOp, SendRecv
 from simulator.graph.transformer import GraphOptions, dense_layer
 from simulator.network.estimate import TransferEstimate
+from simulator.network.flows import Load
 from simulator.partition.recompute import backward_segment, forward_segment
 from simulator.partition.segment import Segment, split_gradients
 from simulator.partition.tensor import TensorParallel, shard
@@ -41,6 +42,12 @@ class Rates:
 
     def send_recv(self, size_bytes: float, axis: str = "tp", stage: int = 0) -> TransferEstimate:
         return TransferEstimate(size_bytes / self.bandwidth, "p2p", "Simple", 0.0, 0.0)
+
+    def collective_load(self, kind: str, size_bytes: float, axis: str) -> Load:
+        return Load()
+
+    def message_load(self, size_bytes: float, axis: str = "tp", stage: int = 0) -> Load:
+        return Load()
 
 
 def costs(rates: Rates, share: float = 0.0) -> OperatorCosts:
