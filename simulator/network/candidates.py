@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
-from simulator.network import alltoall, collnet, nvls, pat, ring, torus, tree
+from simulator.network import alltoall, collnet, hierarchical, nvls, pat, ring, torus, tree
 from simulator.network.ecmp import share_left
 from simulator.network.fabric import DomainCurve, FabricProfile, NetworkCurve, ScaleUpProfile, load_scale_up
 from simulator.network.placement import Group, Hop
@@ -48,6 +49,21 @@ def candidates(
         yield from _inside(kind, size_bytes, group, cluster, host_links(cluster))
     else:
         yield from _across(kind, size_bytes, group, cluster, profile)
+        if cluster.scale_out.hierarchical:
+            yield from _in_steps(kind, size_bytes, group, cluster, profile)
+
+
+def _in_steps(
+    kind: str, size_bytes: float, group: Group, cluster: ClusterSpec, profile: FabricProfile
+) -> Iterator[Candidate]:
+    """Each step by its fastest algorithm, which is none in steps again."""
+    fastest = [
+        min(candidates(part.kind, part.size_bytes, part.group, cluster, profile), key=itemgetter(0))
+        for part in hierarchical.parts(kind, size_bytes, group)
+    ]
+    if fastest:
+        curve = replace(fastest[0][1], algorithm="hierarchical")
+        yield sum(seconds for seconds, _ in fastest), curve
 
 
 def host_links(cluster: ClusterSpec) -> ScaleUpProfile:

@@ -151,6 +151,8 @@ class ScaleOut:
     """Packets avoid busy links; otherwise flows are hashed onto the uplinks of a leaf, and collide."""
     flows_per_nic: Count = 1
     """Flows (queue pairs) at a time that the traffic of a NIC is hashed in, where routing is static."""
+    hierarchical: Flag = False
+    """Software may split a collective into steps inside and across scale-up domains."""
     in_network_reduction: Flag = False
     """Reduction in the switches (SHARP)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -148,3 +149,17 @@ def test_a_wan_tier_adds_its_latency_and_narrows_what_crosses_it(make_cluster: A
 
     assert seconds(8.0, latency_s=10e-3) > seconds(8.0) + 10e-3
     assert seconds(8e9, oversubscription=80.0) > 5 * seconds(8e9)
+
+
+def test_collectives_in_steps_are_offered_where_software_splits_them(make_cluster: Any) -> None:
+    cluster = make_cluster()
+    split = replace(cluster, scale_out=replace(cluster.scale_out, hierarchical=True))
+    plain, stepped = (Network(c, Placement(c, dp=1024)) for c in (cluster, split))
+    for kind in ("all_gather", "reduce_scatter"):  # a ring's latency grows with ranks, here with domains
+        best = stepped.collective(kind, 2**26, "dp")
+        assert best.algorithm == "hierarchical"
+        assert best.seconds < plain.collective(kind, 2**26, "dp").seconds
+    for kind in COLLECTIVES:
+        assert all(c.algorithm != "hierarchical" for c in plain.candidates(kind, 2**26, "dp"))
+    alone = Network(split, Placement(split, dp=8)).candidates("all_gather", 2**26, "dp")
+    assert all(c.algorithm != "hierarchical" for c in alone)
