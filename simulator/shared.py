@@ -89,6 +89,7 @@ class Shared:
 def _host_costs(run: RunSpec) -> HostCosts:
     return HostCosts(
         kernel_s=run.cluster.host.kernel_launch_s,
+        thread_speed=run.cluster.host.thread_speed,
         software=SOFTWARE[run.runtime.software],
         graphs=run.runtime.cuda_graphs,
     )

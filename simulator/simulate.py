@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from simulator.cost.kernels import Kernels
 from simulator.engine.costing import OperatorCosts
+from simulator.engine.host import HOST_ERROR
 from simulator.engine.replay import paused_collector
 from simulator.engine.step import StepReplay
 from simulator.engine.timeline import shown
@@ -20,6 +21,7 @@ from simulator.explain.waterfall import KernelUse, waterfall
 from simulator.graph.operators import Attention, Gemm, GroupedGemm, MemoryBound
 from simulator.memory.report import MemoryReport
 from simulator.memory.summary import memory_warnings, to_mapping
+from simulator.partition.segment import HOST
 from simulator.preparation.prepared import placement_of
 from simulator.result import Result, TimelineEvent
 from simulator.shared import Shared
@@ -72,7 +74,8 @@ def _result(simulation: Simulation) -> Result:
     kernels, costs, rates = simulation.kernels, simulation.blocks.costs, simulation.rates
     spent = step.breakdown
     operators = list(census(simulation.prepared.plan, run.parallelism.pp))
-    error = relative_error(_error_terms(operators, costs), spent, step.seconds)
+    terms = _error_terms(operators, costs, spent.get(HOST, 0.0))
+    error = relative_error(terms, spent, step.seconds)
     return Result(
         step_time_s=step.seconds,
         step_time_interval_s=interval(step.seconds, error),
@@ -99,11 +102,12 @@ def _result(simulation: Simulation) -> Result:
     )
 
 
-def _error_terms(operators: Iterable[Counted], costs: OperatorCosts) -> Iterator[ErrorTerm]:
-    """The distinct operators of a step; shares matter, not totals."""
+def _error_terms(operators: Iterable[Counted], costs: OperatorCosts, waited_s: float) -> Iterator[ErrorTerm]:
+    """The distinct operators of a step; shares matter, not totals. ``waited_s``: of kernels for the host."""
     for op, runs, _ in operators:
         cost = costs.cost(op)
         yield ErrorTerm(cost.category, runs * cost.seconds, cost.random, cost.site)
+    yield ErrorTerm(HOST, waited_s, 0.0, HOST_ERROR)
 
 
 def _kernel_uses(operators: Iterable[Counted], kernels: Kernels, costs: OperatorCosts) -> Iterator[KernelUse]:

@@ -168,14 +168,24 @@ class Kernels:
         return Estimate(self._product(shape, op, fitted), "gemm", fitted.random, fitted.site)
 
     def _grouped(self, op: GroupedGemm) -> Estimate:
-        fitted = self.grouped_gemm_fit(op.dtype)
         shape = group_shape(groups=op.groups, rows=op.rows, n=op.n, k=op.k, role=op.role)
-        return Estimate(self._product(shape, op, fitted), "grouped_gemm", fitted.random, fitted.site)
+        fitted = self.gemm_fit(op.dtype) if op.apart else self.grouped_gemm_fit(op.dtype)
+        launches = shape.batch if op.apart else 1.0
+        shape = shape._replace(batch=shape.batch / launches)
+        seconds = launches * self._product(shape, op, fitted, launches)
+        return Estimate(seconds, "grouped_gemm", fitted.random, fitted.site)
 
-    def _product(self, shape: GroupShape, op: Gemm | GroupedGemm, fitted: Fitted[GemmCoefficients]) -> float:
+    def _product(
+        self,
+        shape: GroupShape,
+        op: Gemm | GroupedGemm,
+        fitted: Fitted[GemmCoefficients],
+        launches: float = 1.0,
+    ) -> float:
+        """Seconds of one of ``launches`` equal parts of a product."""
         c = fitted.coefficients
         rates = self.rates(op.dtype, fitted.sustained)
-        seconds = gemm_seconds(**shape._asdict(), traffic=op.bytes, rates=rates, c=c)
+        seconds = gemm_seconds(**shape._asdict(), traffic=op.bytes / launches, rates=rates, c=c)
         return seconds * (1.0 + c.accumulate) if op.accumulate else seconds
 
     def _attend(self, op: Attention) -> Estimate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from simulator.engine.attribution import JITTER, breakdown
 from simulator.engine.contention import slowed
 from simulator.engine.costing import OperatorCosts
 from simulator.engine.jitter import NO_WAITS, Spread, Waits, exposed_positions
+from simulator.engine.launches import Launches
 from simulator.engine.overlap import interleaved
 from simulator.engine.replay import Replay, replay
 from simulator.engine.tasks import COMPUTE, Meeting, Profile, Task, Token
@@ -144,22 +145,24 @@ def expand(
     ``begin`` lets communication start no earlier than the segment; ``join`` waits for all streams, and for
     the host where launching the kernels takes longer than running them. ``rendezvous`` makes collectives
     meetings of their group (for simulations of every rank), keyed by axis and label. A step on the host's
-    stream is a synchronisation: what follows it is launched after it. ``delays``: by position, how much later
-    communication starts than on a rank by itself.
+    stream is a synchronisation: what follows it is launched after it, and has no lead over the kernels
+    then, so each of them waits until it is issued. ``delays``: by position, how much later communication
+    starts than on a rank by itself.
     """
     begin, join = (label, "begin"), (label, "join")
     placed = [Placed(COMPUTE, Task("begin", HOST, 0.0, signal=begin))]
     last: dict[str, Token] = {}
-    issued_s = [0.0, 0.0]  # by operators that no graph holds, by those that one may hold
-    issued_after: Token = begin
+    host = Launches(costs.host, begin)
     for index, step in enumerate(segment.steps):
         cost, token = costs.cost(step.op), (label, index)
-        if step.stream == HOST:
-            placed.append(_launch(issued_s, costs, issued_after, (label, index, "launched")))
-            issued_s, issued_after = [0.0, 0.0], token
-            cost = cost._replace(category=HOST, seconds=cost.seconds + costs.host.kernel_s)
-        issued_s[step.captured] += cost.issue_s
         waits: tuple[Token, ...] = tuple((label, position) for position in step.waits)
+        if step.stream == HOST:
+            placed.append(Placed(HOST, host.synchronise((label, index, "launched"), token)))
+            cost = cost._replace(category=HOST, seconds=cost.seconds + costs.host.kernel_s)
+        host.take(step, cost.issue_s)
+        if host.awaited(step):
+            placed.append(Placed(HOST, host.launch((label, index, "issued"))))
+            waits = (*waits, (label, index, "issued"))
         if step.stream != COMPUTE and not waits:
             waits = (begin,)
         meeting = flow = None
@@ -180,7 +183,7 @@ def expand(
     if end in delays:
         placed.append(_slowest_rank(delays[end], (last[COMPUTE],), (label, JITTER), end))
         tokens = (*tokens, (label, JITTER))
-    placed.append(_launch(issued_s, costs, issued_after, (label, HOST)))
+    placed.append(Placed(HOST, host.launch((label, HOST))))
     placed.append(Placed(COMPUTE, Task("join", HOST, 0.0, (*tokens, (label, HOST)), join)))
     return placed
 
@@ -197,12 +200,6 @@ def _with_delay(stream: str, task: Task, delay_s: float) -> Iterator[Placed]:
         return
     yield Placed(stream, task._replace(signal=None))
     yield Placed(stream, Task(task.name, JITTER, delay_s, (), task.signal))
-
-
-def _launch(issued_s: Sequence[float], costs: OperatorCosts, after: Token, signal: Token) -> Placed:
-    """The host issues operators one after the other, or the graph that holds them."""
-    eager_s, captured_s = issued_s
-    return Placed(HOST, Task("launch", HOST, costs.host.launch(captured_s, eager_s), (after,), signal))
 
 
 def _contended(seconds: float, step: Step, segment: Segment, costs: OperatorCosts) -> float:

@@ -25,6 +25,7 @@ from simulator.network.flows import Load
 DATA_AXES = frozenset({"dp", "dp_cp", "edp", "shard", "replicate"})
 NIC_OUT, NIC_IN = "nic out", "nic in"  # a rank's share of its node's NICs, by direction
 PORT_OUT, PORT_IN = "scale-up out", "scale-up in"  # its port of the scale-up domain
+DEEPEP_SMS = 24  # processors of DeepEP's kernels inside a node, its tuned default there
 OWN = -1  # in a link's name: the device that runs the task
 FREE_HOST = HostCosts()
 _COUNTED_AS = {
@@ -53,9 +54,9 @@ class NetworkModel(Protocol):
         ...
 
     def node_limited_all_to_all(
-        self, size_bytes: float, axis: Axis, copies: int, limit: int = 0
+        self, size_bytes: float, axis: Axis, copies: int, limit: int = 0, *, sms: int = DEEPEP_SMS
     ) -> TransferEstimate:
-        """An all-to-all whose rows cross the network once per node."""
+        """An all-to-all whose rows cross the network once per node, by a kernel of so many processors."""
         ...
 
     @property
@@ -203,7 +204,10 @@ class OperatorCosts:
     def transfer(self, op: Collective) -> TransferEstimate:
         """A collective running alone: its time, and the algorithm and protocol that reach it."""
         if op.copies:
-            return self._network.node_limited_all_to_all(op.size_bytes, op.axis, op.copies, op.node_limit)
+            sms = 0 if op.bulk else DEEPEP_SMS
+            return self._network.node_limited_all_to_all(
+                op.size_bytes, op.axis, op.copies, op.node_limit, sms=sms
+            )
         return self._network_of(op.axis).collective(op.kind, op.size_bytes, op.axis)
 
     def _network_of(self, axis: Axis) -> NetworkModel:

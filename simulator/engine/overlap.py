@@ -51,6 +51,8 @@ class _Joint:
         exchange: int | None = None
         for index in phase:
             step = segment.steps[index].moved(place.__getitem__)
+            if index == phase[0]:
+                step = replace(step, opens_part=True)
             place[index] = len(self.steps)
             if _is_exchange(step):
                 exchange = len(self.steps)

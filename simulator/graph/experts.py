@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simulator.graph.blocks import expert_width, shared_expert_width
+from simulator.graph.fusion import fused
 from simulator.graph.layer import Node, Region, Tensor, bias_gradient, elementwise, linear
 from simulator.graph.operators import GroupedGemm, KernelOp, MemoryBound
 from simulator.graph.routing import (
@@ -114,6 +115,7 @@ def _routed_experts(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
             outputs=gates * inner,
             saves=(activation("experts.fc1.input", rows * width, Region.ARRIVAL, "moe.dispatch"),),
         ),
+        *((_clamp(opts, rows * inner),) if model.swiglu_limit else ()),
         elementwise(
             "experts.activation",
             "activation",
@@ -138,6 +140,22 @@ def _routed_experts(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
                 activation("experts.fc2.input", rows * inner, Region.EXPERT_FEATURE, "moe.experts.moe_act"),
             ),
         ),
+    )
+
+
+def _clamp(opts: GraphOptions, elements: float) -> Node:
+    """Bounds FC1's output; what the activation keeps for its backward is the bounded copy."""
+    passes = opts.fusion.clamp
+    size = elements * passes.kept
+    return fused(
+        "experts.clamp",
+        passes,
+        elements,
+        module="moe.experts.moe_act",
+        region=Region.EXPERT_FEATURE,
+        saves=(kept("experts.clamp.output", size, Region.EXPERT_FEATURE, "moe.experts.moe_act"),)
+        if size
+        else (),
     )
 
 

@@ -47,11 +47,12 @@ class Fusion:
     """The operations of one stack.
 
     Elements are those of the residual stream for norms and residuals (``dropout`` includes the addition), of
-    queries and keys for ``rope``, of the MLP's inner width for activations (both halves of a gated one count
-    as one), of the score matrix for ``softmax``, of the logits for ``loss``. ``qkv_join`` (elements of Q, K
-    and V) and ``gate_join`` (residual stream) gather gradients in the backward: of a split projection, and of
-    the input of two projections that other stacks join. ``repeat_kv``: keys and values are copied to every
-    query head of their group. ``fused_loss`` is the loss where its fusion is asked for.
+    queries and keys for ``rope`` (``scaled_rope`` where they are scaled too), of the MLP's inner width for
+    activations and the ``clamp`` before one (both halves of a gated one count as one), of the score matrix
+    for ``softmax``, of the logits for ``loss``. ``qkv_join`` (elements of Q, K and V) and ``gate_join``
+    (residual stream) gather gradients in the backward: of a split projection, and of the input of two
+    projections that other stacks join. ``repeat_kv``: keys and values are copied to every query head of their
+    group. ``fused_loss`` is the loss where its fusion is asked for.
     """
 
     layernorm: Passes
@@ -59,8 +60,10 @@ class Fusion:
     residual: Passes
     dropout: Passes
     rope: Passes
+    scaled_rope: Passes
     activation: Passes
     gated: Passes
+    clamp: Passes
     softmax: Passes
     loss: Passes
     fused_loss: Passes
@@ -84,14 +87,32 @@ _FUSED_GATED = Passes(kind="activation", forward=(Kernel(4, 2),), backward=(Kern
 # Flash-attn's and Apex's: bf16 logits are read for the maximum and the sum, and once more for the gradient.
 _FUSED_LOSS = Passes(kind="cross_entropy", forward=(Kernel(4, 0),), backward=(Kernel(2, 2),), kept=2)
 
+# Megatron-LM's `_apply_rotary_pos_emb_bshd`, Q and K apart: its fused kernel knows no factor beside the
+# angles. Times cosines; half negated, halves joined, times sines; the sum; joined with what is not rotated.
+_HALF, _WHOLE, _SUM = Kernel(1, 1, 2), Kernel(2, 2, 2), Kernel(4, 2, 2)
+_SCALED_ROPE = Passes(
+    kind="rope",
+    forward=(_WHOLE, _HALF, _WHOLE, _WHOLE, _SUM, _WHOLE),
+    backward=(_WHOLE, _WHOLE, _WHOLE, _HALF, _WHOLE, _SUM),
+)
+# Megatron-LM's `weighted_bias_quick_geglu_impl` with a clamp value: each half by itself, then both joined.
+_CLAMP = Passes(
+    kind="activation",
+    forward=(Kernel(2, 2), Kernel(2, 2), Kernel(4, 4)),
+    backward=(Kernel(4, 2), Kernel(4, 2), Kernel(4, 4)),
+    kept=4,
+)
+
 _MEGATRON = Fusion(
     layernorm=_FUSED_NORM,
     rmsnorm=_FUSED_NORM,
     residual=_RESIDUAL,
     dropout=_FUSED_DROPOUT,
     rope=Passes(kind="rope", forward=(Kernel(2, 2, 2),), backward=(Kernel(2, 2, 2),)),  # Q and K apart
+    scaled_rope=_SCALED_ROPE,
     activation=_PLAIN_ACTIVATION,
     gated=_FUSED_GATED,
+    clamp=_CLAMP,
     softmax=Passes(kind="softmax", forward=(Kernel(2, 2),), backward=(Kernel(4, 2),), kept=2),
     loss=Passes(  # vocabulary-parallel (Shoeybi 2019, section 3), without fused cross entropy
         kind="cross_entropy",
@@ -119,6 +140,8 @@ _COMPILED = replace(
     _MEGATRON,
     layernorm=_TORCH_NORM,
     rmsnorm=_TORCH_NORM,
+    scaled_rope=_MEGATRON.rope,
+    clamp=Passes(kind="activation", forward=(), backward=()),  # part of the activation
     gate_join=Passes(kind="residual", forward=(), backward=(Kernel(2, 0, 0),)),  # one more input of a kernel
     loss=Passes(  # casts are part of the reductions: maximum, sum; backward one pass
         kind="cross_entropy", forward=(Kernel(2, 0), Kernel(2, 0)), backward=(Kernel(2, 2),), kept=2
@@ -164,7 +187,9 @@ _EAGER = Fusion(
         forward=(Kernel(2, 4, 2), Kernel(4, 4, 2), Kernel(4, 2, 2)),
         backward=(Kernel(2, 4, 2), Kernel(4, 4, 2), Kernel(4, 2, 2)),
     ),
+    scaled_rope=_SCALED_ROPE,
     activation=_PLAIN_ACTIVATION,
+    clamp=_CLAMP,
     gated=Passes(  # the activation, then its product with the other half
         kind="activation",
         forward=(Kernel(2, 2), Kernel(4, 2)),

@@ -79,6 +79,7 @@ class Node:
     transients: Transients = ((), ())
     trained: bool = True  # its parameters have gradients and optimizer states
     quantization: Quantization | None = None  # of a linear layer's operands; None: all in 16 bits or more
+    captured: bool = True  # a CUDA graph of its layer holds it, where there is one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,8 +96,8 @@ class ImplicitGemm(Gemm):
 class GroupedGemm:
     """One GEMM per expert: ``rows`` tokens in all over ``groups`` experts, each [rows_g, k] × [k, n].
 
-    A weight gradient's ``n`` and ``k`` are those of its forward product. ``kernels``: launches the software
-    needs.
+    A weight gradient's ``n`` and ``k`` are those of its forward product. ``apart``: each expert's product is
+    an ordinary GEMM with a launch of its own, as in Transformer Engine; otherwise one kernel runs them all.
     """
 
     name: str
@@ -109,7 +109,12 @@ class GroupedGemm:
     role: GemmRole = "forward"
     output_bytes_per_element: float = 2.0
     accumulate: bool = False
-    kernels: int = 1
+    apart: bool = False
+
+    @property
+    def kernels(self) -> int:
+        """Launches the software needs."""
+        return self.groups if self.apart else 1
 
     @property
     def flops(self) -> float:
@@ -213,6 +218,7 @@ class Collective:
 
     ``copies`` > 0 makes an all-to-all node-limited (DeepEP): that many copies of each row go to as many
     ranks, but cross the network once per node, of which a row reaches at most ``node_limit`` (0: any number).
+    ``bulk``: its kernel orders bulk copies (HybridEP), where DeepEP's moves each element through a thread.
     """
 
     name: str
@@ -222,6 +228,7 @@ class Collective:
     flops: float = 0.0
     copies: int = 0
     node_limit: int = 0
+    bulk: bool = False
 
     @property
     def bytes(self) -> float:

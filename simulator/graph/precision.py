@@ -26,20 +26,21 @@ class Recipe:
 
     ``dtype`` is the arithmetic of the products. ``element_bytes`` is one element with its share of the
     scales. ``amax_pass``: the scale needs a pass over the tensor before the one that casts (delayed scaling
-    takes it from the steps before; blocks are small enough to be scaled on the fly). ``shared_amax``: ranks
-    that hold parts of one tensor agree on its scale first. ``both``: two copies, along features and along
-    tokens. ``second_is_transpose``: the second copy holds the same numbers as the first. ``transposed``: the
-    second copy lies transposed, so a gathered one is transposed after the gather. ``norm_fused``: the norm
-    before a layer can write its output quantised. ``cached_weights``: weights are quantised once a step, not
-    in every microbatch. ``keeps_wide_input``: the 16-bit input is kept for the weight gradient and quantised
-    again there. ``narrow_gather``: operands are quantised before they are gathered over the TP group.
-    ``cast`` is the cost class of the kernel.
+    takes it from the steps before; blocks are small enough to be scaled on the fly) of ``amax_kernels``.
+    ``shared_amax``: ranks that hold parts of one tensor agree on its scale first. ``both``: two copies,
+    along features and along tokens. ``second_is_transpose``: the second copy holds the same numbers as the
+    first. ``transposed``: the second copy lies transposed, so a gathered one is transposed after the
+    gather. ``norm_fused``: the norm before a layer can write its output quantised. ``cached_weights``:
+    weights are quantised once a step, not in every microbatch. ``keeps_wide_input``: the 16-bit input is
+    kept for the weight gradient and quantised again there. ``narrow_gather``: operands are quantised before
+    they are gathered over the TP group. ``cast`` is the cost class of the kernel.
     """
 
     name: str
     dtype: str
     element_bytes: float
     amax_pass: bool = False
+    amax_kernels: int = 1
     shared_amax: bool = False
     both: bool = True
     second_is_transpose: bool = False
@@ -67,7 +68,8 @@ RECIPES = {
         # Micikevicius 2022, section 3, with an amax history: one pass reads 16 bits, writes both copies
         replace(_PER_TENSOR, norm_fused=True),
         # per-tensor scale of this very tensor: a pass for the amax, then the cast
-        replace(_PER_TENSOR, name="current", amax_pass=True, shared_amax=True),
+        # (Transformer Engine: one sets it to zero, one finds it, one makes the scale)
+        replace(_PER_TENSOR, name="current", amax_pass=True, amax_kernels=3, shared_amax=True),
         # DeepSeek-V3, section 3.3.2: 1×128 activations, 128×128 weights, an fp32 scale per block
         Recipe(
             name="blockwise",
@@ -119,7 +121,10 @@ def quantize(name: str, elements: float, recipe: Recipe, *, copies: int) -> tupl
     )
     if not recipe.amax_pass:
         return (cast,)
-    return (MemoryBound(name=f"{name}.amax", kind="amax", read_bytes=size, write_bytes=0.0), cast)
+    amax = MemoryBound(
+        name=f"{name}.amax", kind="amax", read_bytes=size, write_bytes=0.0, kernels=recipe.amax_kernels
+    )
+    return (amax, cast)
 
 
 def transpose(name: str, elements: float, recipe: Recipe) -> MemoryBound:

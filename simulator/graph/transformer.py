@@ -157,7 +157,8 @@ def rope(model: ModelSpec, opts: GraphOptions) -> Node:
     """Rotates queries and keys."""
     heads = model.num_attention_heads + model.num_key_value_heads
     elements = float(opts.tokens * heads * model.head_dim)
-    return fused("rope", opts.fusion.rope, elements, module="attention", region=Region.FEATURE)
+    passes = opts.fusion.scaled_rope if model.yarn else opts.fusion.rope
+    return fused("rope", passes, elements, module="attention", region=Region.FEATURE)
 
 
 def _repeated_heads(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:

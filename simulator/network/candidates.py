@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import inf
 from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
@@ -29,7 +30,7 @@ class Routing(NamedTuple):
 
     copies: int  # the router's top-k
     limit: int = 0  # most domains a token may go to; 0: no limit
-    sms: int = 24  # that run the dispatch kernel
+    sms: int = 24  # that run the dispatch kernel; 0: as many as fill the link
 
 
 Candidate: TypeAlias = tuple[float, DomainCurve | NetworkCurve]
@@ -93,8 +94,11 @@ def send_recv(
 def node_limited_all_to_all(
     size_bytes: float, routing: Routing, group: Group, cluster: ClusterSpec, profile: FabricProfile
 ) -> Iterator[Candidate]:
-    """A dispatch that sends each token once per domain (inside one: once per rank), as DeepEP does."""
-    per_link = routing.sms * DISPATCH_SM_BANDWIDTH
+    """A dispatch that sends each token once per domain (inside one: once per rank), as DeepEP does.
+
+    DeepEP's threads load and store every element, so its SMs limit it; HybridEP's bulk copies fill the link.
+    """
+    per_link = routing.sms * DISPATCH_SM_BANDWIDTH or inf
     curves = [replace(c, bandwidth=min(c.bandwidth, per_link)) for c in profile.scale_up.of("all_to_all")]
     if group.inside_domain:
         for curve in curves:

@@ -108,7 +108,7 @@ class Network:
         """A DeepEP-like dispatch or combine of ``size_bytes`` = tokens·copies·row per rank over ``axis``.
 
         ``copies`` is the router's top-k, ``limit`` the most domains a token goes to (0: no limit), ``sms``
-        the SMs of the kernel.
+        the SMs of the kernel (0: as many as fill the link).
         """
         group = self.placement.group(axis)
         if group.ranks == 1 or size_bytes == 0:

@@ -163,7 +163,7 @@ def _share_product(
         rows=op.rows * _rows(tp, ep, load),
         n=op.n // ep.tensor if splits_n else op.n,
         k=op.k if splits_n else op.k // ep.tensor,
-        kernels=1 if ep.single_launch else groups,
+        apart=not ep.single_launch,
     )
 
 
@@ -198,8 +198,6 @@ def _share_sort(op: MemoryBound, tp: TensorParallel, ep: ExpertParallel, load: f
     if ep.dispatcher == "alltoall":
         in_order = ep.experts == ep.size or ep.ranks == 1
         return _nothing(op) if in_order else replace(op, read_bytes=rows, write_bytes=rows)
-    if ep.dispatcher == "hybridep":
-        return _nothing(op)
     tokens = rows * ep.distinct_ranks / ep.top_k
     return replace(op, read_bytes=tokens, write_bytes=rows)
 

@@ -18,8 +18,9 @@ class ExpertParallel:
     ``dispatcher``: ``alltoall`` sends each copy of a token to its expert's rank; ``allgather`` sends every
     token everywhere; ``deepep`` and ``hybridep`` send a token once to each rank that needs it, and over the
     network once per node. ``single_launch``: one kernel runs the products of all local experts; otherwise
-    each has its own launch (Transformer Engine's multi-stream products). ``synchronises``: the host must know
-    how many rows come before it can launch what works on them.
+    each has its own launch (Transformer Engine's multi-stream products), for which the host must know its
+    rows: in a graph of the whole step it does not. ``synchronises``: the host must know how many rows come
+    before it can launch what works on them.
     """
 
     size: int = 1
@@ -51,7 +52,7 @@ def expert_parallel(run: RunSpec, layer: int) -> ExpertParallel:
     if not model.is_moe:
         return ExpertParallel()
     limited = model.topk_group if model.n_group > 1 else 0  # groups are placed node by node
-    static = run.training.moe.pad_to_capacity or runtime.cuda_graphs == "full"
+    padded, one_graph = run.training.moe.pad_to_capacity, runtime.cuda_graphs == "full"
     return ExpertParallel(
         size=p.ep,
         tensor=p.etp or p.tp,
@@ -61,7 +62,7 @@ def expert_parallel(run: RunSpec, layer: int) -> ExpertParallel:
         dispatcher=runtime.moe_dispatcher,
         node_limit=limited,
         load=router_load(run.training.moe, p.ep, model.num_experts, seed=(run.simulation.seed, layer)),
-        single_launch=runtime.moe_grouped_gemm == "fused",
-        synchronises=not static,
+        single_launch=runtime.moe_grouped_gemm == "fused" or (one_graph and not padded),
+        synchronises=not (padded or one_graph),
         dispatch_bytes=DISPATCHED_BYTES[runtime.moe_dispatch_precision],
     )

@@ -97,4 +97,5 @@ def _all_to_all(name: str, size: float, ep: ExpertParallel) -> Collective:
         size_bytes=size,
         copies=ep.top_k if limited else 0,
         node_limit=ep.node_limit if limited else 0,
+        bulk=ep.dispatcher == "hybridep",
     )

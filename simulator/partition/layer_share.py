@@ -20,6 +20,7 @@ from simulator.partition.context import ContextParallel, SharedAttention, share_
 from simulator.partition.expert import EXPERT_REGIONS, share_node
 from simulator.partition.expert_layout import ExpertParallel
 from simulator.partition.fresh_gradients import without_accumulation
+from simulator.partition.graph_scope import in_scope
 from simulator.partition.grid import share_on_grid
 from simulator.partition.optimizer import PARAMETER_BYTES, Matrix
 from simulator.partition.quantization import (
@@ -84,9 +85,12 @@ class Split(NamedTuple):
     experts: ExpertParallel
     context: ContextParallel = ContextParallel()
     fresh_gradient_bytes: float = 0.0  # of a weight gradient that is written, not added; 0: added
+    graph_scope: tuple[str, ...] = ()  # parts of a layer that its CUDA graph holds; empty: all
 
     def share(self, node: Node) -> Node:
         """One rank's share of a node."""
+        if not in_scope(node.module, self.graph_scope):
+            node = replace(node, captured=False)
         if self.fresh_gradient_bytes:
             node = without_accumulation(node, self.fresh_gradient_bytes)
         if self.tensor.grid is not None:

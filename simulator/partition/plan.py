@@ -274,7 +274,7 @@ def _decoder_layers(chunk: Chunk, run: RunSpec, opts: GraphOptions, ends: Split)
     kinds, recompute = layer_kinds(run.model), run.training.recompute
     layers = []
     for position, number in enumerate(chunk.layers):
-        split = ends._replace(experts=expert_parallel(run, number))
+        split = ends._replace(experts=expert_parallel(run, number), graph_scope=run.runtime.cuda_graph_scope)
         options = (split, recompute, _is_recomputed(recompute, position), _narrow(run, number))
         layer = share_decoder_layer(run.model, opts, kinds[number], *options)
         if number and number == run.model.num_encoder_layers and not chunk.embedding:
@@ -291,7 +291,7 @@ def _prediction_layers(chunk: Chunk, run: RunSpec, opts: GraphOptions, ends: Spl
         return []
     last = run.model.num_hidden_layers - 1
     full = run.training.recompute.granularity == "full"
-    split = ends._replace(experts=expert_parallel(run, last))
+    split = ends._replace(experts=expert_parallel(run, last), graph_scope=run.runtime.cuda_graph_scope)
     layer = share_decoder_layer(
         run.model, opts, None, split, run.training.recompute, full, _narrow(run, last)
     )

@@ -62,7 +62,7 @@ def backward_segment(
 def _captured(node: Node, nodes: tuple[Node, ...], out: SegmentBuilder) -> None:
     """Routed experts whose shapes the host waits for are in no CUDA graph of their layer."""
     dynamic = any(isinstance(other, RoutedNode) and other.count is not None for other in nodes)
-    out.captured = not (dynamic and isinstance(node, RoutedNode))
+    out.captured = node.captured and not (dynamic and isinstance(node, RoutedNode))
 
 
 def saved_bytes(

@@ -19,6 +19,8 @@ class Step:
     ``waits`` are positions within the same segment. ``weight_gradient`` marks work that a zero-bubble
     schedule may postpone. ``beside`` are positions of communication that runs next to a kernel and takes some
     of its processors. ``captured``: a layer's CUDA graph may hold it (its shape is known beforehand).
+    ``opens_part``: the software runs what begins here as a part of its own. ``continues``: one call of the
+    software launches it with the step before.
     """
 
     op: Operator
@@ -27,6 +29,8 @@ class Step:
     weight_gradient: bool = False
     beside: tuple[int, ...] = ()
     captured: bool = True
+    opens_part: bool = False
+    continues: bool = False
 
     def moved(self, position: Callable[[int], int]) -> Step:
         """The step with the positions it refers to renumbered."""

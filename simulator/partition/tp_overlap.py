@@ -32,8 +32,8 @@ def ring_exchange(
     message = SendRecv(name=f"{gather.name}.chunk", axis=gather.axis, size_bytes=gather.size_bytes / ranks)
     steps = [Step(part, COMPUTE, ready)]
     for _ in range(ranks - 1):
-        steps.append(Step(message, gather.axis, ready))
-        steps.append(Step(part, COMPUTE, (start + len(steps) - 1,)))
+        steps.append(Step(message, gather.axis, ready, continues=True))
+        steps.append(Step(part, COMPUTE, (start + len(steps) - 1,), continues=True))
     return tuple(steps)
 
 
@@ -49,6 +49,7 @@ def pipelined_reduction(
     steps: list[Step] = []
     for index in range(chunks):
         reducing = (start + len(steps) - 1,) if index else ()
-        steps.append(Step(part, COMPUTE, () if index else ready, beside=reducing))
-        steps.append(Step(piece, reduction.axis, (start + len(steps) - 1,)))
+        before = () if index else ready
+        steps.append(Step(part, COMPUTE, before, beside=reducing, continues=index > 0))
+        steps.append(Step(piece, reduction.axis, (start + len(steps) - 1,), continues=True))
     return tuple(steps)

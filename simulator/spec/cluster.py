@@ -169,6 +169,8 @@ class Host:
     """Host time to launch one kernel without CUDA graphs."""
     cpu: Text = ""
     """Model."""
+    thread_speed: Annotated[float, Number(0.1)] = 1.0
+    """Speed of one thread, over that of the Xeon Platinum 8480C of a DGX H100."""
     memory_bytes: Bytes = 0.0
     """Host memory of a node."""
     memory_bandwidth: BytesPerSecond = 0.0

@@ -46,6 +46,8 @@ class ModelSpec:
     """A second up projection gates the first (SwiGLU)."""
     hidden_act: Activation = "silu"
     """Activation of the MLP."""
+    swiglu_limit: Real = 0.0
+    """Bound on both halves of a gated expert's inner values; 0: none."""
     norm: Norm = "rmsnorm"
     """Normalisation."""
     linear_bias: Flag = False
@@ -54,6 +56,8 @@ class ModelSpec:
     """Multi-head, grouped-query, or multi-head latent attention."""
     position_embedding: PositionEmbedding = "rope"
     """How positions are known."""
+    yarn: Flag = False
+    """Rotated queries and keys are scaled too (YaRN)."""
     max_position_embeddings: CountOrZero = 0
     """Longest sequence; 0: not given."""
     tie_word_embeddings: Flag = False

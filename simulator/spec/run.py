@@ -59,6 +59,7 @@ FLOPS_CONVENTIONS = (
 )
 GPT_CONVENTIONS = frozenset({"narayanan-2021", "korthikanti-2022", "korthikanti-2022-selective"})
 
+GRAPH_PARTS = ("attn", "mamba", "mlp", "moe_router", "moe_preprocess")  # Megatron-LM's --cuda-graph-scope
 ATTENTION_KERNELS = ("flash", "flash1", "flash2", "flash3", "triton", "cudnn", "unfused")
 SOFTWARE_STACKS = ("megatron", "compiled", "eager")
 FULL_PRECISIONS = ("fp32", "tf32")
@@ -78,6 +79,7 @@ TensorMode: TypeAlias = Annotated[
 StageSplit: TypeAlias = Annotated[str | tuple[int, ...], StageLayout((*NAMED_SPLITS, BALANCED))]
 Granularity: TypeAlias = Annotated[str, Choice(("none", "selective", "full"))]
 RecomputeModule: TypeAlias = Annotated[str, Choice(RECOMPUTE_MODULES)]
+GraphPart: TypeAlias = Annotated[str, Choice(GRAPH_PARTS)]
 RankOrder: TypeAlias = Annotated[str, Permutation(("tp", "cp", "ep", "dp", "pp"))]
 
 
@@ -278,6 +280,8 @@ class Runtime:
     """Messages between stages in 1/tp pieces without SP (Narayanan 2021, section 4.1)."""
     cuda_graphs: Annotated[str, Choice(("none", "layer", "full"))] = "none"
     """What is captured: nothing, each layer, or the whole step."""
+    cuda_graph_scope: tuple[GraphPart, ...] = ()
+    """Where cuda_graphs is layer: the parts that are captured; empty: all whose shape the host knows."""
     software: Annotated[str, Choice(SOFTWARE_STACKS)] = "megatron"
     """Memory-bound kernels and host time: Transformer Engine's modules, compiled or eager PyTorch."""
     cross_entropy_fusion: Flag = False

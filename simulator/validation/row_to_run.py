@@ -20,6 +20,7 @@ from simulator.spec.model import ModelSpec
 from simulator.spec.published import Published
 from simulator.spec.rules import broken_rules
 from simulator.spec.run import (
+    GRAPH_PARTS,
     RECOMPUTE_MODULES,
     ExpertLoad,
     Parallelism,
@@ -307,6 +308,8 @@ def _runtime(row: PublishedRun, generation: Generation) -> Runtime:
     given["delay_wgrad"] = bool(recipe.delay_wgrad)
     if recipe.cuda_graphs:
         given["cuda_graphs"] = recipe.cuda_graphs
+    if recipe.cuda_graphs == "layer":
+        given["cuda_graph_scope"] = tuple(m for m in recipe.cuda_graph_modules if m in GRAPH_PARTS)
     if recipe.compiled is not None:
         given["software"] = "compiled" if recipe.compiled else "eager"
     if any("cross-entropy fusion" in item for item in recipe.other):

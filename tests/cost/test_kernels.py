@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -88,6 +90,17 @@ def test_accumulating_a_weight_gradient_costs_more() -> None:
     )
     ratio = model.estimate(added).seconds / model.estimate(plain).seconds
     assert 1.01 < ratio < 1.2
+
+
+def test_experts_with_a_launch_each_take_as_long_as_ordinary_products() -> None:
+    model = Kernels(H100, load_kernel_profile(H100.name))
+    one = Gemm(name="g", m=512, n=1024, k=4096)
+    experts = GroupedGemm(name="e", groups=16, rows=16 * 512, n=1024, k=4096, apart=True)
+    assert model.estimate(experts).seconds == pytest.approx(16 * model.estimate(one).seconds)
+    gradient = Gemm(name="w", m=1024, n=4096, k=512, role="wgrad")
+    assert model.estimate(replace(experts, role="wgrad")).seconds == pytest.approx(
+        16 * model.estimate(gradient).seconds
+    )
 
 
 def test_copies_use_the_host_link() -> None:

@@ -10,8 +10,8 @@ from simulator.cost.estimate import Estimate
 from simulator.engine.block import Blocks
 from simulator.engine.costing import OperatorCosts
 from simulator.engine.host import GRAPH_LAUNCH_S, SOFTWARE, HostCosts
-from simulator.graph.operators import Gemm, KernelOp, MemoryBound
-from simulator.partition.segment import SegmentBuilder
+from simulator.graph.operators import Copy, Gemm, GroupedGemm, KernelOp, MemoryBound
+from simulator.partition.segment import Segment, SegmentBuilder
 from simulator.simulate import simulate
 from simulator.spec.load import load_run
 
@@ -21,10 +21,13 @@ CAST = MemoryBound(name="cast", kind="cast", read_bytes=1.0, write_bytes=1.0, ke
 
 
 class Microseconds:
-    """Every kernel takes one."""
+    """Every kernel takes one, but those named."""
 
-    def estimate(self, op: KernelOp) -> Estimate:
-        return Estimate(1e-6, "gemm", 0.0, 0.0)
+    def __init__(self, **seconds: float) -> None:
+        self._seconds = seconds
+
+    def estimate(self, op: KernelOp | Copy) -> Estimate:
+        return Estimate(self._seconds.get(op.name, 1e-6), "gemm", 0.0, 0.0)
 
 
 def seconds(host: HostCosts, op: KernelOp) -> float:
@@ -37,8 +40,50 @@ def seconds(host: HostCosts, op: KernelOp) -> float:
 def test_small_kernels_wait_for_the_host() -> None:
     host = HostCosts(kernel_s=4e-6, software=SOFTWARE["megatron"])
     stack = host.software
-    assert seconds(host, PRODUCT) == pytest.approx(KERNELS * (4e-6 + stack.operator_s + stack.product_s))
-    assert seconds(host, CAST) == pytest.approx(KERNELS * (2 * 4e-6 + stack.operator_s))
+    launch_s = 4e-6 + stack.kernel_s
+    assert seconds(host, PRODUCT) == pytest.approx(KERNELS * (launch_s + stack.operator_s + stack.product_s))
+    assert seconds(host, CAST) == pytest.approx(KERNELS * (2 * launch_s + stack.operator_s))
+
+
+def test_a_slower_processor_takes_longer_for_everything() -> None:
+    host = HostCosts(kernel_s=4e-6, software=SOFTWARE["megatron"])
+    assert seconds(replace(host, thread_speed=0.5), CAST) == pytest.approx(2 * seconds(host, CAST))
+
+
+def test_experts_with_products_of_their_own_are_issued_one_by_one() -> None:
+    stack = SOFTWARE["megatron"]
+    host = HostCosts(kernel_s=4e-6, software=stack)
+    together = GroupedGemm(name="experts", groups=16, rows=64, n=1, k=1)
+    apart = replace(together, apart=True)
+    extra = 15 * (4e-6 + stack.kernel_s) + 16 * stack.expert_s
+    assert seconds(host, apart) - seconds(host, together) == pytest.approx(KERNELS * extra)
+
+
+def test_after_a_synchronisation_kernels_wait_until_they_are_issued() -> None:
+    """Ten kernels of 1 µs before it and ten after, issued in 4 µs each, the last of them 100 µs long."""
+    host = HostCosts(kernel_s=4e-6)
+    long = replace(PRODUCT, name="long")
+    out = SegmentBuilder(captured=False)
+    for _ in range(KERNELS):
+        out.compute(PRODUCT)
+    out.synchronise(Copy(name="count", kind="d2h", size_bytes=8.0))
+    for _ in range(KERNELS - 1):
+        out.compute(PRODUCT)
+    out.compute(long)
+    costs = OperatorCosts(Microseconds(long=100e-6), Microseconds(), host)  # type: ignore[arg-type]
+    before, copy, after = KERNELS * 4e-6, 1e-6 + 4e-6, (KERNELS + 1) * 4e-6 + 100e-6
+    assert Blocks(costs).block(out.build()).seconds == pytest.approx(before + copy + after)
+
+
+def test_a_part_that_runs_by_itself_takes_the_host_more() -> None:
+    stack = SOFTWARE["megatron"]
+    out = SegmentBuilder()
+    out.compute(PRODUCT)
+    plain = out.build()
+    opening = Segment(tuple(replace(step, opens_part=True) for step in plain.steps))
+    costs = OperatorCosts(Microseconds(), Microseconds(), HostCosts(software=stack))  # type: ignore[arg-type]
+    blocks = Blocks(costs)
+    assert blocks.block(opening).seconds - blocks.block(plain).seconds == pytest.approx(stack.part_s)
 
 
 def test_a_graph_is_one_launch_and_a_captured_step_none() -> None:

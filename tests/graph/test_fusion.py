@@ -89,6 +89,26 @@ def test_an_eager_rotation_casts_to_fp32_and_back() -> None:
     assert forward(layer(LLAMA, "megatron"))["rope"] / unit == 4
 
 
+def test_a_scaled_rotation_takes_its_operators_one_by_one() -> None:
+    """Products, sums and joins over Q and K: 4 + 2 + 4 + 4 + 6 + 4 bytes instead of 4."""
+    heads = LLAMA.num_attention_heads + LLAMA.num_key_value_heads
+    unit = TOKENS * heads * LLAMA.head_dim
+    scaled = replace(LLAMA, yarn=True)
+    assert forward(layer(scaled, "megatron"))["rope"] / unit == 24
+    assert backward(layer(scaled, "megatron"))["rope"] / unit == 24
+    assert forward(layer(scaled, "compiled"))["rope"] == forward(layer(LLAMA, "compiled"))["rope"]
+
+
+def test_a_bounded_gate_is_cut_half_by_half_and_joined() -> None:
+    """Per inner element of a row: two cuts of 4 bytes and a join of 8; backward two of 6 and 8."""
+    model = load_model("gpt-oss-120b")
+    graph = layer(model, "megatron")
+    unit = TOKENS * model.num_experts_per_tok * model.moe_intermediate_size
+    assert forward(graph)["experts.clamp"] / unit == 16
+    assert backward(graph)["experts.clamp"] / unit == 20
+    assert "experts.clamp" not in forward(layer(replace(model, swiglu_limit=0.0), "megatron"))
+
+
 def test_pytorch_copies_keys_and_values_to_their_query_heads() -> None:
     """Llama-3 8B: K and V of 8 heads read, of 32 written."""
     copied = forward(layer(LLAMA, "compiled"))["repeat_kv"]

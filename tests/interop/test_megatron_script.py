@@ -119,6 +119,11 @@ def test_a_run_read_back_takes_the_same_time(name: str, tmp_path: Path) -> None:
         ("--position-embedding-type rope --no-position-embedding", "model.position_embedding", "rope"),
         ("--transformer-impl local", "runtime.attention", "unfused"),
         ("--cuda-graph-impl local --cuda-graph-scope full_iteration", "runtime.cuda_graphs", "full"),
+        (
+            "--cuda-graph-impl transformer_engine --cuda-graph-scope attn moe_router",
+            "runtime.cuda_graph_scope",
+            ("attn", "moe_router"),
+        ),
     ],
 )
 def test_a_flag_sets_its_key(flags: str, key: str, value: object, tmp_path: Path) -> None:

@@ -125,6 +125,14 @@ def test_node_limited_dispatch_saves_network_bytes(make_cluster: Any) -> None:
     )
 
 
+def test_bulk_copies_fill_a_link_that_a_few_processors_cannot(make_cluster: Any) -> None:
+    network = over(make_cluster(), 8)
+    size = 4096 * 8 * 7168 * 2.0
+    few, bulk = (network.node_limited_all_to_all(size, "dp", copies=8, sms=sms).seconds for sms in (4, 0))
+    assert bulk < few / 2
+    assert bulk <= network.collective("all_to_all", size, "dp").seconds
+
+
 def test_unknown_collectives_are_named(make_cluster: Any) -> None:
     with pytest.raises(ValueError, match="all_reduce"):
         over(make_cluster(), 8).collective("allreduce", 1.0, "dp")  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from simulator.graph.operators import Awaited, Collective, GroupedGemm
+from simulator.graph.operators import Awaited, Collective, GroupedGemm, MemoryBound
 from simulator.graph.parameters import count_parameters
 from simulator.partition.expert_load import router_load
 from simulator.partition.plan import LayerShare, plan_run
@@ -145,6 +145,38 @@ def test_the_host_waits_for_row_counts_unless_they_are_fixed() -> None:
     padded = ExpertLoad(capacity_factor=1.0, pad_to_capacity=True)
     assert synchronisations(run) == 1
     assert synchronisations(replace(run, training=replace(run.training, moe=padded))) == 0
+    assert synchronisations(mixtral(cuda_graphs="full")) == 0
+
+
+def test_one_kernel_runs_all_experts_where_the_host_does_not_know_their_rows() -> None:
+    def apart(**runtime: object) -> set[bool]:
+        steps = expert_layer(mixtral(ep=1, **runtime)).forward.steps
+        return {step.op.apart for step in steps if isinstance(step.op, GroupedGemm)}
+
+    assert apart() == apart(cuda_graphs="layer") == {True}
+    assert apart(cuda_graphs="full") == apart(moe_grouped_gemm="fused") == {False}
+
+
+def test_a_layers_graph_holds_the_parts_in_its_scope() -> None:
+    def captured(*scope: str) -> set[str]:
+        steps = expert_layer(mixtral(cuda_graphs="layer", cuda_graph_scope=scope)).forward.steps
+        return {step.op.name for step in steps if step.captured}
+
+    assert {"qkv", "core_attn", "router"} <= captured()
+    assert captured() == captured("attn", "moe_router", "moe_preprocess")
+    assert captured("moe_router").isdisjoint({"qkv", "core_attn"})
+    assert "router" not in captured("attn")
+    assert "experts.fc1" not in captured()
+
+
+def test_rows_that_come_once_per_rank_are_copied_to_each_of_its_experts() -> None:
+    """2 of 8 ranks by 2 copies: 8·(1 − (7/8)²) ranks see a token on average."""
+    steps = expert_layer(mixtral(moe_dispatcher="hybridep")).forward.steps
+    sort = next(step.op for step in steps if step.op.name == "expert_sort")
+    rows = TOKENS * TOP_K * HIDDEN * 2.0
+    assert isinstance(sort, MemoryBound)
+    assert sort.write_bytes == rows
+    assert sort.read_bytes == pytest.approx(rows * 8 * (1 - (7 / 8) ** 2) / TOP_K)
 
 
 def test_uneven_ranks_wait_for_work_that_is_not_theirs() -> None:

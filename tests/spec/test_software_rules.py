@@ -18,6 +18,7 @@ from simulator.spec.run import ATTENTION_KERNELS
         ("deepseek-v3-1024-h100", "runtime.attention=triton", "heads of 192", "flash2"),
         ("llama3-8b-8-h100", "runtime.attention=flash4", "flash3", "flash"),
         ("llama3-8b-8-h100", "training.optimizer=sgd runtime.optimizer_fusion=false", "adam", "leave it out"),
+        ("llama3-8b-8-h100", "runtime.cuda_graph_scope=[attn]", "needs cuda_graphs layer", "leave it out"),
     ],
 )
 def test_what_is_refused(run: str, override: str, rule: str, remedy: str) -> None:

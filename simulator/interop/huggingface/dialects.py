@@ -99,7 +99,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
     "kimi_k2": _DEEPSEEK_V3,
     "gpt_oss": _like(
         _LLAMA,
-        fixed={"linear_bias": True, "attention_sinks": True},
+        fixed={"linear_bias": True, "attention_sinks": True, "yarn": True},
         defaults={"sliding_window_pattern": 2},
     ),
     "llama4": _LLAMA4,

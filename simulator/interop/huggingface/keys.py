@@ -15,6 +15,7 @@ FIELDS: Final[dict[str, str]] = {
             *("moe_layer_freq", "n_group", "topk_group", "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim"),
             *("qk_rope_head_dim", "v_head_dim", "num_nextn_predict_layers", "attention_dropout"),
             *("hidden_dropout", "num_experts", "moe_latent_size", "moe_shared_expert_intermediate_size"),
+            "swiglu_limit",
         )
     },
     "num_local_experts": "num_experts",
@@ -74,7 +75,7 @@ _NO_WORK: Final[tuple[tuple[str, str], ...]] = (
     ),
     (r"initializer_range|initializer_factor|init_.*|use_mup|rescale_prenorm_residual", "initial values"),
     (
-        r".*_eps(ilon)?|.*_epsilon|.*norm_factor|swiglu_limit|query_pre_attn_scalar|.*_multiplier|logits_scaling"
+        r".*_eps(ilon)?|.*_epsilon|.*norm_factor|query_pre_attn_scalar|.*_multiplier|logits_scaling"
         r"|logit_scale|scale_attn_.*|reorder_and_upcast_attn|attn_scale|floor_scale|attn_temperature_tuning"
         r"|residual_in_fp32|time_step_.*|mamba_dt_.*|scale_depth|scale_emb|attention_softmax_in_fp32"
         r"|apply_residual_connection_post_layernorm|softmax_scale|masked_softmax_fusion|scale_attention_.*"

@@ -143,7 +143,7 @@ CHOICES: Final[dict[str, dict[str, Keys]]] = {
     "--normalization": {"RMSNorm": {"model.norm": "rmsnorm"}, "LayerNorm": {"model.norm": "layernorm"}},
     "--position-embedding-type": {
         "rope": {"model.position_embedding": "rope"},
-        "yarn": {"model.position_embedding": "rope"},
+        "yarn": {"model.position_embedding": "rope", "model.yarn": True},
         "learned_absolute": {"model.position_embedding": "learned"},
         "none": {"model.position_embedding": "none"},
     },

@@ -79,6 +79,10 @@ def _by_hand(run: RunSpec) -> Said:
         yield f"--attention-backend {run.runtime.attention}", ("runtime.attention",)
     if run.runtime.cuda_graphs == "full":
         yield "--cuda-graph-impl local --cuda-graph-scope full_iteration", ("runtime.cuda_graphs",)
+    if run.runtime.cuda_graph_scope:
+        parts = " ".join(run.runtime.cuda_graph_scope)
+        about = ("runtime.cuda_graphs", "runtime.cuda_graph_scope")
+        yield f"--cuda-graph-impl transformer_engine --cuda-graph-scope {parts}", about
 
 
 def _shapes(m: ModelSpec) -> Said:

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from simulator.interop.imported import Imported, shown
 from simulator.spec.errors import Problem
+from simulator.spec.run import GRAPH_PARTS
 from simulator.spec.stage_layout import parse_layout
 
 PRECISIONS: Final = ("fp32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4")  # of several flags the last one wins
@@ -276,8 +277,11 @@ def _precision(flags: Flags) -> None:
 def _software(flags: Flags) -> None:
     scope = flags.take("--cuda-graph-scope")
     if scope is not None:
-        whole = "full_iteration" in scope
-        flags.set("--cuda-graph-scope", scope, {"runtime.cuda_graphs": "full" if whole else "layer"})
+        keys: dict[str, object] = {"runtime.cuda_graphs": "full"}
+        if "full_iteration" not in scope:
+            parts = [part for part in scope if part in GRAPH_PARTS]
+            keys = {"runtime.cuda_graphs": "layer", **({"runtime.cuda_graph_scope": parts} if parts else {})}
+        flags.set("--cuda-graph-scope", scope, keys)
     if flags.take("--transformer-impl") == ["local"] and "runtime.attention" not in flags.keys:
         flags.set("--transformer-impl", ["local"], {"runtime.attention": "unfused"})
     sizes = _numbers(" ".join(flags.take("--hierarchical-context-parallel-sizes") or ()))

@@ -49,7 +49,17 @@ def optimizer_fusion(run: RunSpec) -> Iterator[Violation]:
         yield Violation("runtime.optimizer_fusion", asked, rule, "true, or leave it out")
 
 
+def graph_scope(run: RunSpec) -> Iterator[Violation]:
+    """Parts are captured where layers are."""
+    runtime = run.runtime
+    if runtime.cuda_graph_scope and runtime.cuda_graphs != "layer":
+        rule = f"needs cuda_graphs layer, not {runtime.cuda_graphs}"
+        scope = ", ".join(runtime.cuda_graph_scope)
+        yield Violation("runtime.cuda_graph_scope", scope, rule, "cuda_graphs: layer, or leave it out")
+
+
 SOFTWARE_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
     attention_generation,
     optimizer_fusion,
+    graph_scope,
 )
