@@ -212,6 +212,29 @@ def measure(
     _print_outcome(outcome)
 
 
+@app.command("steps")
+def steps(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE.csv", help="The table; rows on file are kept.")
+    ],
+    hardware: Hardware,
+    device: Annotated[str, typer.Option(help="cuda:0, another GPU, or cpu.")] = "cuda:0",
+    source: Annotated[str, typer.Option(help="Name of this machine in the table.")] = "own",
+    tiny: Annotated[bool, typer.Option("--tiny", help="Tiny models: a rehearsal.")] = False,
+) -> None:
+    """Time whole training steps of small models on one GPU; `stepcast validate --runs FILE.csv` compares."""
+    from calibration.measure.steps import measure_steps, slices
+
+    with _needs_torch(device):
+        from calibration.measure.torch_steps import time_step
+    pieces = list(slices(tiny=tiny))
+    with _progress(len(pieces)) as progress:
+        count = measure_steps(
+            pieces, lambda piece: time_step(piece, device), output, hardware, source, progress=progress
+        )
+    typer.echo(f"{count} steps measured, {len(pieces) - count} on file before")
+
+
 def _measure_collectives(
     output: Path, device: str, gpu: str, budget_s: float, source: str, fabric: str, *, tiny: bool
 ) -> None:

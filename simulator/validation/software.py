@@ -99,6 +99,21 @@ GENERATIONS = (
         sharding="fsdp2",
     ),
     Generation(
+        name="PyTorch",
+        pattern=r"^pytorch",
+        source="PyTorch alone: scaled_dot_product_attention, autograd's own weight gradients, fused AdamW on"
+        " fp32 parameters under bf16 autocast (calibration.measure.torch_steps)",
+        runtime={
+            "software": "eager",
+            "attention": "flash2",
+            "gradient_accumulation_fusion": False,
+            "tp_dgrad_overlap": False,
+            "optimizer_fusion": True,
+        },
+        zero=3,
+        sharding="fsdp2",
+    ),
+    Generation(
         name="NeMo",
         pattern=r"^nemo (container )?2[4-9]\.",
         source="NVIDIA NeMo: gradients are kept and reduced in bf16 (grad_sync_dtype of its GPT recipes,"
