@@ -11,7 +11,7 @@ from simulator.simulate import simulate
 from simulator.spec.run import RunSpec
 from simulator.validation.published import PublishedRun
 from simulator.validation.row_to_run import NotExpressibleError, refusals, to_run
-from simulator.validation.unstated import with_unstated_savings
+from simulator.validation.unstated import with_unstated_layout, with_unstated_savings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,8 @@ class Expressed:
 def express(rows: Iterable[PublishedRun]) -> tuple[list[Expressed], list[Refused]]:
     """Sorts rows into those that can be simulated and those that cannot, with the reasons."""
     accepted, refused = [], []
-    for row in rows:
+    for published in rows:
+        row, layout_assumed = with_unstated_layout(published)
         try:
             run = to_run(row)
         except NotExpressibleError as error:
@@ -89,7 +90,8 @@ def express(rows: Iterable[PublishedRun]) -> tuple[list[Expressed], list[Refused
         if reasons or measured is None:
             refused.append(Refused(row=row, reasons=tuple(reasons)))
         else:
-            run, assumed = with_unstated_savings(row, run)
+            run, saving_assumed = with_unstated_savings(row, run)
+            assumed = "; ".join(filter(None, (layout_assumed, saving_assumed)))
             accepted.append(Expressed(row=row, run=run, measured_s=measured, assumed=assumed))
     return accepted, refused
 

@@ -46,6 +46,7 @@ PRECISIONS = {
     "fp8-ds": ("fp8", "delayed"),
     "fp8-cs": ("fp8", "current"),
     "fp8-subchannel": ("fp8", "blockwise"),
+    "fp8 (128x128 block / 1x128 tile)": ("fp8", "blockwise"),
     "fp8-tw": ("fp8", "torchao-tensorwise"),
     "fp8-rw": ("fp8", "torchao-rowwise"),
 }
@@ -246,11 +247,15 @@ def _fully_sharded(row: PublishedRun, generation: Generation) -> FullySharded:
 
 
 def _stage_split(row: PublishedRun, chunks: int) -> str:
-    """As stated; else embedding and loss count as layers where only that makes the stages equal."""
+    """As stated; else equal stages, embedding and loss counted as layers where only that makes them so; else
+    as even as they get.
+    """
     layers = row.architecture.num_hidden_layers or 1
     if row.layout.stage_layout:
         return row.layout.stage_layout
-    return "equal" if layers % chunks == 0 or (layers + 2) % chunks else "embedding-and-loss-as-layers"
+    if layers % chunks == 0:
+        return "equal"
+    return "even" if (layers + 2) % chunks else "embedding-and-loss-as-layers"
 
 
 def _training(row: PublishedRun, generation: Generation) -> Training:

@@ -23,6 +23,7 @@ class Generation:
     runtime: Mapping[str, object] = field(default_factory=dict)
     grad_dtype: str = ""  # "": fp32
     zero: int = 1
+    microbatches_as_stages: bool = False  # a local batch is cut into as many as there are pipeline ranks
     sharding: str = ""  # by what, where zero is 3: fsdp1, fsdp2, megatron-fsdp
 
 
@@ -86,6 +87,7 @@ GENERATIONS = (
         pattern=r"torchtitan.*2024",
         source="pytorch/torchtitan: torch.compile of every layer; the loss is not compiled (`loss.py`)",
         runtime={**_TORCHTITAN, "loss_compilation": False},
+        microbatches_as_stages=True,  # pipeline_parallel_microbatches of its job_config.py, left out
         zero=3,
         sharding="fsdp2",
     ),

@@ -1,8 +1,11 @@
-"""What a row leaves open and memory decides: a run that ran did fit.
+"""What a row leaves open: the layout that its software takes, and the savings that memory decides.
 
-A table that names neither recompute nor offload usually had neither. Where such a run is judged not to fit,
-it had something: the setting with which it fits and runs fastest, as whoever tuned it would choose. The
-measured time has no say.
+A row of less than high confidence may lack its microbatch or its virtual stages: what its generation of
+software does by default is assumed, else single sequences and single chunks.
+
+A run that ran did fit. A table that names neither recompute nor offload usually had neither. Where such a run
+is judged not to fit, it had something: the setting with which it fits and runs fastest, as whoever tuned it
+would choose. The measured time has no say.
 """
 
 from __future__ import annotations
@@ -14,8 +17,33 @@ from simulator.simulate import simulate, simulate_memory
 from simulator.spec.rules import broken_rules
 from simulator.spec.run import Recompute, RunSpec, Training
 from simulator.validation.published import PublishedRun
+from simulator.validation.software import generation_of
 
 DOES_NOT_FIT = "does not fit"
+
+
+def with_unstated_layout(row: PublishedRun) -> tuple[PublishedRun, str]:
+    """The row with its microbatch and its virtual stages, and in words which are assumed ("": none)."""
+    layout, assumed = row.layout, list[str]()
+    if row.identity.confidence == "high" or not layout.tp or not layout.pp:
+        return row, ""
+    if not layout.micro_batch_size and layout.global_batch_size:
+        size = _micro_batch(row, layout.global_batch_size, layout.tp * layout.pp * (layout.cp or 1))
+        layout = replace(layout, micro_batch_size=size)
+        assumed.append(f"micro_batch_size {size}")
+    if layout.pp and layout.pp > 1 and not layout.vp:
+        chunks = 2 if layout.schedule.startswith("interleaved") else 1
+        layout = replace(layout, vp=chunks)
+        assumed.append(f"vp {chunks}")
+    words = f"{' and '.join(assumed)} assumed: not published" if assumed else ""
+    return replace(row, layout=layout), words
+
+
+def _micro_batch(row: PublishedRun, batch: int, replica: int) -> int:
+    """Sequences of a microbatch where the software cuts a replica's batch by a rule of its own; else 1."""
+    per_replica = batch * replica // row.machine.gpus
+    cut = generation_of(row.identity.software).microbatches_as_stages
+    return max(1, per_replica // (row.layout.pp or 1)) if cut else 1
 
 
 def with_unstated_savings(row: PublishedRun, run: RunSpec) -> tuple[RunSpec, str]:
