@@ -273,10 +273,15 @@ def _share_chunk(
 def _decoder_layers(chunk: Chunk, run: RunSpec, opts: GraphOptions, ends: Split) -> list[LayerShare]:
     kinds, recompute = layer_kinds(run.model), run.training.recompute
     layers = []
+    equal: dict[object, LayerShare] = {}  # a model's own hash is slow
     for position, number in enumerate(chunk.layers):
-        split = ends._replace(experts=expert_parallel(run, number), graph_scope=run.runtime.cuda_graph_scope)
-        options = (split, recompute, _is_recomputed(recompute, position), _narrow(run, number))
-        layer = share_decoder_layer(run.model, opts, kinds[number], *options)
+        experts, full = expert_parallel(run, number), _is_recomputed(recompute, position)
+        narrow = _narrow(run, number)
+        key = (kinds[number], experts, full, narrow)
+        if key not in equal:
+            split = ends._replace(experts=experts, graph_scope=run.runtime.cuda_graph_scope)
+            equal[key] = share_decoder_layer(run.model, opts, kinds[number], split, recompute, full, narrow)
+        layer = equal[key]
         if number and number == run.model.num_encoder_layers and not chunk.embedding:
             layer = _with_embedding(layer, run, opts, ends)
         layers.append(layer)

@@ -20,7 +20,7 @@ from simulator.engine.block import Blocks
 from simulator.engine.step import StepOptions, replayed_orders
 from simulator.graph.operators import Attention, Copy, Gemm, GroupedGemm, MemoryBound
 from simulator.memory.shards import optimizer_bytes
-from simulator.partition.data import FULLY_SHARDED, DataParallel
+from simulator.partition.data import FULLY_SHARDED, Bucket, DataParallel
 from simulator.partition.layer_share import LayerShare
 from simulator.partition.plan import RunPlan, plan_run
 from simulator.partition.segment import COMPUTE, Segment
@@ -75,9 +75,10 @@ class Bounds:
     def __init__(self, shared: Shared | None = None) -> None:
         self._shared = shared or Shared()
         self._models: dict[tuple[object, ...], _Model] = {}
+        self._plans: dict[tuple[object, ...], RunPlan] = {}
 
-    def bound(self, run: RunSpec) -> Bound:
-        """The bound of a legal layout."""
+    def bound(self, run: RunSpec, *, rough: bool = False) -> Bound:
+        """The bound of a legal layout. A ``rough`` one counts kernels alone, which need no replay."""
         p = run.parallelism
         schedule = measured_schedule(run) if run.schedule == AUTOMATIC else schedule_of(run)
         options = step_options(run, schedule, whole=False)
@@ -87,7 +88,7 @@ class Bounds:
         model = self._model(
             run,
             split=schedule.splits_backward,
-            floor=schedule.pairs or options.overlap_experts,
+            floor=rough or schedule.pairs or options.overlap_experts,
             forward_only=schedule.forward_only,
         )
         blocks = self._shared.blocks(run, schedule.directions)
@@ -112,9 +113,10 @@ class Bounds:
         if on_device:
             seconds += _optimizer_seconds(data, first, blocks)
             if schedule.directions == 1 and schedule.synchronous:
-                dense = model.first_stage(p.pp, p.vp, p.stage_split)
-                seconds += _data_seconds(run, data, dense, blocks, tail=not schedule.splits_backward)
-                seconds = max(seconds, _reduction_seconds(run, data, dense, blocks))
+                layers = model.dense_parameters(placement[0], p.pp, p.vp, p.stage_split)
+                buckets = [data.buckets(each, cut=index == 0) for index, each in enumerate(layers)]
+                seconds += _data_seconds(run, data, buckets, blocks, tail=not schedule.splits_backward)
+                seconds = max(seconds, _reduction_seconds(run, data, buckets, blocks))
         return Bound(seconds * (1.0 - SLACK), peak)
 
     def _model(self, run: RunSpec, *, split: bool, floor: bool, forward_only: bool) -> _Model:
@@ -122,23 +124,16 @@ class Bounds:
         training, by_chunk = run.training, _counts_by_chunk(run.training)
         alone = run if by_chunk else _one_stage(run)
         key: tuple[object, ...] = (
-            *(
-                id(run.model),
-                id(run.cluster),
-                alone.gpus,
-                alone.parallelism,
-                training,
-                split,
-                floor,
-                forward_only,
-            ),
+            *(id(run.model), id(run.cluster), alone.gpus, alone.parallelism, training, forward_only),
             replace(run.runtime, overlap_grad_reduce=True, overlap_param_gather=True, overlap_p2p=None),
         )
-        found = self._models.get(key)
+        found = self._models.get((key, split, floor))
         if found is None:
+            plan = self._plans.get(key)
+            if plan is None:
+                plan = self._plans[key] = plan_run(alone, forward_only=forward_only)
             timer = _Timer(self._shared.blocks(alone), split=split, floor=floor)
-            plan = plan_run(alone, forward_only=forward_only)
-            found = self._models[key] = _Model(run, plan, timer, by_chunk=by_chunk)
+            found = self._models[key, split, floor] = _Model(run, plan, timer, by_chunk=by_chunk)
         return found
 
 
@@ -190,7 +185,7 @@ class _Model:
         self.run = run  # kept, so that the identities in its key stay its own
         self.plan = plan
         self._stages: dict[object, Sequence[_Part]] = {}
-        self._first: dict[object, int] = {}  # layers of the first stage, the embedding included
+        self._chunks: dict[object, Sequence[Chunk]] = {}
         known: dict[int, _Part] = {}
         chunks = []
         for chunk in plan.chunks:
@@ -220,16 +215,24 @@ class _Model:
                 mtp_layers=model.num_nextn_predict_layers,
             )
             found = self._stages[pp, vp, split] = [self._stage(chunk) for chunk in chunks]
-            self._first[pp, vp, split] = int(chunks[0].embedding) + len(chunks[0].layers)
+            self._chunks[pp, vp, split] = chunks
         return found
 
-    def first_stage(self, pp: int, vp: int, split: str | tuple[int, ...]) -> tuple[float, ...]:
-        """The parameters of the layers of the first stage that every replica holds, one by one."""
-        chunk = self.plan.chunks[0].layers
-        if self._whole is None:
+    def dense_parameters(
+        self, held: Sequence[int], pp: int, vp: int, split: str | tuple[int, ...]
+    ) -> list[tuple[float, ...]]:
+        """By virtual stage of a device: the parameters of its decoder layers that every replica holds, one by
+        one, and of the embedding."""
+        if self._whole is not None:
+            chunks = [self.plan.chunks[stage].layers for stage in held]
+        else:
             self.stages(pp, vp, split)
-            chunk = chunk[: self._first[pp, vp, split]]
-        return tuple(layer.parameters - layer.expert_parameters for layer in chunk)
+            every, cut = self.plan.chunks[0].layers, self._chunks[pp, vp, split]
+            chunks = [
+                (*every[: cut[stage].embedding], *(every[1 + index] for index in cut[stage].layers))
+                for stage in held
+            ]
+        return [tuple(layer.parameters - layer.expert_parameters for layer in chunk) for chunk in chunks]
 
     def _stage(self, chunk: Chunk) -> _Part:
         total = _Part()
@@ -321,31 +324,35 @@ def _optimizer_seconds(data: DataParallel, held: _Part, blocks: Blocks) -> float
 
 
 def _data_seconds(
-    run: RunSpec, data: DataParallel, layers: tuple[float, ...], blocks: Blocks, *, tail: bool
+    run: RunSpec, data: DataParallel, stages: Sequence[Sequence[Bucket]], blocks: Blocks, *, tail: bool
 ) -> float:
     """What no overlap hides: the gather that the first forward waits for, the last gradients' reduction.
 
-    Without overlap, those of the whole first stage.
+    ``stages``: of the first device, in the order in which their forwards begin. Without overlap, all count.
     """
     if data.zero == FULLY_SHARDED:
         return 0.0
-    buckets = data.buckets(layers, cut=True)
+    every = [bucket for buckets in stages for bucket in buckets]
     seconds = 0.0
     if not run.training.fp8_param_gather:  # else some of it travels in less
-        for bucket in buckets[-1:] if run.runtime.overlap_param_gather else buckets:
+        for bucket in stages[0][-1:] if run.runtime.overlap_param_gather else every:
             gather = data.gather_parameters(bucket, "bound")
             seconds += blocks.costs.cost(gather).seconds if gather is not None else 0.0
-    if tail:
-        for bucket in buckets[-1:] if run.runtime.overlap_grad_reduce else buckets:
+    if tail and (run.runtime.overlap_grad_reduce or data.zero < 2):
+        for bucket in stages[0][-1:] if run.runtime.overlap_grad_reduce else every:
             seconds += blocks.costs.total(data.reduce_gradients(bucket, "bound"))
     return seconds
 
 
-def _reduction_seconds(run: RunSpec, data: DataParallel, layers: tuple[float, ...], blocks: Blocks) -> float:
-    """ZeRO-2 reduces the first stage's gradients after every microbatch, one bucket after the other."""
-    buckets = data.buckets(layers, cut=True)
-    once = sum(blocks.costs.total(data.reduce_gradients(bucket, "bound")) for bucket in buckets)
-    return run.microbatches * once if data.zero == 2 else 0.0
+def _reduction_seconds(
+    run: RunSpec, data: DataParallel, stages: Sequence[Sequence[Bucket]], blocks: Blocks
+) -> float:
+    """ZeRO-2 reduces the first device's gradients after every microbatch, one bucket after the other."""
+    if data.zero != 2:
+        return 0.0
+    every = (bucket for buckets in stages for bucket in buckets)
+    once = sum(blocks.costs.total(data.reduce_gradients(bucket, "bound")) for bucket in every)
+    return run.microbatches * once
 
 
 def _static_bytes(data: DataParallel, held: Sequence[_Part]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from itertools import chain, islice
 
 from simulator.spec.errors import Problem, SpecError
@@ -163,16 +164,24 @@ def _promising(layouts: Iterable[Layout], judge: _Judge) -> Iterator[Layout]:
     Exact: what is left out either cannot fit, or has a bound above a score that has been reached.
     """
     bounds = Bounds()
-    queue = []
+    queue: list[tuple[tuple[Score, int], bool]] = []  # bound and number, and whether the bound is rough
+    by_number = {}
     for layout in layouts:
-        bound = bounds.bound(layout.run)
+        bound = bounds.bound(layout.run, rough=True)
         if bound.peak_bytes <= layout.run.cluster.device.memory_bytes:
-            queue.append(((judge.objective.score(layout.run, bound.seconds), layout.number), layout))
-    queue.sort(key=lambda entry: entry[0])
-    for key, layout in queue:
+            by_number[layout.number] = layout
+            queue.append(((judge.objective.score(layout.run, bound.seconds), layout.number), True))
+    heapify(queue)
+    while queue:
+        key, is_rough = heappop(queue)
         if judge.best_key is not None and key > judge.best_key:
             return
-        yield layout
+        layout = by_number[key[1]]
+        if is_rough:  # the finer one takes longer, and most layouts are out of the question without it
+            finer = judge.objective.score(layout.run, bounds.bound(layout.run).seconds)
+            heappush(queue, ((finer, layout.number), False))
+        else:
+            yield layout
 
 
 @dataclass(slots=True)
