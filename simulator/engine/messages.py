@@ -105,15 +105,20 @@ class Exchange(NamedTuple):
     target: int
 
 
-def blocking_exchanges(pipeline: Pipeline, orders: Sequence[Order]) -> list[list[list[Exchange]]]:
+def blocking_exchanges(
+    pipeline: Pipeline, orders: Sequence[Order], *, batched: bool = True
+) -> list[list[list[Exchange]]]:
     """Megatron-LM's non-interleaved point-to-point communication: the exchanges *before* each action.
 
     Between two actions a device sends the first one's output and receives the second one's input. Where both
     go to the same neighbour, and it does the reverse at its own matching point, they are one batched call,
-    done when both messages are; else the send comes first. One more entry per device holds what follows its
-    last action.
+    done when both messages are; else the send comes first. Not ``batched``, every message is a call of its
+    own, and every other device receives first, so that each meets its neighbour's (``_p2p_ops`` in Megatron-
+    LM). One more entry per device holds what follows its last action.
     """
     gaps = [_between(pipeline, order) for order in orders]
+    if not batched:
+        return [[_one_by_one(gap, device % 2 == 1) for gap in own] for device, own in enumerate(gaps)]
     both = [{pair for out, into in device if (pair := _batch(out, into)) is not None} for device in gaps]
     return [[_exchanges(out, into, both) for out, into in device] for device in gaps]
 
@@ -133,6 +138,11 @@ def _exchanges(out: Message | None, into: Message | None, both: list[set[Batch]]
     if out is not None and batch is not None and batch in both[out.target]:
         return [Exchange(batch, out.source, out.target)]
     return [Exchange(message.token, message.source, message.target) for message in (out, into) if message]
+
+
+def _one_by_one(gap: tuple[Message | None, Message | None], receives_first: bool) -> list[Exchange]:
+    messages = reversed(gap) if receives_first else gap
+    return [Exchange(message.token, message.source, message.target) for message in messages if message]
 
 
 def _between(pipeline: Pipeline, order: Order) -> list[tuple[Message | None, Message | None]]:

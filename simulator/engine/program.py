@@ -43,6 +43,7 @@ class ProgramOptions:
     every_operator: bool
     overlap_experts: bool = False  # pairs of a forward and a backward hide each other's all-to-alls
     delay_wgrad: bool = False
+    overlap_warmup_flush: bool = True
     norm: NormKind = "all"  # which devices' gradient norm an update waits for
 
 
@@ -99,6 +100,7 @@ class DeviceProgram:
         self._prepared.clear()
         self._place(self._traffic.begin(actions))
         sent: tuple[Token, ...] = ()
+        steady = _steady(order)
         for index, action in enumerate(order):
             if index in cuts:
                 self.issued[index] = {stream: len(tasks) for stream, tasks in self.streams.items()}
@@ -109,6 +111,8 @@ class DeviceProgram:
                 self._compute(action, waits)
                 self._compute(action.partner, ())
             sent = self._send(action) if exchanges is None else ()
+            if self.options.overlap_p2p and (self.options.overlap_warmup_flush or index in steady):
+                sent = ()
         if exchanges is not None:
             self._exchange(exchanges[-1])
         self._finish(sorted({action.stage for action in actions if action.kind is not Kind.F}))
@@ -200,9 +204,7 @@ class DeviceProgram:
         return known
 
     def _send(self, action: Action) -> tuple[Token, ...]:
-        """Sends an action's outputs beside compute; without overlap the next action waits until they have
-        left.
-        """
+        """Sends an action's outputs beside compute; the tokens of their arrival, for who waits for it."""
         tokens = []
         for each in _pair(action):
             route = self._route(each)
@@ -212,7 +214,7 @@ class DeviceProgram:
                 waits = (route.after + microbatch,)
                 self._add(route.stream, Task("send", PP, route.seconds, waits, token, None, None, route.flow))
                 tokens.append(token)
-        return () if self.options.overlap_p2p else tuple(tokens)
+        return tuple(tokens)
 
     def _route(self, action: Action) -> Route | None:
         """Where the output of a stage goes, which is the same for every microbatch."""
@@ -354,6 +356,13 @@ class DeviceProgram:
                 return norm_so_far(hop_s, self.device, devices, self._updates)
             case "none":
                 return []
+
+
+def _steady(order: Order) -> range:
+    """From a device's first backward to its last forward."""
+    forwards = [i for i, action in enumerate(order) if action.kind is Kind.F]
+    backwards = (i for i, a in enumerate(order) if a.partner is not None or a.kind is not Kind.F)
+    return range(next(backwards, len(order)), forwards[-1] + 1 if forwards else 0)
 
 
 def _pair(action: Action) -> tuple[Action, ...]:

@@ -38,6 +38,8 @@ class StepOptions:
     overlap_grad_reduce: bool
     overlap_param_gather: bool
     overlap_p2p: bool
+    overlap_warmup_flush: bool = True  # where p2p overlaps: also outside a device's steady state
+    batch_p2p: bool = True  # where it does not: what is sent and received at once is one call
     every_operator: bool = False
     every_rank: bool = False
     overlap_experts: bool = False  # run forwards and backwards in pairs, beside each other's all-to-alls
@@ -248,7 +250,8 @@ class _Machine:
             [order[a:b] for order, (a, b) in zip(orders, step, strict=True)]
             for step in zip(*map(pairwise, bounds), strict=True)
         ]
-        return [blocking_exchanges(self._pipeline, step) for step in steps]
+        batched = self._options.batch_p2p
+        return [blocking_exchanges(self._pipeline, step, batched=batched) for step in steps]
 
     def _every_rank(self, programs: Programs) -> dict[int, Streams]:
         layout, disturbances, alone = self._layout, self._disturbances, self._options.every_operator
@@ -305,6 +308,7 @@ def _program_options(
         overlap_grad_reduce=options.overlap_grad_reduce,
         overlap_param_gather=options.overlap_param_gather,
         overlap_p2p=options.overlap_p2p,
+        overlap_warmup_flush=options.overlap_warmup_flush,
         hops=(costs,) * devices,
         norm_s=costs.cost(norm).seconds if layout.world > 1 else 0.0,
         tied_s=costs.hop(tied, devices - 1) if tied else None,

@@ -11,6 +11,7 @@ from simulator.preparation.balance import balance
 from simulator.preparation.prepared import Prepared, with_schedule
 from simulator.preparation.user_schedule import user_schedule
 from simulator.schedule.definition import Schedule
+from simulator.schedule.interleaved_1f1b import grouped
 from simulator.schedule.registry import SCHEDULES
 from simulator.spec.run import AUTOMATIC, RunSpec
 from simulator.spec.stage_split import BALANCED
@@ -43,4 +44,6 @@ def _with_automatic_schedule(run: RunSpec, blocks: Blocks) -> Prepared:
 
 def schedule_of(run: RunSpec) -> Schedule:
     """The schedule that a run names, or that the file it names holds."""
+    if run.parallelism.microbatch_group_size:
+        return grouped(run.parallelism.microbatch_group_size)
     return SCHEDULES[run.schedule] if run.schedule in SCHEDULES else user_schedule(run)

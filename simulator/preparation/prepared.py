@@ -117,5 +117,7 @@ def step_options(run: RunSpec, schedule: Schedule, *, whole: bool) -> StepOption
         delay_wgrad=run.runtime.delay_wgrad,
         every_rank=run.simulation.ranks == "all",
         fold_steady_state=not whole,
+        overlap_warmup_flush=run.runtime.overlap_p2p_warmup_flush,
+        batch_p2p=run.runtime.batch_p2p,
         post_validation=run.runtime.optimizer_post_validation,
     )

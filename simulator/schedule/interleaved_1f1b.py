@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache, partial
 
 from simulator.schedule.actions import Order
 from simulator.schedule.alternation import alternate
@@ -71,3 +73,9 @@ SCHEDULE = Schedule(
     natural_v=2,
     default_overlap_p2p=True,
 )
+
+
+@lru_cache
+def grouped(group: int) -> Schedule:
+    """With groups of so many microbatches."""
+    return replace(SCHEDULE, order=partial(order, group=group))

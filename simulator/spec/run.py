@@ -123,6 +123,8 @@ class Parallelism:
     """Where optimizer states and parameters live (ZeRO-Offload, ZeRO-Infinity)."""
     schedule: Annotated[str, ChoiceOrFile(("", *SCHEDULES, AUTOMATIC), ".csv")] = ""
     """Pipeline schedule, automatic, or a file of actions; empty: 1f1b, or interleaved-1f1b where vp > 1."""
+    microbatch_group_size: CountOrZero = 0
+    """Of interleaved-1f1b: microbatches that a chunk runs in turn; 0: pp, or the next that leaves no rest."""
     stage_memory: Bytes = 0.0
     """With schedule automatic: what a pipeline device may hold; 0: all of its memory."""
     stage_split: StageSplit = "equal"
@@ -258,6 +260,10 @@ class Runtime:
     """Parameter gathers beside the next step's first forward pass."""
     overlap_p2p: FlagOrAuto = None
     """Messages between stages beside compute; null: for interleaved schedules, as Megatron does."""
+    overlap_p2p_warmup_flush: Flag = True
+    """Where they overlap, also before the first backward and after the last forward of a device."""
+    batch_p2p: Flag = True
+    """Where they do not overlap, what a device sends and receives at once is one call."""
     optimizer_post_validation: Flag = False
     """A stage updates with the norm of the stages before it; the whole one is checked later (zero bubble)."""
     moe_dispatcher: Annotated[str, Choice(("alltoall", "allgather", "deepep", "hybridep"))] = "alltoall"

@@ -30,7 +30,7 @@ def small_run() -> SmallRun:
             model=replace(whole.model, num_hidden_layers=8),
             parallelism=p,
             training=replace(whole.training, micro_batch_size=1, global_batch_size=m * dp),
-            runtime=replace(whole.runtime, overlap_p2p=None, **of_runtime),  # type: ignore[arg-type]
+            runtime=replace(whole.runtime, **{"overlap_p2p": None, **of_runtime}),  # type: ignore[arg-type]
         )
 
     return make

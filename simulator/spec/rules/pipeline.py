@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from simulator.spec.errors import listed
 from simulator.spec.rules.layout import replica_size
-from simulator.spec.rules.violation import Violation, divisors, near_divisors, near_multiples
+from simulator.spec.rules.violation import Violation, divisors, near_choices, near_divisors, near_multiples
 from simulator.spec.run import AUTOMATIC, GPT_CONVENTIONS, RunSpec
 from simulator.spec.stage_layout import parse_layout
 from simulator.spec.stage_split import BALANCED, layer_counts
@@ -136,17 +136,25 @@ def evaluation(run: RunSpec) -> Iterator[Violation]:
 
 
 def interleaving(run: RunSpec) -> Iterator[Violation]:
-    """Interleaved 1F1B runs microbatches in groups of pp (Narayanan 2021, section 2.2)."""
-    pp, batch = run.parallelism.pp, run.training.global_batch_size
-    if run.schedule != "interleaved-1f1b" or run.gpus % replica_size(run) or any(global_batch(run)):
+    """Interleaved 1F1B runs groups of pp microbatches or more, the last one too (Megatron-LM's rule)."""
+    p, batch = run.parallelism, run.training.global_batch_size
+    group = p.microbatch_group_size
+    if run.schedule != "interleaved-1f1b":
+        if group:
+            rule = f"belongs to interleaved-1f1b, not to {run.schedule}"
+            yield Violation("parallelism.microbatch_group_size", group, rule, "leave it out")
         return
-    if run.microbatches % pp:
-        step = run.training.micro_batch_size * run.dp * pp
-        rule = (
-            f"{run.schedule} needs the microbatches ({run.microbatches}) to be a multiple of pp ({pp}), "
-            f"so the batch to be one of micro_batch_size·dp·pp = {step}"
-        )
-        yield Violation("training.global_batch_size", batch, rule, near_multiples(step, batch))
+    if run.gpus % replica_size(run) or any(global_batch(run)):
+        return
+    m = run.microbatches
+    if m < p.pp:
+        least = run.training.micro_batch_size * run.dp * p.pp
+        rule = f"{run.schedule} needs at least pp = {p.pp} microbatches, not {m}"
+        yield Violation("training.global_batch_size", batch, rule, str(least))
+    elif group and (not p.pp <= group <= m or 0 < m % group < p.pp):
+        rule = f"must lie between pp = {p.pp} and the {m} microbatches, and leave none or at least {p.pp}"
+        fits = [g for g in range(p.pp, m + 1) if m % g == 0 or m % g >= p.pp]
+        yield Violation("parallelism.microbatch_group_size", group, rule, near_choices(fits, group))
 
 
 def stage_split(run: RunSpec) -> Iterator[Violation]:
