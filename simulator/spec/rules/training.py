@@ -132,8 +132,8 @@ def overlaps(run: RunSpec) -> Iterator[Violation]:
     if runtime.tp_overlap and not run.sequence_parallel:
         rule = "needs tp > 1 with sequence parallelism"
         yield Violation("runtime.tp_overlap", True, rule, "false")
-    if not runtime.batch_p2p and (run.parallelism.vp > 1 or runtime.overlap_p2p):
-        rule = "belongs to messages that do not overlap, of one model chunk per device"
+    if not runtime.batch_p2p and (run.parallelism.pp == 1 or run.schedule != "1f1b"):
+        rule = f"one call per message is modelled for 1f1b over stages, not for {run.schedule}"
         yield Violation("runtime.batch_p2p", False, rule, "true, or leave it out")
     if runtime.overlap_p2p and run.schedule in ("gpipe", "1f1b"):
         rule = f"needs an interleaved schedule (vp > 1): messages of {run.schedule} wait for each other"
