@@ -137,8 +137,8 @@ def test_a_flag_sets_its_key(flags: str, key: str, value: object, tmp_path: Path
     ("flags", "key", "word"),
     [
         ("--hidden-sise 12", "--hidden-sise", "--hidden-size"),
-        ("--distribute-saved-activations", "--distribute-saved-activations", "not modelled"),
-        ("--encoder-num-layers 4", "--encoder-num-layers", "not modelled"),
+        ("--distribute-saved-activations", "--distribute-saved-activations", "not imported"),
+        ("--encoder-num-layers 4", "--encoder-num-layers", "not imported"),
         ("--fp8-format hybrid --fp8-recipe custom", "--fp8-recipe", "delayed"),
         ("--tensor-model-parallel-size $TP", "--tensor-model-parallel-size", "--var TP=VALUE"),
         ("--num-layers 4 5", "--num-layers", "one value"),

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from simulator.interop.huggingface.dialects import DIALECTS, NOT_MODELLED, Dialect
+from simulator.interop.huggingface.dialects import DIALECTS, NOT_IMPORTED, Dialect
 from simulator.interop.huggingface.keys import ACTIVATION_KEYS, FIELDS, without_work
 from simulator.interop.huggingface.special import SPECIAL, Reading
 from simulator.interop.imported import Imported, shown
@@ -83,8 +83,8 @@ def _dialect(
         model_type, config = str(inside.get("model_type", model_type)), inside
     if model_type in DIALECTS:
         return DIALECTS[model_type], config
-    if model_type in NOT_MODELLED:
-        rule = f"has {NOT_MODELLED[model_type]}, not modelled"
+    if model_type in NOT_IMPORTED:
+        rule = f"has {NOT_IMPORTED[model_type]}, which is not imported"
     else:
         rule = f"must be a known family of models: {', '.join(DIALECTS)}"
     problem = Problem(

@@ -152,7 +152,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
     ),
 }
 
-NOT_MODELLED: Final[dict[str, str]] = {
+NOT_IMPORTED: Final[dict[str, str]] = {
     "qwen3_next": "layers of linear attention (gated delta net)",
     "deepseek_v32": "sparse attention chosen by an indexer",
     "deepseek_v4": "compressed sparse attention",
@@ -171,4 +171,4 @@ NOT_MODELLED: Final[dict[str, str]] = {
     "t5": "an encoder and a decoder",
     "whisper": "an encoder and a decoder",
 }
-"""Families known and not modelled, and what they have."""
+"""Families known and not imported, and what they have. Encoders can be written as model files by hand."""

@@ -201,13 +201,13 @@ def _same_width(reading: Reading, key: str, value: Any) -> None:
 
 
 def _must_be(*allowed: Any, what: str) -> Special:
-    """A key that is fine at its usual value and says, at others, what is not modelled."""
+    """A key that is fine at its usual value and says, at others, what is not imported."""
 
     def check(reading: Reading, key: str, value: Any) -> None:
         if value in allowed:
             reading.ignore(key, "at its usual value")
         else:
-            reading.refuse(key, f"{what} is not modelled", shown(allowed[0]))
+            reading.refuse(key, f"{what} is not imported", shown(allowed[0]))
 
     return check
 

@@ -1,4 +1,4 @@
-"""Flags of Megatron-LM that mean nothing for time and memory, and those that mean what is not modelled."""
+"""Flags of Megatron-LM that mean nothing for time and memory, and those that mean what is not imported."""
 
 from __future__ import annotations
 
@@ -107,5 +107,5 @@ def ignored_flag(flag: str) -> str:
 
 
 def not_modelled(flag: str) -> str:
-    """What a flag asks for that is not modelled; empty where it is another matter."""
+    """What a flag asks for that is not imported; empty where it is another matter."""
     return next((what for pattern, what in _NOT_MODELLED if re.fullmatch(pattern, flag)), "")

@@ -170,7 +170,7 @@ def _read_flag(flags: Flags, flag: str, values: list[str], line: int, ignored: f
     elif flag in APPROXIMATED:
         flags.imported.note("approximated", " ".join((flag, *words)), APPROXIMATED[flag])
     elif what := not_modelled(flag):
-        flags.refuse(flag, words, line, f"{what} is not modelled")
+        flags.refuse(flag, words, line, f"{what} is not imported")
     elif reason := ignored_flag(flag):
         flags.imported.note("ignored", flag, reason)
     else:
