@@ -101,7 +101,7 @@ p {{ max-width: 50rem; }}
 .tile p {{ margin: 0; color: var(--muted); font-size: .82rem; }}
 figure {{ margin: 0 0 1.2rem; }}
 figcaption {{ max-width: 50rem; color: var(--muted); font-size: .85rem; }}
-svg.figure {{ display: block; width: 100%; height: auto; font-family: inherit; }}
+svg.figure {{ display: block; width: calc(100% * var(--share)); height: auto; font-family: inherit; }}
 svg.figure * {{ stroke-linejoin: round; stroke-linecap: butt; }}
 svg.figure text {{ white-space: pre; }}
 .scroll {{ overflow-x: auto; margin: 0 0 1.2rem; }}
@@ -119,7 +119,7 @@ ul.warning {{ padding: .7rem 1rem .7rem 2rem; background: var(--card); border-le
 footer {{ padding-top: 1.2rem; color: var(--muted); font-size: .82rem; overflow-wrap: anywhere; }}
 @media screen {{
   figure {{ overflow-x: auto; }}
-  svg.figure {{ min-width: 42rem; }}
+  svg.figure {{ min-width: calc(42rem * var(--share)); }}
 }}
 @media print {{
   body {{ max-width: none; padding: 0; font-size: 10pt; }}

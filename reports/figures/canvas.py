@@ -76,7 +76,8 @@ def inline_svg(figure: Figure, name: str, title: str) -> str:
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r"font-family: [^;\"]*|'DejaVu Sans'[^;\"]*", _page_font, svg)
     svg = re.sub("|".join(_VARIABLES), lambda found: _VARIABLES[found[0]], svg)
-    head = f'<svg role="img" aria-label="{title}" class="figure" '
+    share = min(1.0, figure.get_figwidth() / WIDTH_IN)  # of the page, so that all type is of one size
+    head = f'<svg role="img" aria-label="{title}" class="figure" style="--share: {share:.3g}" '
     return re.sub(r"<svg (width|height)=\"[^\"]*\" (width|height)=\"[^\"]*\" ", head, svg, count=1)
 
 
