@@ -29,6 +29,7 @@ def adapters(run: RunSpec) -> Iterator[Violation]:
         "num_experts": model.num_experts,
         "hybrid_layer_pattern": model.hybrid_layer_pattern,
         "num_encoder_layers": model.num_encoder_layers,
+        "is_decoder": "false" if model.is_encoder else "",
         "num_nextn_predict_layers": model.num_nextn_predict_layers,
         "layers": model.layers,
     }
