@@ -5,6 +5,7 @@ Run by ``make bench``. Prints; asserts nothing, because times on a shared machin
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
@@ -14,15 +15,37 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from simulator.simulate import simulate
+from simulator.simulation import Simulation
 from simulator.spec.load import load_run
+from simulator.spec.run import RunSpec
 
 ROOT = Path(__file__).parents[2]
 DEMO = str(ROOT / "workloads" / "runs" / "llama3.1-405b-16384-h100.yaml")
 COMMAND = f"from simulator.cli.app import main; main(['run', {DEMO!r}])"
 WORLDS = (1024, 4096, 16384, 65536, 131072)
 TP, PP, MICROBATCHES = 8, 16, 16
+TRILLION = "megatron-1t-3072-a100-sc21"
+SCHEDULES_ASKED = {
+    "1T, PP 64, 512 microbatches": [],
+    "1T, PP 64, VP 2, 512 microbatches": ["parallelism.schedule=interleaved-1f1b", "parallelism.vp=2"],
+    "530B, PP 35, VP 3, 280 microbatches": [
+        "model=megatron-530b",
+        "gpus=1680",
+        "training.global_batch_size=1680",
+        "parallelism.schedule=interleaved-1f1b",
+        "parallelism.pp=35",
+        "parallelism.vp=3",
+    ],
+}
+SWEEPS = (  # the last one takes minutes
+    ("llama3-70b-512-h100", "best"),
+    ("llama3.1-405b-16384-h100", "best"),
+    ("deepseek-v3-2048-h800", "best"),
+    ("llama3-70b-512-h100", "exhaustive"),
+)
 
 
 def medians_s(actions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
@@ -63,6 +86,31 @@ def report(label: str, seconds: float, remark: str = "") -> None:
     sys.stdout.flush()
 
 
+def figures(run: RunSpec) -> None:
+    """Fit, time and rates of a run."""
+    simulation = Simulation(run)
+    assert simulation.memory.capacity_bytes
+    assert simulation.rates
+
+
+def step_s(run: RunSpec, *, whole: bool = False) -> float:
+    """The step of a run, with nothing left to share from the call before but its blocks."""
+    return Simulation(run, whole=whole).step.seconds
+
+
+def sweep(name: str, search: str) -> None:
+    """A shipped sweep from start to exit."""
+    with TemporaryDirectory() as folder:
+        outcome = Path(folder) / "outcome.json"
+        arguments = ["sweep", name, "--set", f"search={search}", "--json", str(outcome)]
+        begun = time.perf_counter()
+        process(f"from simulator.cli.app import main; main({arguments!r})")
+        seconds = time.perf_counter() - begun
+        found = json.loads(outcome.read_text(encoding="utf-8"))
+    evaluated = found["evaluated_total"]
+    report(f"{name}, {search}", seconds, f"{evaluated:,} evaluations, {evaluated / seconds:.0f}/s")
+
+
 def main(arguments: Sequence[str]) -> None:
     """Time everything; the first argument is the number of repeats (9 unless given)."""
     repeats = int(arguments[0]) if arguments else 9
@@ -82,6 +130,21 @@ def main(arguments: Sequence[str]) -> None:
     times = medians_s([partial(simulate, run) for run in runs], repeats)
     for gpus, seconds in zip(WORLDS, times, strict=True):
         report(f"{gpus:>9,} GPUs", seconds, f"{seconds / times[0]:.2f} × that of {WORLDS[0]:,}")
+    single = {
+        "GPT-3 175B on 1,024 A100, what a sweep asks": partial(figures, load_run("gpt3-175b-1024-a100")),
+        "405B on 16,384 H100, what a sweep asks": partial(figures, run),
+    }
+    sys.stdout.write("\nOne evaluation, warm process\n")
+    for label, seconds in zip(single, medians_s(list(single.values()), repeats), strict=True):
+        report(label, seconds)
+    sys.stdout.write("\nOne step of a long schedule, its steady state replayed once and in full\n")
+    for label, overrides in SCHEDULES_ASKED.items():
+        asked = load_run(TRILLION, overrides)
+        folded, full = medians_s([partial(step_s, asked), partial(step_s, asked, whole=True)], 3)
+        report(label, folded, f"{1e3 * full:.1f} ms in full")
+    sys.stdout.write("\nSweeps, as commands on all cores\n")
+    for name, search in SWEEPS:
+        sweep(name, search)
 
 
 if __name__ == "__main__":
