@@ -10,17 +10,23 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import resources
+from math import hypot
 from pathlib import Path
 
 import yaml
 
 from simulator.cost.profile_file import kernel_profile_names
-from simulator.cost.sustained import FILE
+from simulator.cost.sustained import FILE, carried_over
+from simulator.spec.cluster import DeviceSpec
+from simulator.spec.load import load_device
 from simulator.validation.rows import shipped_rows
 from simulator.validation.sustained import ClassFactor
 from simulator.validation.validate import cross_validate
 
 DIGITS = 3
+CARRIED_ERROR = (
+    0.1  # of a factor on another device of its kind: as much as siblings with rows of their own differ
+)
 ABOUT = """\
 # Share of the microbenchmarked compute rate that training steps sustain, by device and precision class.
 # Fitted on whole published training steps: one factor per device and class, never per run, model or layout.
@@ -34,6 +40,7 @@ def as_mapping(factors: Sequence[ClassFactor]) -> dict[str, object]:
     for each in factors:
         devices.setdefault(each.device, {})[each.precision] = {
             "factor": round(each.factor, DIGITS),
+            "error": round(each.error, DIGITS),
             "rows": each.rows,
             "groups": each.groups,
             "low": round(each.spread[0], DIGITS),
@@ -42,13 +49,24 @@ def as_mapping(factors: Sequence[ClassFactor]) -> dict[str, object]:
     for name, base in transferred().items():
         if name not in devices and base in devices:
             devices[name] = {
-                width: {**known, "rows": 0, "groups": 0} for width, known in devices[base].items()
+                width: _carried(known, load_device(base), load_device(name))
+                for width, known in devices[base].items()
             }
     return {
         "fitted": datetime.now(UTC).date().isoformat(),
         "source": "high-confidence rows of workloads/published",
         "devices": devices,
     }
+
+
+def _carried(known: dict[str, float], base: DeviceSpec, device: DeviceSpec) -> dict[str, float]:
+    """The factor of a device for another, which nobody measured."""
+    rates = {
+        key: round(min(1.0, carried_over(known[key], base, device)), DIGITS)
+        for key in ("factor", "low", "high")
+    }
+    error = round(hypot(known["error"], CARRIED_ERROR), DIGITS)
+    return {"factor": rates.pop("factor"), "error": error, "rows": 0, "groups": 0, **rates}
 
 
 def transferred() -> dict[str, str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from simulator.cost.catalog import kernels_for
-from simulator.cost.kernels import Kernels
-from simulator.cost.sustained import precision_class
+from simulator.cost.kernels import BENCHMARKED, Kernels
+from simulator.cost.sustained import Sustained, precision_class
 from simulator.engine.block import Blocks
 from simulator.engine.conditions import SOUND, Condition
 from simulator.engine.contention import communication_share
@@ -29,7 +29,7 @@ class Shared:
     def __init__(self, most: int = 1024, fabric: FabricOf = fabric_for) -> None:
         self._most = most
         self._fabric = fabric
-        self._clusters: list[tuple[ClusterSpec, tuple[str, str | None], Kernels]] = []
+        self._clusters: list[tuple[ClusterSpec, tuple[str, str, Sustained | None], Kernels]] = []
         self._blocks: dict[Hashable, Blocks] = {}
 
     def kernels(self, run: RunSpec) -> Kernels:
@@ -73,17 +73,27 @@ class Shared:
         """
         cluster, asked = run.cluster, run.runtime.attention
         attention = asked if asked not in ("flash", "unfused") else ""
-        precision = precision_class(run.training.precision) if run.simulation.sustained else None
-        for index, (known, choice, _) in enumerate(self._clusters):
-            if choice == (attention, precision) and (known is cluster or known == cluster):
+        sustained = _sustained(run)
+        choice = (attention, "" if sustained else precision_class(run.training.precision), sustained)
+        for index, (known, chosen, _) in enumerate(self._clusters):
+            if chosen == choice and (known is cluster or known == cluster):
                 return index
         if len(self._clusters) >= self._most:
             self._clusters.clear()
             self._blocks.clear()  # which count clusters by their place
-        timed = run.training.precision if run.simulation.sustained else None
-        kernels = kernels_for(cluster, attention=attention, precision=timed)
-        self._clusters.append((cluster, (attention, precision), kernels))
+        kernels = kernels_for(
+            cluster, attention=attention, precision=run.training.precision, sustained=sustained
+        )
+        self._clusters.append((cluster, choice, kernels))
         return len(self._clusters) - 1
+
+
+def _sustained(run: RunSpec) -> Sustained | None:
+    """The factor that a run states; ``None``: the shipped one of its device and precision."""
+    asked = run.simulation.sustained
+    if isinstance(asked, bool):
+        return None if asked else BENCHMARKED
+    return Sustained(asked, run.simulation.sustained_error)
 
 
 def _host_costs(run: RunSpec) -> HostCosts:

@@ -74,7 +74,7 @@ def _result(simulation: Simulation) -> Result:
     kernels, costs, rates = simulation.kernels, simulation.blocks.costs, simulation.rates
     spent = step.breakdown
     operators = list(census(simulation.prepared.plan, run.parallelism.pp))
-    terms = _error_terms(operators, costs, spent.get(HOST, 0.0))
+    terms = _error_terms(operators, kernels, costs, spent.get(HOST, 0.0))
     error = relative_error(terms, spent, step.seconds)
     return Result(
         step_time_s=step.seconds,
@@ -89,7 +89,6 @@ def _result(simulation: Simulation) -> Result:
             step.breakdowns,
             model_s=simulation.model_flops / run.gpus / simulation.peak_flops,
             peak_flops=simulation.peak_flops,
-            sustained=kernels.sustained,
         ),
         memory=to_mapping(memory),
         world_size=run.gpus,
@@ -102,12 +101,25 @@ def _result(simulation: Simulation) -> Result:
     )
 
 
-def _error_terms(operators: Iterable[Counted], costs: OperatorCosts, waited_s: float) -> Iterator[ErrorTerm]:
-    """The distinct operators of a step; shares matter, not totals. ``waited_s``: of kernels for the host."""
+def _error_terms(
+    operators: Iterable[Counted], kernels: Kernels, costs: OperatorCosts, waited_s: float
+) -> Iterator[ErrorTerm]:
+    """The distinct operators of a step; shares matter, not totals. Memory-bound kernels err together.
+
+    ``waited_s``: of kernels for the host.
+    """
     for op, runs, _ in operators:
         cost = costs.cost(op)
-        yield ErrorTerm(cost.category, runs * cost.seconds, cost.random, cost.site)
-    yield ErrorTerm(HOST, waited_s, 0.0, HOST_ERROR)
+        limited = isinstance(op, Gemm | GroupedGemm | Attention) and kernels.estimate(op).clock != 1.0
+        yield ErrorTerm(
+            category=cost.category,
+            family="memory" if isinstance(op, MemoryBound) else cost.category,
+            seconds=runs * cost.seconds,
+            random=cost.random,
+            site=cost.site,
+            clock=(kernels.sustained.error or 0.0) if limited else 0.0,
+        )
+    yield ErrorTerm(HOST, HOST, waited_s, 0.0, HOST_ERROR, 0.0)
 
 
 def _kernel_uses(operators: Iterable[Counted], kernels: Kernels, costs: OperatorCosts) -> Iterator[KernelUse]:
@@ -115,11 +127,12 @@ def _kernel_uses(operators: Iterable[Counted], kernels: Kernels, costs: Operator
     for op, runs, repeats in operators:
         if not isinstance(op, Gemm | GroupedGemm | Attention | MemoryBound):
             continue
-        cost, flops, peak_s = costs.cost(op), 0.0, 0.0
+        cost, flops, peak_s, clocked_s = costs.cost(op), 0.0, 0.0, 0.0
         if not isinstance(op, MemoryBound):
             flops = (runs - repeats) * op.flops
             peak_s = flops / kernels.peak(op.dtype)
-        yield KernelUse(cost.category, repeats * cost.seconds, peak_s, flops)
+            clocked_s = peak_s / kernels.estimate(op).clock
+        yield KernelUse(cost.category, repeats * cost.seconds, peak_s, clocked_s, flops)
 
 
 def _provenance(run: RunSpec, kernels: Kernels) -> dict[str, object]:

@@ -9,7 +9,7 @@ from simulator.cost.kernels import Kernels
 from simulator.cost.memory_bound import MemoryCoefficients
 from simulator.cost.profile import FORMAT_VERSION, AttentionKernel, C, Fitted, KernelProfile
 from simulator.cost.profile_file import load_kernel_profile
-from simulator.cost.sustained import sustained_rate
+from simulator.cost.sustained import Sustained, sustained_rate
 from simulator.spec.cluster import ClusterSpec
 
 
@@ -19,17 +19,19 @@ def kernels_for(
     profile: KernelProfile | None = None,
     attention: str = "",
     precision: str | None = None,
+    sustained: Sustained | None = None,
 ) -> Kernels:
     """The kernel model of a cluster's device: its own profile, the one it names, or the one given.
 
     With the ``precision`` of a run, matrix kernels work at the rate that training in it sustains on the
     device; without, at that of short benchmarks. A profile of one's own site knows its rates itself.
+    ``sustained`` is to be taken instead.
     """
     device = cluster.device
     chosen = profile or load_kernel_profile(device.kernels or device.name)
     known = None if precision is None else sustained_rate(chosen.name, precision)
-    factor = 1.0 if known is None else known.factor
-    return Kernels(device, chosen, host=cluster.host, attention=attention, sustained=factor)
+    shipped = Sustained() if known is None else Sustained(known.factor, known.error)
+    return Kernels(device, chosen, host=cluster.host, attention=attention, sustained=sustained or shipped)
 
 
 def flat_profile(

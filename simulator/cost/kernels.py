@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from simulator.cost.attention import Core, attention_seconds
@@ -12,6 +13,7 @@ from simulator.cost.grouped_gemm import GroupShape, group_shape
 from simulator.cost.memory_bound import memory_bound_seconds
 from simulator.cost.profile import C, Fitted, KernelProfile
 from simulator.cost.rates import Rates
+from simulator.cost.sustained import Sustained, clock_kept
 from simulator.graph.operators import (
     DTYPE_BYTES,
     Attention,
@@ -72,6 +74,9 @@ HOST_UPDATE_EFFICIENCY, HOST_UPDATE_ERROR = 0.5, 0.1
 table 4)."""
 
 
+BENCHMARKED = Sustained()
+
+
 class Kernels:
     """The kernel model of a device: datasheet facts, fitted coefficients, and a cache by operator.
 
@@ -86,12 +91,15 @@ class Kernels:
         *,
         host: Host | None = None,
         attention: str = "",
-        sustained: float = 1.0,
+        sustained: Sustained = BENCHMARKED,
     ) -> None:
         self.device = device
         self.profile = profile
         self.host = host
-        self.sustained = sustained  # share of the compute rates that the whole run keeps
+        self.sustained = (
+            sustained  # of a product at the best rate; its error stands for products' own from site
+        )
+        # to site
         generation = attention or profile.default_attention
         if generation not in profile.attention:
             rule = f"must be an attention kernel of profile {profile.name}"
@@ -159,34 +167,51 @@ class Kernels:
 
     def rates(self, dtype: str, sustained: float = 1.0) -> Rates:
         """What the device offers a kernel of this precision."""
-        rate = self.peak(dtype) * sustained * self.sustained
+        rate = self.peak(dtype) * sustained
         return Rates(rate, self.device.memory_bandwidth, self.device.sm_count)
 
     def _gemm(self, op: Gemm) -> Estimate:
         fitted = self.gemm_fit(op.dtype)
         shape = GroupShape(m=op.m, n=op.n, k=op.k, batch=op.batch)
-        return Estimate(self._product(shape, op, fitted), "gemm", fitted.random, fitted.site)
+        return self._product(shape, op, fitted, "gemm")
 
     def _grouped(self, op: GroupedGemm) -> Estimate:
         shape = group_shape(groups=op.groups, rows=op.rows, n=op.n, k=op.k, role=op.role)
         fitted = self.gemm_fit(op.dtype) if op.apart else self.grouped_gemm_fit(op.dtype)
-        launches = shape.batch if op.apart else 1.0
-        shape = shape._replace(batch=shape.batch / launches)
-        seconds = launches * self._product(shape, op, fitted, launches)
-        return Estimate(seconds, "grouped_gemm", fitted.random, fitted.site)
+        return self._product(shape, op, fitted, "grouped_gemm", shape.batch if op.apart else 1.0)
 
     def _product(
         self,
         shape: GroupShape,
         op: Gemm | GroupedGemm,
         fitted: Fitted[GemmCoefficients],
+        kind: str,
         launches: float = 1.0,
-    ) -> float:
-        """Seconds of one of ``launches`` equal parts of a product."""
+    ) -> Estimate:
+        """A product in so many equal launches, one after the other."""
         c = fitted.coefficients
+
+        part = shape._replace(batch=shape.batch / launches)._asdict()
+        factor = launches * (1.0 + c.accumulate if op.accumulate else 1.0)
+
+        def seconds(rates: Rates) -> float:
+            return factor * gemm_seconds(**part, traffic=op.bytes / launches, rates=rates, c=c)
+
         rates = self.rates(op.dtype, fitted.sustained)
-        seconds = gemm_seconds(**shape._asdict(), traffic=op.bytes / launches, rates=rates, c=c)
-        return seconds * (1.0 + c.accumulate) if op.accumulate else seconds
+        taken, clock = self._in_training(seconds, rates, op.flops, op.dtype)
+        site = fitted.site if kind != "gemm" or self.sustained.error is None else 0.0
+        return Estimate(taken, kind, fitted.random, site, clock)
+
+    def _in_training(
+        self, seconds: Callable[[Rates], float], rates: Rates, flops: float, dtype: str
+    ) -> tuple[float, float]:
+        """A matrix kernel's time at the clock that the power limit leaves it, and that clock's share."""
+        alone = seconds(rates)
+        if self.sustained.factor == 1.0:
+            return alone, 1.0
+        best = self.gemm_fit(dtype).coefficients.efficiency
+        clock = clock_kept(self.sustained.factor, flops / alone / rates.peak / best)
+        return (seconds(rates._replace(peak=clock * rates.peak)) if clock != 1.0 else alone), clock
 
     def _attend(self, op: Attention) -> Estimate:
         forward = op.direction == "forward"
@@ -205,8 +230,13 @@ class Kernels:
             q_bytes=element * op.batch * op.seq_q * op.heads * width,
             kv_bytes=element * op.batch * op.seq_kv * op.kv_heads * width,
         )
-        seconds = attention_seconds(core, self._attention_rates(op, fitted.sustained), fitted.coefficients)
-        return Estimate(seconds, "attention", fitted.random, fitted.site)
+        taken, clock = self._in_training(
+            lambda rates: attention_seconds(core, rates, fitted.coefficients),
+            self._attention_rates(op, fitted.sustained),
+            op.flops,
+            "bf16" if op.dtype == "fp8" else op.dtype,
+        )
+        return Estimate(taken, "attention", fitted.random, fitted.site, clock)
 
     def _attention_rates(self, op: Attention, sustained: float) -> Rates:
         """The softmax between the two products keeps its precision, so fp8 gains less than the peak does."""

@@ -2,10 +2,10 @@
 
 Power limits, clocks, and kernels that share memory and processors slow matrix kernels down over seconds of
 training; microbenchmarks of milliseconds do not see it. One factor per device and precision class, fitted on
-whole published training steps (never per run, model or layout), multiplies the compute rate of all matrix
-kernels of a run. It also absorbs whatever the simulator leaves out in proportion to compute. ``stepcast
-validate --cross-validate`` fits it anew without each scored group, which is the honest test of it; the file
-says how far groups differ.
+whole published training steps (never per run, model or layout), slows the matrix kernels of a run down: a
+product at the device's best rate by the factor, others by the power they draw (:func:`clock_kept`). It also
+absorbs whatever the simulator leaves out in proportion to compute. ``stepcast validate --cross-validate``
+fits it anew without each scored group, which is the honest test of it; the file says how far groups differ.
 """
 
 from __future__ import annotations
@@ -13,24 +13,38 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from pydantic import ConfigDict, TypeAdapter
 
+from simulator.spec.cluster import DeviceSpec
 from simulator.spec.yaml_loader import parse_yaml
 
 FILE = "sustained.yaml"
+POWER_EXPONENT = 1.0 / 3.0
 CLASSES = {"fp32": "fp32", "tf32": "fp32", "fp16": "16-bit", "bf16": "16-bit", "nvfp4": "4-bit"}
 NARROW = "8-bit"  # every other precision
 
 
+class Sustained(NamedTuple):
+    """A factor and its relative standard error from site to site; no error: nothing but benchmarks is known,
+    and their own errors apply."""
+
+    factor: float = 1.0
+    error: float | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SustainedRate:
-    """One factor. ``low`` and ``high``: the range of the factors that single groups would have alone."""
+    """One factor and its relative standard error from site to site.
+
+    ``low`` and ``high``: the range of the factors that single groups would have alone.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     factor: float
+    error: float
     rows: int
     groups: int
     low: float
@@ -46,6 +60,40 @@ class SustainedRates:
     fitted: str
     source: str
     devices: dict[str, dict[str, SustainedRate]]
+
+
+def clock_kept(factor: float, utilisation: float) -> float:
+    """The share of its clock that the power limit leaves a matrix kernel, at most 1.
+
+    Dynamic power grows with a kernel's activity and with the cube of the clock, as the voltage follows it
+    (Weste & Harris, CMOS VLSI Design, section 5.2). So the clock at which the limit is met goes with the
+    inverse cube root of the activity: kernels that leave tensor cores idle keep their clock.
+
+    Args:
+        factor: of a product at the best rate.
+        utilisation: the kernel's rate at full clock, over that best rate.
+    """
+    if factor >= 1.0:
+        return factor
+    return min(1.0, factor * utilisation**-POWER_EXPONENT) if utilisation > 0.0 else 1.0
+
+
+def carried_over(factor: float, known: DeviceSpec, wanted: DeviceSpec) -> float:
+    """What a factor of one device says about another: more power for as many FLOP/s leaves a higher clock.
+
+    By the same law, the clock goes with the cube root of the limit over the activity at full clock, which
+    goes with the peak. Devices of unknown power are taken as equal.
+    """
+    had, has = _watts_per_flop(known), _watts_per_flop(wanted)
+    if known.name == wanted.name or not had or not has:
+        return factor
+    return float(factor * (has / had) ** POWER_EXPONENT)
+
+
+def _watts_per_flop(device: DeviceSpec) -> float:
+    """Of 16-bit arithmetic; 0 where power or rate are not known."""
+    peak = device.peak_flops.get("bf16") or device.peak_flops.get("fp16")
+    return device.tdp_w / peak if peak else 0.0
 
 
 def precision_class(precision: str) -> str:

@@ -11,7 +11,7 @@ together are the step. Divided by the step, the first term is the MFU and the ot
 ``lower_precision``
     kernels in a precision whose peak is below that of the linear layers
 ``sustained_rate``
-    the share of the peak that power and clocks take in training
+    what power and clocks take of these kernels' rates in training
 ``gemm``, ``grouped_gemm``, ``attention``
     what these kernels take beyond their FLOPs at that rate
 ``memory_bound``
@@ -41,6 +41,7 @@ class KernelUse(NamedTuple):
     category: str
     repeated_s: float  # time of the runs that recompute activations
     peak_s: float  # what its other runs' FLOPs take at the dense peak of its own precision
+    clocked_s: float  # the same at the clock that the power limit leaves them
     flops: float  # of these runs
 
 
@@ -50,7 +51,6 @@ def waterfall(
     *,
     model_s: float,
     peak_flops: float,
-    sustained: float,
 ) -> dict[str, float]:
     """Seconds by cause, from the peak down; they sum to the step time.
 
@@ -59,24 +59,23 @@ def waterfall(
         breakdowns: one per pipeline stage, each summing to the step time.
         model_s: time of the counted FLOPs at the peak.
         peak_flops: dense peak in the precision of the linear layers, FLOP/s.
-        sustained: share of the peaks that a whole run keeps.
     """
     spent = _mean(breakdowns)
-    at_peak, repeated = defaultdict[str, float](float), defaultdict[str, float](float)
-    executed_s = 0.0
+    clocked, repeated = defaultdict[str, float](float), defaultdict[str, float](float)
+    executed_s = busy_s = 0.0
     for kernel in kernels:
-        at_peak[kernel.category] += kernel.peak_s
+        busy_s += kernel.peak_s
+        clocked[kernel.category] += kernel.clocked_s
         repeated[kernel.category] += kernel.repeated_s
         executed_s += kernel.flops / peak_flops
-    busy_s = sum(at_peak.values())
     once = {category: spent.pop(category, 0.0) - repeated[category] for category in repeated}
     return {
         "model_flops": model_s,
         "uncounted_flops": executed_s - model_s,
         "lower_precision": busy_s - executed_s,
-        "sustained_rate": busy_s / sustained - busy_s,
-        **{name: seconds - at_peak[name] / sustained for name, seconds in once.items() if at_peak[name]},
-        "memory_bound": sum(seconds for name, seconds in once.items() if not at_peak[name]),
+        "sustained_rate": sum(clocked.values()) - busy_s,
+        **{name: seconds - clocked[name] for name, seconds in once.items() if clocked[name]},
+        "memory_bound": sum(seconds for name, seconds in once.items() if not clocked[name]),
         "recompute": sum(repeated.values()),
         **_waiting(spent, min(there.get(BUBBLE, 0.0) for there in breakdowns)),
     }

@@ -141,7 +141,7 @@ def share_decoder_layer(
     layer = _in_its_precision(adapt(layer, opts), model, opts)
     if narrow is not None:
         layer = quantize_layer(layer, narrow.recipe, fuse_norm=narrow.fuse_norm, attention=narrow.attention)
-    share = _share_layer(layer, split, full=full, modules=modules)
+    share = _share_layer(layer, split, full=full, modules=modules, early_stop=bool(recompute.early_stop))
     return share if narrow is None else _with_weights(share, layer, split, narrow)
 
 
@@ -167,14 +167,19 @@ def _with_weights(share: LayerShare, layer: LayerGraph, split: Split, narrow: Na
 
 
 def _share_layer(
-    layer: LayerGraph, split: Split, *, full: bool = False, modules: frozenset[str] = frozenset()
+    layer: LayerGraph,
+    split: Split,
+    *,
+    full: bool = False,
+    modules: frozenset[str] = frozenset(),
+    early_stop: bool = False,
 ) -> LayerShare:
     tp = split.tensor
     nodes = requantizing(tuple(split.share(node) for node in layer.nodes), modules)
     none: frozenset[str] = frozenset()
     everything = saved_bytes(layer, nodes, tp, full=False, modules=none)
     saved = saved_bytes(layer, nodes, tp, full=full, modules=modules)
-    backward = backward_segment(nodes, tp, full=full, modules=modules)
+    backward = backward_segment(nodes, tp, full=full, modules=modules, early_stop=early_stop)
     input_part, weight_part = split_gradients(backward)
     held = sum(node.parameters + node.replicated_parameters for node in nodes)
     trained = [node for node in nodes if node.trained]

@@ -271,7 +271,7 @@ def _share_chunk(
 
 
 def _decoder_layers(chunk: Chunk, run: RunSpec, opts: GraphOptions, ends: Split) -> list[LayerShare]:
-    kinds, recompute = layer_kinds(run.model), run.training.recompute
+    kinds, recompute = layer_kinds(run.model), _recompute(run)
     layers = []
     equal: dict[object, LayerShare] = {}  # a model's own hash is slow
     for position, number in enumerate(chunk.layers):
@@ -295,11 +295,10 @@ def _prediction_layers(chunk: Chunk, run: RunSpec, opts: GraphOptions, ends: Spl
     if not chunk.mtp:
         return []
     last = run.model.num_hidden_layers - 1
-    full = run.training.recompute.granularity == "full"
+    recompute = _recompute(run)
+    full = recompute.granularity == "full"
     split = ends._replace(experts=expert_parallel(run, last), graph_scope=run.runtime.cuda_graph_scope)
-    layer = share_decoder_layer(
-        run.model, opts, None, split, run.training.recompute, full, _narrow(run, last)
-    )
+    layer = share_decoder_layer(run.model, opts, None, split, recompute, full, _narrow(run, last))
     layers = [layer] * chunk.mtp
     if not chunk.embedding:
         layers[0] = _with_embedding(layer, run, opts, ends)
@@ -320,6 +319,19 @@ def _narrow_parameters(bucket: Bucket, layers: Sequence[LayerShare]) -> float:
     if bucket.axis == "edp":
         return experts
     return sum(layer.quantized_parameters for layer in held) - experts
+
+
+def _recompute(run: RunSpec) -> Recompute:
+    """Megatron-LM's own checkpoints repeat all they cover; PyTorch's end when nothing more is needed.
+
+    A unit of several layers needs the outputs of all but its last.
+    """
+    asked = run.training.recompute
+    if asked.method == "uniform" and asked.num_layers > 1:
+        return replace(asked, early_stop=False)
+    if asked.early_stop is not None:
+        return asked
+    return replace(asked, early_stop=run.runtime.software != "megatron")
 
 
 def _is_recomputed(recompute: Recompute, position: int) -> bool:

@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from simulator.graph.layer import LayerGraph, Node
+from simulator.graph.operators import Gemm
 from simulator.partition import operator_recompute
 from simulator.partition.expert import RoutedNode, run_backward, run_forward
 from simulator.partition.segment import Segment, SegmentBuilder
@@ -36,12 +37,18 @@ def forward_segment(nodes: tuple[Node, ...], tp: TensorParallel) -> Segment:
 
 
 def backward_segment(
-    nodes: tuple[Node, ...], tp: TensorParallel, *, full: bool, modules: frozenset[str]
+    nodes: tuple[Node, ...],
+    tp: TensorParallel,
+    *,
+    full: bool,
+    modules: frozenset[str],
+    early_stop: bool = False,
 ) -> Segment:
     """A rank's backward pass, recomputed forward work included."""
     out = SegmentBuilder()
     by_operator = operator_recompute.MODULE in modules
-    first = nodes if full else tuple(operator_recompute.repeated(nodes)) if by_operator else ()
+    whole = needed_again(nodes) if early_stop else nodes
+    first = whole if full else tuple(operator_recompute.repeated(nodes)) if by_operator else ()
     for node in first:
         _captured(node, nodes, out)
         run_forward(node, tp, out)
@@ -57,6 +64,21 @@ def backward_segment(
             _captured(node, nodes, out)
             run_backward(node, tp, out)
     return out.build()
+
+
+def needed_again(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    """What a whole layer's recomputation runs where it ends with the last activation that a gradient needs.
+
+    A linear layer keeps only its input, so the last one need not run, nor what follows it and keeps nothing.
+    """
+    needed = len(nodes)
+    while needed and (not nodes[needed - 1].saves or _is_linear(nodes[needed - 1])):
+        needed -= 1
+    return nodes[:needed]
+
+
+def _is_linear(node: Node) -> bool:
+    return isinstance(node.forward, Gemm) and node.parameters > 0
 
 
 def _captured(node: Node, nodes: tuple[Node, ...], out: SegmentBuilder) -> None:

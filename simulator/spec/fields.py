@@ -148,6 +148,24 @@ class Boolean(Accepts):
 
 
 @dataclass(frozen=True)
+class FlagOrNumber(Accepts):
+    """``true``, ``false``, or a number above zero in place of what ``true`` takes."""
+
+    def check(self, value: Any) -> bool | float:
+        if isinstance(value, bool):
+            return value
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            refused("must be true, false or a number", _unquoted(value))
+        if value <= 0:
+            refused("must be true, false or a number above 0")
+        return float(value)
+
+    @property
+    def meaning(self) -> str:
+        return "true, false, or a number above 0"
+
+
+@dataclass(frozen=True)
 class String(Accepts):
     """Text. A number must be quoted to be one, so that nothing is read differently from how it was meant."""
 
@@ -242,5 +260,6 @@ Real: TypeAlias = Annotated[float, Number()]
 Count: TypeAlias = Annotated[int, Integer(1)]
 CountOrZero: TypeAlias = Annotated[int, Integer(0)]
 Flag: TypeAlias = Annotated[bool, Boolean()]
+FlagOrFactor: TypeAlias = Annotated[bool | float, FlagOrNumber()]
 FlagOrAuto: TypeAlias = Annotated[bool | None, Boolean(optional=True)]
 Text: TypeAlias = Annotated[str, String()]

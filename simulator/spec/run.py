@@ -17,9 +17,11 @@ from simulator.spec.fields import (
     CountOrZero,
     Flag,
     FlagOrAuto,
+    FlagOrFactor,
     Integer,
     Number,
     Permutation,
+    Ratio,
     Real,
     Text,
 )
@@ -172,6 +174,8 @@ class Recompute:
     """For full: every layer in units (uniform), or the first layers of each model chunk (block)."""
     num_layers: Count = 1
     """For full: layers of a unit (uniform), or layers recomputed per model chunk (block)."""
+    early_stop: FlagOrAuto = None
+    """For full, layer by layer: ends with what a gradient needs last; null: where software is PyTorch."""
     modules: tuple[RecomputeModule, ...] = ("core_attn",)
     """For selective: what is recomputed."""
 
@@ -318,8 +322,11 @@ class Simulation:
     """Simulate classes of equal ranks, or every rank."""
     seed: CountOrZero = 0
     """Of the random numbers."""
-    sustained: Flag = True
-    """Matrix kernels at the rate that training sustains on the device; false: as short benchmarks have it."""
+    sustained: FlagOrFactor = True
+    """Matrix kernels at the rate that training sustains on the device; false: as short benchmarks have it; or
+    the factor of one's own site."""
+    sustained_error: Ratio = 0.0
+    """Relative standard error of that factor."""
     flops_convention: Annotated[str, Choice(FLOPS_CONVENTIONS)] = "megatron"
     """How model FLOPs are counted for MFU."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from simulator.cost.sustained import Sustained
 from simulator.graph.flops import find_convention
 from simulator.result import Result
 from simulator.simulate import simulate
@@ -51,10 +52,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One distinct simulation: a run, with its compute rates times ``sustained``."""
+    """One distinct simulation: a run, at a sustained factor of its own or at the shipped one (``None``)."""
 
     run: RunSpec
-    sustained: float = 1.0
+    sustained: Sustained | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,19 +126,17 @@ class Simulations:
         self._known: dict[str, Result | str] = {}
 
     def predict(
-        self, expressed: Sequence[Expressed], sustained: Mapping[str, float] | None = None, what: str = ""
+        self, expressed: Sequence[Expressed], sustained: Mapping[str, Sustained] | None = None, what: str = ""
     ) -> tuple[list[Prediction], list[Refused]]:
         """Predictions in the order of the rows, and the rows where the simulator failed.
 
         Args:
             expressed: from :func:`express`.
-            sustained: run_id -> factor on the device's compute rates (1.0 where absent).
+            sustained: run_id -> sustained factor (the shipped one where absent).
             what: the name of this batch, for the progress.
         """
         factors = sustained or {}
-        tasks = [
-            Task(run=anonymous(item.run), sustained=factors.get(item.row.run_id, 1.0)) for item in expressed
-        ]
+        tasks = [Task(run=anonymous(item.run), sustained=factors.get(item.row.run_id)) for item in expressed]
         keys = [repr(task) for task in tasks]
         self._simulate(dict(zip(keys, tasks, strict=True)), what)
         predictions, failed = list[Prediction](), list[Refused]()
@@ -180,13 +179,12 @@ def outcome(task: Task) -> Result | str:
         return f"fails: {type(error).__name__}: {error}"
 
 
-def slowed(run: RunSpec, sustained: float) -> RunSpec:
-    """The run on a device whose compute rates are multiplied: what ``sustained`` in a kernel profile does."""
-    if sustained == 1.0:
+def slowed(run: RunSpec, sustained: Sustained | None) -> RunSpec:
+    """The run at a sustained factor of its own, or at its device's shipped one (``None``)."""
+    if sustained is None:
         return run
-    device = run.cluster.device
-    rates = {name: rate * sustained for name, rate in device.peak_flops.items()}
-    return replace(run, cluster=replace(run.cluster, device=replace(device, peak_flops=rates)))
+    simulation = replace(run.simulation, sustained=sustained.factor, sustained_error=sustained.error or 0.0)
+    return replace(run, simulation=simulation)
 
 
 def _prediction(item: Expressed, result: Result) -> Prediction:

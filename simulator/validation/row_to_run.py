@@ -263,13 +263,14 @@ def _training(row: PublishedRun, generation: Generation) -> Training:
     precision, fp8_recipe = PRECISIONS[recipe.precision]
     own = precision if precision in {"fp16", "bf16"} else "bf16"
     grad_dtype = recipe.grad_dtype or generation.grad_dtype or "fp32"
+    fp8_params = generation.fp8_params if recipe.fp8_params is None else recipe.fp8_params
     return Training(
         seq_length=layout.seq_length,
         micro_batch_size=layout.micro_batch_size or 1,
         global_batch_size=layout.global_batch_size or 1,
         precision=precision,
         fp8_recipe=fp8_recipe,
-        fp8_param_gather=bool(recipe.fp8_params) and precision in {"fp8", "mxfp8"},
+        fp8_param_gather=fp8_params and precision in {"fp8", "mxfp8"},
         fp8_attention=bool(recipe.fp8_attention),
         grad_dtype=own if grad_dtype == "params" else grad_dtype,
         optimizer=OPTIMIZERS[recipe.optimizer],

@@ -25,6 +25,7 @@ class Generation:
     zero: int = 1
     microbatches_as_stages: bool = False  # a local batch is cut into as many as there are pipeline ranks
     sharding: str = ""  # by what, where zero is 3: fsdp1, fsdp2, megatron-fsdp
+    fp8_params: bool = False  # parameters are kept and gathered in fp8 where linear layers run in it
 
 
 _MEGATRON_2022: Mapping[str, object] = {
@@ -121,6 +122,12 @@ GENERATIONS = (
         source="NVIDIA NeMo: gradients are kept and reduced in bf16 (grad_sync_dtype of its GPT recipes,"
         " grad_reduce_in_fp32=False of its performance scripts and of all Megatron-Bridge recipes that say)",
         grad_dtype="params",
+    ),
+    Generation(
+        name="Megatron-Bridge",
+        pattern=r"^nemo container",
+        source="NVIDIA-NeMo/Megatron-Bridge: its fp8 mixed-precision recipes set fp8_param_gather",
+        fp8_params=True,
     ),
     Generation(
         name="Megatron-Core",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
+from simulator.cost.sustained import Sustained
 from simulator.validation.predict import Expressed, Prediction, Refused, Simulations, express
 from simulator.validation.published import PublishedRun
 from simulator.validation.report import CrossValidation, Validation
-from simulator.validation.sustained import PROBES, Probed, architectures_of, class_factors, left_out
+from simulator.validation.sustained import PROBES, Probed, class_factors, devices_of, left_out
 
 LEFT_OUT: dict[str, Callable[[Prediction], str]] = {
     "leave-one-group-out": lambda p: p.row.identity.group,
@@ -33,13 +33,12 @@ def cross_validate(rows: Sequence[PublishedRun], simulations: Simulations | None
     """
     simulations = simulations or Simulations()
     accepted, refused = express(row for row in rows if row.identity.confidence == "high")
-    accepted = [as_benchmarked(item) for item in accepted]
     probed, failed = probe(accepted, simulations)
-    architectures = architectures_of(accepted)
+    devices = devices_of(accepted)
     outcomes = {}
     for protocol, held_together in LEFT_OUT.items():
-        factors = left_out(probed, held_together, architectures)
-        values = {run_id: factor.value for run_id, factor in factors.items()}
+        factors = left_out(probed, held_together, devices)
+        values = {run_id: factor.sustained for run_id, factor in factors.items()}
         known = [item for item in accepted if item.row.run_id in values]
         predictions, lost = simulations.predict(known, values, protocol)
         outcomes[protocol] = Validation(
@@ -47,22 +46,16 @@ def cross_validate(rows: Sequence[PublishedRun], simulations: Simulations | None
             predictions=predictions,
             refused=[*refused, *failed, *lost],
             transferred=frozenset(run_id for run_id, factor in factors.items() if factor.transferred),
-            factors=values,
+            factors={run_id: factor.sustained.factor for run_id, factor in factors.items()},
         )
-    return CrossValidation(protocols=outcomes, class_factors=class_factors(probed, architectures))
-
-
-def as_benchmarked(item: Expressed) -> Expressed:
-    """The row without the shipped sustained rates, which were fitted on it too."""
-    simulation = replace(item.run.simulation, sustained=False)
-    return replace(item, run=replace(item.run, simulation=simulation))
+    return CrossValidation(protocols=outcomes, class_factors=class_factors(probed, devices))
 
 
 def probe(accepted: Sequence[Expressed], simulations: Simulations) -> tuple[list[Probed], list[Refused]]:
     """Every row simulated at every probe; and the rows that fail at one, which are left out."""
     by_probe, failed = [], dict[str, Refused]()
     for factor in PROBES:
-        factors = {item.row.run_id: factor for item in accepted}
+        factors = {item.row.run_id: Sustained(factor, 0.0) for item in accepted}
         predictions, lost = simulations.predict(accepted, factors, f"rates times {factor:g}")
         by_probe.append({p.row.run_id: p for p in predictions})
         failed |= {refused.row.run_id: refused for refused in lost}

@@ -72,7 +72,7 @@ def test_flat_profile_gives_plain_rooflines() -> None:
         H100, flat_profile(gemm_efficiency=0.5, bandwidth=0.8, fixed_s=2e-6, random=0.1, site=0.2)
     )
     gemm = Gemm(name="g", m=4096, n=4096, k=4096)
-    assert model.estimate(gemm)[1:] == ("gemm", 0.1, 0.2)
+    assert model.estimate(gemm)[1:] == ("gemm", 0.1, 0.2, 1.0)
     assert model.estimate(gemm).seconds == pytest.approx(gemm.flops / (0.5 * 989.4e12) + 2e-6)
     norm = MemoryBound(name="n", kind="norm", read_bytes=1e8, write_bytes=1e8, kernels=2)
     assert model.estimate(norm).seconds == pytest.approx(2e8 / (0.8 * 3.352e12) + 4e-6)

@@ -5,13 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from simulator.cost.catalog import kernels_for
 from simulator.cost.profile_file import kernel_profile_names
-from simulator.cost.sustained import precision_class, sustained_rate
-from simulator.graph.operators import Gemm, MemoryBound
+from simulator.cost.sustained import (
+    Sustained,
+    carried_over,
+    clock_kept,
+    precision_class,
+    sustained_rate,
+)
+from simulator.graph.operators import Attention, Gemm, MemoryBound
 from simulator.simulate import simulate
-from simulator.spec.load import load_cluster, load_run
+from simulator.spec.errors import SpecError
+from simulator.spec.load import load_cluster, load_device, load_run
 
 PRODUCT = Gemm(name="product", m=8192, n=8192, k=8192)
 NORM = MemoryBound(name="norm", kind="norm", read_bytes=1e9, write_bytes=1e9)
@@ -27,6 +36,36 @@ def test_matrix_kernels_slow_down_by_the_factor_and_memory_bound_ones_do_not() -
     assert ratio == pytest.approx(known.factor, rel=0.05)
     assert sustained.estimate(NORM) == benchmarked.estimate(NORM)
     assert sustained.peak("bf16") == benchmarked.peak("bf16")  # MFU keeps the datasheet's denominator
+
+
+def test_kernels_that_draw_less_power_keep_more_of_their_clock() -> None:
+    assert clock_kept(0.8, 1.0) == 0.8  # a product at the best rate
+    assert clock_kept(0.8, 0.729) == pytest.approx(0.8 / 0.9)  # power goes with the cube of the clock
+    assert clock_kept(0.8, 0.3) == 1.0
+    profile = load_cluster("dgx-h100-ndr")
+    core = Attention(
+        name="core", batch=1, seq_q=8192, seq_kv=8192, heads=32, kv_heads=32, qk_head_dim=128, v_head_dim=128
+    )
+    clock = {
+        kind: kernels_for(profile, attention=kind, sustained=Sustained(0.8)).estimate(core).clock
+        for kind in ("flash3", "triton")
+    }
+    assert 0.8 < clock["flash3"] < clock["triton"] == 1.0
+
+
+@given(st.floats(0.3, 1.0), st.floats(1e-3, 1.0), st.floats(1e-3, 1.0))
+def test_a_faster_kernel_stays_the_faster_one(factor: float, one: float, other: float) -> None:
+    slow, fast = sorted((one, other))
+    assert slow * clock_kept(factor, slow) <= fast * clock_kept(factor, fast) * (1 + 1e-12)
+    assert factor <= clock_kept(factor, slow) <= 1.0
+
+
+def test_a_factor_moves_to_another_device_with_its_power() -> None:
+    h100 = load_device("h100-sxm5-80gb")
+    half = replace(h100, name="half", tdp_w=h100.tdp_w / 2)
+    assert carried_over(0.8, h100, half) == pytest.approx(0.8 / 2 ** (1 / 3))
+    assert carried_over(0.8, h100, replace(half, tdp_w=0.0)) == 0.8
+    assert carried_over(0.8, h100, h100) == 0.8
 
 
 def test_factors_are_a_matter_of_device_and_width_alone() -> None:
@@ -51,3 +90,21 @@ def test_a_run_can_ask_for_benchmarked_rates() -> None:
     run = load_run("llama3-8b-8-h100")
     benchmarked = replace(run, simulation=replace(run.simulation, sustained=False))
     assert simulate(benchmarked).step_time_s < simulate(run).step_time_s
+
+
+def test_a_site_that_knows_its_factor_has_a_narrower_interval() -> None:
+    shipped = simulate(load_run("llama3-8b-8-h100"))
+    overrides = ["simulation.sustained=0.8", "simulation.sustained_error=0.01"]
+    own = simulate(load_run("llama3-8b-8-h100", overrides))
+    assert own.step_time_s < shipped.step_time_s * 1.1
+    width = {
+        name: (result.step_time_interval_s[1] - result.step_time_interval_s[0]) / result.step_time_s
+        for name, result in (("shipped", shipped), ("own", own))
+    }
+    assert width["own"] < 0.9 * width["shipped"]
+
+
+@pytest.mark.parametrize("wrong", ["sustained=-1", "sustained=often", "sustained_error=0.1"])
+def test_a_factor_is_a_number_above_zero_and_only_it_has_an_error(wrong: str) -> None:
+    with pytest.raises(SpecError):
+        load_run("llama3-8b-8-h100", [f"simulation.{wrong}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -53,6 +54,31 @@ def test_deeper_recompute_keeps_less_and_takes_longer(precision: str) -> None:
         assert kept(deep) < kept(shallow)
         assert peak(after) <= peak(before)
         assert after.step_time_s >= before.step_time_s
+
+
+def test_an_early_stop_leaves_out_what_only_makes_the_layers_output() -> None:
+    """The last linear layer needs its input alone, which the activation before it makes again."""
+    asked = Recompute(granularity="full")
+    whole, early = (plan_run(with_recompute(replace(asked, early_stop=stop))) for stop in (False, True))
+    for longer, shorter in zip(whole.chunks[0].layers[1:-1], early.chunks[0].layers[1:-1], strict=True):
+        again = Counter(step.op.name for step in longer.backward.steps)
+        again.subtract(step.op.name for step in shorter.backward.steps)
+        assert {"fc2": 1, "mlp_residual": 1}.items() <= again.items()
+        assert all(
+            count == 0 for name, count in again.items() if not name.startswith(("fc2", "mlp_residual"))
+        )
+        assert shorter.saved_bytes == longer.saved_bytes
+
+
+def test_pytorchs_own_checkpoints_stop_early_and_megatrons_do_not() -> None:
+    asked = with_recompute(Recompute(granularity="full"))
+    eager = replace(asked, runtime=replace(asked.runtime, software="eager"))
+    flops = [
+        plan_run(replace(run, training=replace(run.training, recompute=recompute))).flops_per_replica
+        for run in (asked, eager)
+        for recompute in (Recompute(granularity="full"), Recompute(granularity="full", early_stop=False))
+    ]
+    assert flops[0] == flops[1] == flops[3] > flops[2]
 
 
 def test_full_recompute_repeats_the_forward_pass_of_every_layer() -> None:

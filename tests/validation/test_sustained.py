@@ -6,14 +6,30 @@ from dataclasses import replace
 
 import pytest
 
-from simulator.spec.load import load_run
-from simulator.validation.predict import Prediction, Simulations, Task, express, outcome, slowed
+from simulator.cost.sustained import Sustained
+from simulator.spec.load import load_device, load_run
+from simulator.validation.predict import Prediction, Simulations, Task, express, outcome
 from simulator.validation.rows import parse_rows, shipped_rows
-from simulator.validation.sustained import PROBES, STEP, Probed, class_factors, fit, left_out, votes_of
+from simulator.validation.sustained import (
+    BENCHMARK_ERROR,
+    PROBES,
+    STEP,
+    Probed,
+    class_factors,
+    fit,
+    left_out,
+    votes_of,
+)
 from simulator.validation.validate import cross_validate, validate
 
 HEADER = "run_id,group,collection,confidence,source,hardware,gpus,model,seq_length,precision\n"
-ARCHITECTURES = {"old": "ampere", "new": "hopper", "newer": "hopper"}
+H100 = load_device("h100-sxm5-80gb")
+DEVICES = {
+    "old": replace(H100, name="old", architecture="ampere"),
+    "new": replace(H100, name="new"),
+    "newer": replace(H100, name="newer"),
+    "starved": replace(H100, name="starved", tdp_w=H100.tdp_w / 8),
+}
 
 
 def probed(
@@ -47,14 +63,14 @@ def by_group(prediction: Prediction) -> str:
 def test_a_group_of_many_rows_has_one_vote() -> None:
     crowd = [probed(0.5, group="crowd") for _ in range(9)]
     rows = [*crowd, *(probed(0.8, group=name) for name in "bcd")]
-    [found] = class_factors(rows, ARCHITECTURES)
+    [found] = class_factors(rows, DEVICES)
     assert found.factor == pytest.approx(0.8, abs=0.02)
 
 
 def test_a_row_never_sees_its_own_group() -> None:
     rows = [probed(0.5, group="odd"), probed(0.8, group="b"), probed(0.8, group="c")]
-    factors = left_out(rows, by_group, ARCHITECTURES)
-    assert factors["old-odd-0.5-bf16"].value == pytest.approx(0.8, abs=STEP)
+    factors = left_out(rows, by_group, DEVICES)
+    assert factors["old-odd-0.5-bf16"].sustained.factor == pytest.approx(0.8, abs=STEP)
     assert not factors["old-odd-0.5-bf16"].transferred
 
 
@@ -65,18 +81,20 @@ def test_a_lone_group_takes_its_siblings_factor_and_says_so() -> None:
         probed(0.9, group="c", device="newer"),
         probed(0.6, group="d", device="newer", precision="fp8-cs"),
     ]
-    transferred = left_out(rows, by_group, ARCHITECTURES)["new-b-0.7-bf16"]
+    transferred = left_out(rows, by_group, DEVICES)["new-b-0.7-bf16"]
     assert transferred.transferred
-    assert 0.8 < transferred.value < 0.9  # nearest: the same architecture and the same width of numbers
+    assert (
+        0.8 < transferred.sustained.factor < 0.9
+    )  # nearest: the same architecture and the same width of numbers
 
 
 def test_a_single_odd_group_is_outvoted_by_relatives() -> None:
     odd = probed(0.4, group="odd", device="new", fixed=3.0)  # little of its time scales with the rate
     relatives = [probed(0.8, group=name, device="newer") for name in "bcdef"]
     wanted = probed(0.8, group="a", device="new")
-    factor = left_out([odd, wanted, *relatives], by_group, ARCHITECTURES)["new-a-0.8-bf16"]
+    factor = left_out([odd, wanted, *relatives], by_group, DEVICES)["new-a-0.8-bf16"]
     assert not factor.transferred
-    assert factor.value == pytest.approx(0.8, abs=0.02)
+    assert factor.sustained.factor == pytest.approx(0.8, abs=0.02)
 
 
 def test_what_hardly_scales_with_the_rate_hardly_votes() -> None:
@@ -87,26 +105,48 @@ def test_what_hardly_scales_with_the_rate_hardly_votes() -> None:
 
 
 def test_without_any_other_row_nothing_is_changed() -> None:
-    [factor] = left_out([probed(0.5)], by_group, ARCHITECTURES).values()
-    assert (factor.value, factor.transferred) == (1.0, True)
+    [factor] = left_out([probed(0.5)], by_group, DEVICES).values()
+    assert (factor.sustained.factor, factor.transferred) == (1.0, True)
+
+
+def test_a_device_with_less_power_keeps_less_of_its_clock() -> None:
+    rows = [
+        probed(0.8, group="a", device="new"),
+        probed(0.8, group="b", device="newer"),
+        probed(0.5, device="starved"),
+    ]
+    factor = left_out(rows, by_group, DEVICES)["starved-g-0.5-bf16"]
+    assert factor.transferred
+    assert factor.sustained.factor == pytest.approx(0.4, abs=STEP)  # an eighth of the power: half the clock
+
+
+def test_the_error_is_how_far_groups_differ_and_that_of_benchmarks_where_few_vote() -> None:
+    def error(*truths: float) -> float:
+        rows = [probed(truth, group=f"{index}", fixed=0.0) for index, truth in enumerate(truths)]
+        [found] = class_factors(rows, DEVICES)
+        return found.error
+
+    alike, apart = error(*[0.8] * 24), error(*[0.6, 0.7, 0.8, 0.9, 1.0] * 5)
+    assert alike < 0.05
+    assert apart > 2 * alike
+    assert error(0.8) == pytest.approx(BENCHMARK_ERROR / 2**0.5, abs=STEP)
 
 
 def test_class_factors_show_how_far_groups_differ() -> None:
-    [found] = class_factors([probed(0.6, group="a"), probed(0.8, group="b")], ARCHITECTURES)
+    [found] = class_factors([probed(0.6, group="a"), probed(0.8, group="b")], DEVICES)
     assert (found.device, found.precision, found.rows, found.groups) == ("old", "16-bit", 2, 2)
     assert found.spread == pytest.approx((0.6, 0.8), abs=STEP)
     assert found.spread[0] < found.factor < found.spread[1]
 
 
-def test_a_slowed_device_is_what_the_profile_calls_sustained() -> None:
+def test_step_times_between_probes_are_interpolated() -> None:
     """Interpolated between probes, a simulated step time is right to a quarter of a per cent."""
     run = load_run("megatron-22b-8-a100-sequence-parallel")
     seconds = {}
     for factor in (*PROBES, 0.9, 0.68):
-        result = outcome(Task(run=run, sustained=factor))
+        result = outcome(Task(run=run, sustained=Sustained(factor)))
         assert not isinstance(result, str)
         seconds[factor] = result.step_time_s
-    assert slowed(run, 0.5).cluster.device.peak_flops["bf16"] == 0.5 * run.cluster.device.peak_flops["bf16"]
     row = replace(probed(1.0), seconds=tuple(seconds[probe] for probe in PROBES))
     for factor in (0.9, 0.68):
         assert row.at(factor) == pytest.approx(seconds[factor], rel=0.0025)

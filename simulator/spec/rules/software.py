@@ -58,8 +58,17 @@ def graph_scope(run: RunSpec) -> Iterator[Violation]:
         yield Violation("runtime.cuda_graph_scope", scope, rule, "cuda_graphs: layer, or leave it out")
 
 
+def sustained_error(run: RunSpec) -> Iterator[Violation]:
+    """The shipped factor has its own error, and benchmarked rates have theirs."""
+    s = run.simulation
+    if s.sustained_error and isinstance(s.sustained, bool):
+        rule = "belongs to a factor of one's own: simulation.sustained is not a number"
+        yield Violation("simulation.sustained_error", s.sustained_error, rule, "0")
+
+
 SOFTWARE_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
     attention_generation,
     optimizer_fusion,
     graph_scope,
+    sustained_error,
 )
