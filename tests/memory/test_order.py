@@ -14,8 +14,8 @@ from simulator.memory.report import StageMemory
 from simulator.partition.plan import plan_run
 from simulator.simulate import simulate_memory
 from simulator.spec.rules import broken_rules
-from simulator.spec.run import GatherBuffers, Recompute, RunSpec
-from simulator.spec.sharding import FullySharded
+from simulator.spec.run import Recompute, RunSpec
+from simulator.spec.sharding import FullySharded, GatherBuffers
 
 MakeRun = Callable[..., RunSpec]
 LEVELS = (
