@@ -58,7 +58,7 @@ def _words(figure: str, run: RunSpec) -> str:
         "memory_bandwidth": "memory bandwidth",
         "scale_out_bandwidth": "NIC bandwidth",
         "latency": "latency of links",
-        "kernel_launch": "time to launch kernels",
+        "host_speed": "speed of the host that launches",
         "memory_capacity": "memory capacity",
     }[figure]
 

@@ -84,8 +84,8 @@ def _host_link(cluster: ClusterSpec, factor: float) -> ClusterSpec:
 
 
 def _host(cluster: ClusterSpec, factor: float) -> ClusterSpec:
-    launch_s = cluster.host.kernel_launch_s * factor
-    return replace(cluster, host=replace(cluster.host, kernel_launch_s=launch_s))
+    speed = cluster.host.thread_speed * factor
+    return replace(cluster, host=replace(cluster.host, thread_speed=speed))
 
 
 def _switches(cluster: ClusterSpec, factor: float) -> ClusterSpec:
@@ -108,6 +108,6 @@ CHANGES = (
     Change("scale_out_bandwidth", MORE, _scale_out),
     Change("latency", LESS, _switches, latencies=LESS),
     Change("host_link_bandwidth", MORE, _host_link),
-    Change("kernel_launch", LESS, _host),
+    Change("host_speed", MORE, _host),
     Change("memory_capacity", MORE, _memory_capacity),
 )
