@@ -323,7 +323,8 @@ class DeviceProgram:
         """Whether their communication and that of data parallelism may ask more of a link than it has."""
         beside = self._beside
         pressed = {
-            kind: max(self.blocks.block(s).presses.get(kind, 0.0) for s in segments) for kind in beside
+            kind: max((self.blocks.block(s).presses.get(kind, 0.0) for s in segments), default=0.0)
+            for kind in beside
         }
         room = self.blocks.costs.capacities
         return any(rate and rate + beside[kind] > room[kind] * FULL for kind, rate in pressed.items())

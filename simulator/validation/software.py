@@ -118,15 +118,17 @@ GENERATIONS = (
     ),
     Generation(
         name="NeMo",
-        pattern=r"^nemo (container )?2[4-9]\.",
+        pattern=r"^nemo 2[45]\.",
         source="NVIDIA NeMo: gradients are kept and reduced in bf16 (grad_sync_dtype of its GPT recipes,"
-        " grad_reduce_in_fp32=False of its performance scripts and of all Megatron-Bridge recipes that say)",
+        " grad_reduce_in_fp32=False of its performance scripts)",
         grad_dtype="params",
     ),
     Generation(
         name="Megatron-Bridge",
         pattern=r"^nemo container",
-        source="NVIDIA-NeMo/Megatron-Bridge: its fp8 mixed-precision recipes set fp8_param_gather",
+        source="NVIDIA-NeMo/Megatron-Bridge: its fp8 mixed-precision recipes set fp8_param_gather, and all"
+        " performance recipes that say keep gradients in bf16",
+        grad_dtype="params",
         fp8_params=True,
     ),
     Generation(
