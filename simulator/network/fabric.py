@@ -17,6 +17,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
+from simulator.spec.catalogue import is_path
 from simulator.spec.cluster import ClusterSpec
 from simulator.spec.errors import Problem, SpecError
 from simulator.spec.yaml_loader import read_yaml
@@ -146,7 +147,7 @@ FabricOf: TypeAlias = Callable[[ClusterSpec], FabricProfile]
 def fabric_for(cluster: ClusterSpec) -> FabricProfile:
     """The profiles of a cluster: its own ``fabric`` between nodes, else the default of its link kind."""
     site = _site_of(cluster)
-    named = "" if _is_file(cluster.fabric) else cluster.fabric
+    named = "" if is_path(cluster.fabric) else cluster.fabric
     scale_out = site.scale_out or load_scale_out(named or _default_scale_out(cluster))
     return FabricProfile(scale_up=scale_up_for(cluster), scale_out=scale_out)
 
@@ -182,11 +183,7 @@ def load_site(path: str) -> SiteFabric:
 
 
 def _site_of(cluster: ClusterSpec) -> SiteFabric:
-    return load_site(cluster.fabric) if _is_file(cluster.fabric) else SiteFabric()
-
-
-def _is_file(fabric: str) -> bool:
-    return fabric.endswith((".yaml", ".yml"))
+    return load_site(cluster.fabric) if is_path(cluster.fabric) else SiteFabric()
 
 
 def load_fabric_profile(name: str, cluster: ClusterSpec) -> FabricProfile:
