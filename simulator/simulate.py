@@ -16,6 +16,7 @@ from simulator.engine.timeline import shown
 from simulator.explain.algorithms import algorithms
 from simulator.explain.census import Counted, census
 from simulator.explain.details import Subject, details
+from simulator.explain.documents import packed_documents
 from simulator.explain.uncertainty import ErrorTerm, interval, relative_error
 from simulator.explain.waterfall import KernelUse, waterfall
 from simulator.graph.operators import Attention, Gemm, GroupedGemm, MemoryBound
@@ -76,6 +77,7 @@ def _result(simulation: Simulation) -> Result:
     operators = list(census(simulation.prepared.plan, run.parallelism.pp))
     terms = _error_terms(operators, kernels, costs, spent.get(HOST, 0.0))
     error = relative_error(terms, spent, step.seconds)
+    packed = packed_documents(run, simulation.prepared.plan)
     return Result(
         step_time_s=step.seconds,
         step_time_interval_s=interval(step.seconds, error),
@@ -96,6 +98,7 @@ def _result(simulation: Simulation) -> Result:
         provenance={
             **_provenance(run, kernels),
             "collectives": algorithms(operators, simulation.prepared.plan, costs),
+            **({"documents": packed} if packed else {}),
         },
         choices=simulation.prepared.choices,
     )

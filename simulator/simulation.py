@@ -93,6 +93,7 @@ class Simulation:
             global_batch_size=training.global_batch_size,
             padded_vocab_size=vocabulary,
             decoder_seq_length=training.decoder_seq_length,
+            documents=self.run.documents,
         )
         return whole / PASSES if self.prepared.plan.forward_only else whole - untrained
 

@@ -216,13 +216,14 @@ class Kernels:
     def _attend(self, op: Attention) -> Estimate:
         forward = op.direction == "forward"
         fitted = self._attention.forward if forward else self._attention.backward
-        width = op.qk_head_dim + op.v_head_dim
+        width, mask = op.qk_head_dim + op.v_head_dim, op.mask
+        keys = op.seq_kv if mask is None else mask.keys
         element = DTYPE_BYTES[op.dtype] * (1.0 if forward else 2.5)  # as Attention.bytes counts them
         core = Core(
             heads=op.batch * op.heads,
-            queries=op.seq_q,
-            pairs=op.score_pairs,
-            keys=min(op.window, op.seq_kv) if op.window else op.seq_kv,
+            queries=op.seq_q if mask is None else mask.queries,
+            pairs=op.score_pairs if mask is None else mask.tiles,
+            keys=min(op.window or keys, keys),
             head_dim=width / 2.0,
             mixed=float(op.qk_head_dim != op.v_head_dim),
             matmuls=2.0 if forward else 5.0,

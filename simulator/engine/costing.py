@@ -93,6 +93,9 @@ class Cost(NamedTuple):
     delay_s: float = 0.0  # what a slow rank takes beyond ``seconds``
 
 
+NOTHING = Cost(0.0, "", 0.0, 0.0, 0.0)
+
+
 def exposed(axis: str) -> str:
     """The category of communication that the compute stream waits for."""
     return f"exposed_{_COUNTED_AS.get(axis, axis)}"
@@ -189,7 +192,9 @@ class OperatorCosts:
     def _compute(self, op: Operator) -> Cost:
         if isinstance(op, Awaited):
             work = self.cost(op.work)
-            return Cost(work.seconds + work.delay_s, exposed(op.axis), work.random, work.site, 0.0)
+            own = self.cost(op.beyond) if op.beyond is not None else NOTHING
+            waited_s = max(0.0, work.seconds + work.delay_s - own.seconds - own.delay_s)
+            return Cost(waited_s, exposed(op.axis), work.random, work.site, 0.0)
         issue_s = self.host.issue(op, getattr(op, "kernels", 1))
         if isinstance(op, Collective):
             transfer = self.transfer(op)

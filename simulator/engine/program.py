@@ -17,7 +17,9 @@ from simulator.engine.fully_sharded import FullyShardedTraffic
 from simulator.engine.jitter import Spread
 from simulator.engine.messages import Exchange, Pipeline
 from simulator.engine.overlap import communicates
+from simulator.engine.segments import action_segments, expert_runs
 from simulator.engine.tasks import COMPUTE, Flow, Meeting, Streams, Task, Token
+from simulator.engine.uneven import loaded, loaded_operators
 from simulator.partition.layer_share import LayerShare
 from simulator.partition.plan import RunPlan
 from simulator.partition.segment import Segment
@@ -240,9 +242,9 @@ class DeviceProgram:
             key = (action.stage, int(action.kind))  # an enum member's own hash is slow
             block = self._chains.get(key)
             if block is None:
-                block = self._chains[key] = self.blocks.chain(_segments(chunk.layers, action.kind))
+                block = self._chains[key] = self.blocks.chain(action_segments(chunk.layers, action.kind))
             name = f"{LETTERS[action.kind]}{action.microbatch}"
-            self._compute_block(name, block, waits, done)
+            self._compute_block(name, self._loaded(block, action, chunk.layers), waits, done)
             return
         mark = Task("done", COMPUTE, 0.0, (), done)
         self._prepared.add(action.stage)
@@ -279,6 +281,8 @@ class DeviceProgram:
             block = self._pairs.get(key)
             if block is None:
                 block = self._pairs[key] = self.blocks.chain(self._together(action, other))
+            for each in (action, other):
+                block = self._loaded(block, each, self.plan.chunks[each.stage].layers)
             name = f"F{action.microbatch}, {other.kind.name}{other.microbatch}"
             done = self.pipeline.done(other)
             self._compute_block(name, block, waits, done)
@@ -287,11 +291,11 @@ class DeviceProgram:
 
     def _together(self, action: Action, other: Action) -> list[Segment]:
         """Layer by layer: two that both communicate are joined, the rest run one after the other."""
-        ahead = _segments(self.plan.chunks[action.stage].layers, action.kind)
-        back = _segments(self.plan.chunks[other.stage].layers, other.kind)
+        ahead = action_segments(self.plan.chunks[action.stage].layers, action.kind)
+        back = action_segments(self.plan.chunks[other.stage].layers, other.kind)
         joined: list[Segment] = []
         nothing: list[Segment] = []
-        runs = zip_longest(_expert_runs(back), _expert_runs(ahead), fillvalue=nothing)
+        runs = zip_longest(expert_runs(back), expert_runs(ahead), fillvalue=nothing)
         for backward, forward in runs:
             if backward and forward and communicates(backward[-1]) and communicates(forward[-1]):
                 delay = self.options.delay_wgrad
@@ -305,19 +309,31 @@ class DeviceProgram:
         self, action: Action, layers: Sequence[LayerShare], waits: tuple[Token, ...], *, first: bool
     ) -> None:
         """Layers one after the other; where its weights are new, each prepares them before."""
-        segments = _segments(layers, action.kind)
+        segments = action_segments(layers, action.kind)
         if first:
             segments = [layer.preparation for layer in layers if layer.preparation.steps] + segments
         name = f"{LETTERS[action.kind]}{action.microbatch}"
         if not self.options.every_operator and not self._crowded(segments):
             for segment in segments:  # layer by layer: collectives beside some of them slow those down
-                block = self.blocks.block(segment)
+                block = self._at_load(self.blocks.block(segment), action, (segment,))
                 self._compute_block(name, block, waits)
                 waits = ()
             return
         self._compute_task(Task(name, COMPUTE, 0.0, waits))
         for segment in segments:
-            self._place(self._operators(segment))
+            self._place(self._operators(segment, action))
+
+    def _loaded(self, block: Block, action: Action, layers: Sequence[LayerShare]) -> Block:
+        """The block of an action, whose microbatch may have more to do than another."""
+        if self.plan.loads is None:
+            return block
+        return self._at_load(block, action, action_segments(layers, action.kind))
+
+    def _at_load(self, block: Block, action: Action, segments: Sequence[Segment]) -> Block:
+        loads = self.plan.loads
+        if loads is None:
+            return block
+        return loaded(block, segments, self.blocks.costs, loads, action.microbatch)
 
     def _crowded(self, segments: Sequence[Segment]) -> bool:
         """Whether their communication and that of data parallelism may ask more of a link than it has."""
@@ -329,13 +345,16 @@ class DeviceProgram:
         room = self.blocks.costs.capacities
         return any(rate and rate + beside[kind] > room[kind] * FULL for kind, rate in pressed.items())
 
-    def _operators(self, segment: Segment) -> list[Placed]:
-        """A segment operator by operator."""
+    def _operators(self, segment: Segment, action: Action | None = None) -> list[Placed]:
+        """A segment operator by operator, of one action or of a pair."""
         self._expanded += 1
         label = (self.device, self._expanded)
         quickest = self.blocks.quickest(segment)
         delays = self.blocks.waits(quickest).delays
-        return expand(quickest, self.blocks.costs, label, rendezvous=True, delays=delays)
+        placed = expand(quickest, self.blocks.costs, label, rendezvous=True, delays=delays)
+        if action is None or self.plan.loads is None:
+            return placed
+        return loaded_operators(placed, quickest, self.plan.loads, action.microbatch)
 
     def _finish(self, stages: Sequence[int]) -> None:
         placed, reduced = self._traffic.finish()
@@ -374,21 +393,3 @@ def _pair(action: Action) -> tuple[Action, ...]:
 def _flat(order: Order) -> Iterator[Action]:
     for action in order:
         yield from _pair(action)
-
-
-def _expert_runs(segments: Sequence[Segment]) -> list[list[Segment]]:
-    """Runs of segments that each end with one that communicates between experts' ranks, and the rest."""
-    runs: list[list[Segment]] = [[]]
-    for segment in segments:
-        runs[-1].append(segment)
-        if communicates(segment):
-            runs.append([])
-    return runs if runs[-1] else runs[:-1]
-
-
-def _segments(layers: Sequence[LayerShare], kind: Kind) -> list[Segment]:
-    """The segments of an action, in the order in which they run."""
-    if kind is Kind.F:
-        return [layer.forward for layer in layers]
-    attribute = {Kind.B: "backward", Kind.I: "input_gradient", Kind.W: "weight_gradient"}[kind]
-    return [getattr(layer, attribute) for layer in reversed(layers)]

@@ -96,7 +96,7 @@ def run_step(
         return machine.replay_updates(asynchronous(schedule, p, m))
     if options.post_validation:
         return machine.replay_updates(repeated(_whole_order(schedule, p, m, vp), m // schedule.directions))
-    if _may_fold(options) and machine.has_one_class:
+    if _may_fold(options) and machine.has_one_class and plan.loads is None:
         for fold in folds(schedule, p, m, vp, blocking=_blocks(options, p, vp)):
             short = machine.replay(fold.orders, cut_points(fold))
             state = steady_state(short.events, fold, machine.issued)

@@ -19,7 +19,7 @@ from dataclasses import replace
 from simulator.graph.blocks import attention_weights, mlp_weights
 from simulator.graph.layer import LayerGraph, Node, Region, Tensor, elementwise, linear
 from simulator.graph.operators import DTYPE_BYTES, Gemm, MemoryBound
-from simulator.graph.transformer import GraphOptions
+from simulator.graph.options import GraphOptions
 from simulator.spec.lora import Lora
 from simulator.spec.model import ModelSpec
 

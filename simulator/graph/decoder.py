@@ -19,14 +19,8 @@ from simulator.graph.layer import LayerGraph, Node, Region, elementwise, linear
 from simulator.graph.mamba import mamba_block
 from simulator.graph.mla import latent_attention_block
 from simulator.graph.operator_graph import boundary_bytes, graph_layer, graph_layers
-from simulator.graph.transformer import (
-    ACTIVATION_BYTES,
-    GraphOptions,
-    activation,
-    attention_block,
-    mlp_block,
-    norm,
-)
+from simulator.graph.options import GraphOptions
+from simulator.graph.transformer import ACTIVATION_BYTES, activation, attention_block, mlp_block, norm
 from simulator.spec.model import ModelSpec
 from simulator.spec.operator_graph import PlacedLayer
 

@@ -12,10 +12,10 @@ from dataclasses import replace
 from simulator.graph.fusion import fused
 from simulator.graph.layer import LayerGraph, Node, Region, Tensor, elementwise, flash_attention, linear
 from simulator.graph.operators import Attention, MemoryBound
+from simulator.graph.options import GraphOptions
 from simulator.graph.transformer import (
     ACTIVATION_BYTES,
     STATISTIC_BYTES,
-    GraphOptions,
     activation,
     attention_block,
     norm,

@@ -6,7 +6,8 @@ from simulator.graph.encoder import classifier, masked_transform, patch_embeddin
 from simulator.graph.fusion import fused
 from simulator.graph.layer import LayerGraph, Node, Region, Tensor, elementwise, linear
 from simulator.graph.operators import MemoryBound
-from simulator.graph.transformer import ACTIVATION_BYTES, MASK_BYTES, GraphOptions, activation, norm
+from simulator.graph.options import GraphOptions
+from simulator.graph.transformer import ACTIVATION_BYTES, MASK_BYTES, activation, norm
 from simulator.spec.model import ModelSpec
 
 

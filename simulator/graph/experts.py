@@ -13,6 +13,7 @@ from simulator.graph.blocks import expert_width, shared_expert_width
 from simulator.graph.fusion import fused
 from simulator.graph.layer import Node, Region, Tensor, bias_gradient, elementwise, linear
 from simulator.graph.operators import GroupedGemm, KernelOp, MemoryBound
+from simulator.graph.options import GraphOptions
 from simulator.graph.routing import (
     LOGIT_BYTES,
     expert_input,
@@ -24,7 +25,7 @@ from simulator.graph.routing import (
     row_width,
     unpermute,
 )
-from simulator.graph.transformer import ACTIVATION_BYTES, GraphOptions, activation, norm, residual
+from simulator.graph.transformer import ACTIVATION_BYTES, activation, norm, residual
 from simulator.spec.model import ModelSpec
 
 

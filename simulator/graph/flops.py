@@ -21,8 +21,10 @@ from simulator.graph.blocks import (
     prediction_blocks,
     shared_expert_weights,
 )
+from simulator.graph.documents import filled, whole_mask
 from simulator.graph.operator_graph import graph_forward_flops
 from simulator.graph.parameters import count_parameters
+from simulator.spec.documents import Documents
 from simulator.spec.model import ModelSpec
 
 SequenceRule = Callable[[ModelSpec, int, int], float]
@@ -43,6 +45,7 @@ class Convention:
     source: str
     sequence_flops: SequenceRule
     includes_recompute: bool = False
+    packed: bool = False  # attention inside documents, and no padding, where a run has documents
 
     def flops_per_step(
         self,
@@ -52,6 +55,7 @@ class Convention:
         global_batch_size: int,
         padded_vocab_size: int = 0,
         decoder_seq_length: int = 0,
+        documents: Documents | None = None,
     ) -> float:
         """FLOPs of one optimizer step over all GPUs.
 
@@ -61,6 +65,7 @@ class Convention:
             global_batch_size: sequences per step.
             padded_vocab_size: vocabulary of the output logits; 0 takes the model's own.
             decoder_seq_length: tokens per sequence of the decoder beside an encoder.
+            documents: packed into each sequence.
 
         Raises:
             ValueError: the convention's formula does not describe this model.
@@ -69,6 +74,8 @@ class Convention:
         if model.num_encoder_layers:
             lengths = (seq_length, decoder_seq_length)
             return global_batch_size * _two_sided(model, self.name, lengths, vocabulary)
+        if self.packed and documents is not None:
+            return global_batch_size * _megatron_packed(model, seq_length, vocabulary, documents)
         return global_batch_size * self.sequence_flops(model, seq_length, vocabulary)
 
     def flops_per_token(self, model: ModelSpec, *, seq_length: int, padded_vocab_size: int = 0) -> float:
@@ -130,7 +137,7 @@ def _mamba_forward(model: ModelSpec) -> float:
     return 2.0 * h * projected + 7.0 * 2 * h * state + 2.0 * 2 * h * h
 
 
-def _megatron(model: ModelSpec, seq_length: int, vocab_size: int, keys: float) -> float:
+def _megatron(model: ModelSpec, seq_length: float, vocab_size: int, keys: float) -> float:
     """Three forwards of the linear layers, the core over ``keys`` keys per token, and the logits.
 
     A prediction layer adds itself, its logits and (but for hybrids) its projection of [hidden, embedding] to
@@ -151,14 +158,14 @@ def _megatron(model: ModelSpec, seq_length: int, vocab_size: int, keys: float) -
     return 3.0 * seq_length * forward
 
 
-def _encoder_forward(model: ModelSpec, seq_length: int) -> float:
+def _encoder_forward(model: ModelSpec, seq_length: float) -> float:
     """A sequence through all bidirectional layers, every token seeing all."""
     weights = attention_weights(model) + mlp_weights(model)
     token = 2.0 * weights + _attention_core(model, seq_length)
     return model.bidirectional_layers * seq_length * token
 
 
-def _encoder_head(model: ModelSpec, seq_length: int, vocab_size: int) -> float:
+def _encoder_head(model: ModelSpec, seq_length: float, vocab_size: int) -> float:
     """Masked-language-model head of a text encoder; patches and classes of a vision transformer."""
     h = model.hidden_size
     if not model.image_size:
@@ -183,6 +190,18 @@ def _two_sided(model: ModelSpec, name: str, lengths: tuple[int, int], vocab_size
 
 def _megatron_causal(model: ModelSpec, seq_length: int, vocab_size: int) -> float:
     return _megatron(model, seq_length, vocab_size, _causal_keys(model, seq_length))
+
+
+def _megatron_packed(model: ModelSpec, seq_length: int, vocab_size: int, documents: Documents) -> float:
+    """Real tokens only, each seeing half of its own document: Σsᵢ² / (2·Σsᵢ) keys, less inside a window."""
+    full, period = whole_mask(documents, seq_length, 0), model.sliding_window_period
+    pairs = full.pairs
+    if 0 < model.sliding_window < seq_length:
+        full_layers = model.num_hidden_layers // period / model.num_hidden_layers if period > 1 else 0.0
+        windowed = whole_mask(documents, seq_length, model.sliding_window)
+        pairs = full_layers * full.pairs + (1 - full_layers) * windowed.pairs
+    tokens = seq_length * filled(documents, seq_length)
+    return _megatron(model, tokens, vocab_size, pairs / tokens)
 
 
 def _megatron_full(model: ModelSpec, seq_length: int, vocab_size: int) -> float:
@@ -302,6 +321,13 @@ CONVENTIONS: dict[str, Convention] = {
             description="palm-6n, N with the tied embedding and learned positions",
             source="mosaicml/llm-foundry scripts/train/benchmarking/README.md",
             sequence_flops=_palm,
+        ),
+        Convention(
+            name="megatron-packed",
+            description="as megatron, attention inside documents of packed sequences, no padding",
+            source="NVIDIA/Megatron-LM num_floating_point_operations, packed data: squares of real lengths",
+            sequence_flops=_megatron_causal,
+            packed=True,
         ),
     )
 }

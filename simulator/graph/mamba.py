@@ -12,8 +12,9 @@ from dataclasses import replace
 
 from simulator.graph.layer import Node, Region, Tensor, elementwise, linear
 from simulator.graph.operators import Gemm, ImplicitGemm, MemoryBound
+from simulator.graph.options import GraphOptions
 from simulator.graph.parameters import MAMBA_CONV_KERNEL
-from simulator.graph.transformer import ACTIVATION_BYTES, GraphOptions, activation, norm, residual
+from simulator.graph.transformer import ACTIVATION_BYTES, activation, norm, residual
 from simulator.spec.model import ModelSpec
 
 STATE_BYTES = 4.0  # states between chunks and all that concerns the decay are fp32

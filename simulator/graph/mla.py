@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from simulator.graph.layer import Node, Region, Tensor, elementwise, flash_attention, linear
 from simulator.graph.operators import Attention
+from simulator.graph.options import GraphOptions
 from simulator.graph.transformer import (
     ACTIVATION_BYTES,
     STATISTIC_BYTES,
-    GraphOptions,
     activation,
     norm,
     projection,
@@ -197,6 +197,7 @@ def _core(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
         qk_head_dim=head,
         v_head_dim=model.v_head_dim,
         causal=True,
+        mask=opts.mask,
         dtype="bf16" if opts.dtype not in ("fp16", "fp32", "tf32") else opts.dtype,
     )
     return (flash_attention(core, module="core_attn", saves=(q, k, v, out, statistics)),)

@@ -35,7 +35,7 @@ from simulator.spec.operator_graph import (
 )
 
 if TYPE_CHECKING:
-    from simulator.graph.transformer import GraphOptions
+    from simulator.graph.options import GraphOptions
 
 
 class Traffic(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 DTYPE_BYTES = {
     "fp32": 4.0,
@@ -132,6 +132,23 @@ class GroupedGemm:
         return operand * read + self.output_bytes_per_element * written * (2 if self.accumulate else 1)
 
 
+class Mask(NamedTuple):
+    """What causal attention inside documents computes, per sequence (means over sequences).
+
+    ``pairs``: query-key pairs; ``tiles`` and ``queries``: pairs and queries in whole tiles of queries, of
+    which a short document fills a part; ``keys``: the most that one query sees.
+    """
+
+    pairs: float
+    tiles: float
+    queries: float
+    keys: float
+
+    def times(self, load: float) -> Mask:
+        """Of a rank with more to do."""
+        return Mask(self.pairs * load, self.tiles * load, self.queries * load, self.keys)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
     """A fused (flash) attention core: scores, softmax and weighted sum without storing the scores."""
@@ -146,6 +163,7 @@ class Attention:
     v_head_dim: int
     causal: bool = True
     window: int = 0
+    mask: Mask | None = None  # of documents; else the whole sequence is one
     direction: Literal["forward", "backward"] = "forward"
     dtype: str = "bf16"
 
@@ -159,8 +177,10 @@ class Attention:
     @property
     def score_pairs(self) -> float:
         """Query–key pairs computed per head and sequence: all; where causal, those of the last ``seq_q``
-        queries with the keys up to them, or with the last ``window`` of these.
+        queries with the keys up to them, or with the last ``window`` of these; those of a mask.
         """
+        if self.mask is not None:
+            return self.mask.pairs
         if not self.causal:
             return float(self.seq_q * self.seq_kv)
         before = self.seq_kv - self.seq_q
@@ -288,10 +308,14 @@ class HostUpdate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Awaited:
-    """Work of the most loaded rank of a group, which this rank does not do but has to wait for."""
+    """Work of the most loaded rank of a group, which this rank does not do but has to wait for.
+
+    ``beyond``: what it has done itself by then.
+    """
 
     work: Gemm | GroupedGemm | Attention | MemoryBound
     axis: Axis
+    beyond: Attention | None = None
 
     @property
     def name(self) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simulator.graph.layer import Node, Region, Tensor, elementwise, linear
-from simulator.graph.transformer import ACTIVATION_BYTES, GraphOptions, activation
+from simulator.graph.options import GraphOptions
+from simulator.graph.transformer import ACTIVATION_BYTES, activation
 from simulator.spec.model import ModelSpec
 
 LOGIT_BYTES = 4.0  # scores, probabilities and the auxiliary loss are fp32

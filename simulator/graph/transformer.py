@@ -6,9 +6,9 @@ Which memory-bound kernels run, and what they read and write, depends on the sof
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from simulator.graph.fusion import STACKS, Fusion, fused
+from simulator.graph.fusion import fused
 from simulator.graph.layer import (
     LayerGraph,
     Node,
@@ -21,62 +21,12 @@ from simulator.graph.layer import (
     product,
 )
 from simulator.graph.operators import Attention
-from simulator.spec.lora import Lora
+from simulator.graph.options import GraphOptions
 from simulator.spec.model import ModelSpec
 
 ACTIVATION_BYTES = 2.0
 MASK_BYTES = 1.0  # dropout masks are kept as one byte per element (Korthikanti 2022, section 4)
 STATISTIC_BYTES = 4.0  # softmax statistics are fp32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphOptions:
-    """What besides the architecture decides which kernels run."""
-
-    batch: int  # sequences in a microbatch
-    seq: int  # of a whole sequence
-    dtype: str
-    vocab_size: int  # padded
-    flash: bool = True
-    grad_bytes: float = 4.0
-    fused_accumulation: bool = True
-    window: int = 0  # keys a query sees in this layer; 0: all before it
-    permute_fusion: bool = True  # experts: rows are gathered and summed by one kernel each
-    router_fusion: bool = False  # experts: scores, choice and loss by one kernel each
-    shared_expert_overlap: bool = False  # experts: shared ones beside the all-to-alls
-    context: int = 1  # ranks that share each sequence
-    causal: bool = True  # tokens see those before them only
-    decoder_seq: int = 0  # of an encoder–decoder, whose encoder has ``seq``
-    encoder_seq: int = 0  # where ``seq`` is the decoder's
-    stack: str = "megatron"  # of memory-bound kernels: a key of STACKS
-    loss_fusion: bool = False  # cross entropy by the stack's fused kernels
-    loss_compiled: bool = True  # where the stack is compiled, so is the loss
-    lora: Lora | None = None  # adapters are trained in place of the model's own weights
-
-    @property
-    def tokens(self) -> int:
-        """A rank's tokens of a microbatch."""
-        return self.batch * self.seq // self.context
-
-    @property
-    def of_decoder(self) -> GraphOptions:
-        """On the decoder's side; as they are where there is one side only."""
-        if not self.decoder_seq:
-            return self
-        return replace(self, seq=self.decoder_seq, encoder_seq=self.seq, decoder_seq=0)
-
-    @property
-    def of_encoder(self) -> GraphOptions:
-        """On the encoder's side of a decoder layer."""
-        return replace(self, seq=self.encoder_seq)
-
-    @property
-    def fusion(self) -> Fusion:
-        """What memory-bound operations take."""
-        fusion = STACKS[self.stack]
-        if self.stack == "compiled" and not self.loss_compiled:
-            fusion = replace(fusion, loss=STACKS["eager"].loss)
-        return replace(fusion, loss=fusion.fused_loss) if self.loss_fusion else fusion
 
 
 def activation(
@@ -229,6 +179,7 @@ def _flash_core(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
         v_head_dim=model.head_dim,
         causal=opts.causal,
         window=opts.window if opts.window < opts.seq else 0,
+        mask=opts.mask,
         dtype="bf16" if opts.dtype not in ("fp16", "fp32", "tf32") else opts.dtype,
     )
     node = flash_attention(core, module="core_attn", saves=(q, k, v, out, statistics))

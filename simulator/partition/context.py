@@ -16,8 +16,18 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from simulator.graph.layer import Node
-from simulator.graph.operators import DTYPE_BYTES, Attention, Axis, Collective, MemoryBound, SendRecv
+from simulator.graph.operators import (
+    DTYPE_BYTES,
+    Attention,
+    Awaited,
+    Axis,
+    Collective,
+    MemoryBound,
+    SendRecv,
+)
+from simulator.partition.document_load import ring_masks, share_documents
 from simulator.partition.segment import SegmentBuilder
+from simulator.spec.documents import Documents
 
 WIDE_BYTES = 2.0  # formats in which gradients may be summed
 Method = Literal["ring", "all-gather", "ulysses", "hierarchical"]
@@ -25,11 +35,16 @@ Method = Literal["ring", "all-gather", "ulysses", "hierarchical"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextParallel:
-    """How many ranks share each sequence, and how their attention meets. ``inner``: of ``hierarchical``."""
+    """How many ranks share each sequence, and how their attention meets. ``inner``: of ``hierarchical``.
+
+    ``documents``: packed into each sequence; ``whole_sequences``: slices are cut from those.
+    """
 
     size: int = 1
     method: Method = "ring"
     inner: int = 1
+    documents: Documents | None = None
+    whole_sequences: bool = False
 
     @property
     def head_ranks(self) -> int:
@@ -94,8 +109,7 @@ def shared_forward(node: SharedAttention, out: SegmentBuilder) -> None:
         out.compute(mine)
     elif context.method == "all-gather":
         _gather(mine, context, out)
-        for piece in _slices(mine, context):
-            out.compute(piece)
+        _attend_gathered(mine, context, out)
     else:
         _ring_forward(mine, context, out)
     if context.head_ranks > 1:
@@ -112,8 +126,7 @@ def shared_backward(node: SharedAttention, out: SegmentBuilder) -> None:
         out.compute(mine)
     elif context.method == "all-gather":
         _gather(mine, context, out)  # only a rank's own keys and values were kept
-        for piece in _slices(mine, context):
-            out.compute(piece)
+        _attend_gathered(mine, context, out)
         reorder = _copy(f"{core.name}.reorder", _kv_bytes(mine))
         out.compute(reorder)
         out.exposed(_collective(core, "reduce_scatter", context.token_axis, _kv_bytes(mine)))
@@ -179,9 +192,35 @@ def _blocks(core: Attention, context: ContextParallel) -> list[Attention]:
     """
     c = context.token_ranks
     tokens = core.seq_q // c
+    if context.documents is not None:
+        first, others = ring_masks(context.documents, core.seq_q, c)
+        own = replace(core, seq_q=tokens, seq_kv=tokens, mask=first)
+        return [own] + [replace(own, mask=others, causal=False)] * (c - 1)
     keys = tokens // 2 if core.causal else tokens
     own = replace(core, seq_q=tokens, seq_kv=tokens)
     return [own] + [replace(core, seq_q=tokens, seq_kv=keys, causal=False)] * (c - 1)
+
+
+def _attend_gathered(core: Attention, context: ContextParallel, out: SegmentBuilder) -> None:
+    """With all keys at hand; inside documents one rank has more to do than the others, which wait for it."""
+    if context.documents is None:
+        for piece in _slices(core, context):
+            out.compute(piece)
+        return
+    c = context.token_ranks
+    share = share_documents(
+        context.documents,
+        core.seq_q,
+        core.window,
+        c,
+        core.batch,
+        whole_sequences=context.whole_sequences,
+    )
+    own = replace(core, seq_q=core.seq_q // c, mask=share.mask)
+    out.compute(own)
+    if share.peak > 1.0:
+        fullest = replace(own, mask=share.mask.times(share.peak))
+        out.compute(Awaited(work=fullest, axis=context.token_axis, beyond=own))
 
 
 def _slices(core: Attention, context: ContextParallel) -> list[Attention]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simulator.spec.run import ExpertLoad
+from simulator.spec.expert_load import ExpertLoad
 
 
 class Load(NamedTuple):

@@ -12,9 +12,9 @@ from simulator.graph.decoder import LayerKind, model_layer, prediction_layer
 from simulator.graph.full_precision import in_full_precision
 from simulator.graph.layer import LayerGraph, Node, Region
 from simulator.graph.operators import Gemm, GroupedGemm
+from simulator.graph.options import GraphOptions
 from simulator.graph.precision import Recipe
 from simulator.graph.quantized import quantize_layer
-from simulator.graph.transformer import GraphOptions
 from simulator.partition.channels import share_channels
 from simulator.partition.context import ContextParallel, SharedAttention, share_attention
 from simulator.partition.expert import EXPERT_REGIONS, share_node

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from simulator.graph.decoder import layer_input, layer_kinds, prediction_head
 from simulator.graph.ends import embedding, head
 from simulator.graph.operators import DTYPE_BYTES, Collective
+from simulator.graph.options import GraphOptions
 from simulator.graph.precision import find_recipe
-from simulator.graph.transformer import GraphOptions
 from simulator.partition.context import ContextParallel
 from simulator.partition.data import FULLY_SHARDED, Bucket, DataParallel, Sharding
+from simulator.partition.document_load import MicrobatchLoads, microbatch_loads
 from simulator.partition.expert_layout import ExpertParallel, expert_parallel
 from simulator.partition.grid import Grid
 from simulator.partition.layer_share import (
@@ -80,6 +81,7 @@ class RunPlan:
     microbatches: int
     padded_vocab_size: int
     crossings: tuple[float, ...] = ()
+    loads: MicrobatchLoads | None = None  # of attention, where microbatches differ
     forward_only: bool = False  # no backward passes, nothing kept for them, no update
 
     def crossing_bytes(self, device: int) -> float:
@@ -134,6 +136,7 @@ def plan_run(run: RunSpec, *, copies: int = 1, forward_only: bool = False) -> Ru
         else 0.0,
         microbatches=run.microbatches,
         padded_vocab_size=opts.vocab_size,
+        loads=_loads(run),
         forward_only=forward_only,
     )
 
@@ -166,6 +169,7 @@ def _graph_options(run: RunSpec) -> GraphOptions:
         loss_fusion=run.runtime.cross_entropy_fusion,
         loss_compiled=run.runtime.loss_compilation,
         lora=run.training.lora if run.training.lora.rank else None,
+        documents=run.documents,
     )
 
 
@@ -192,8 +196,39 @@ def _data_parallel(run: RunSpec, copies: int) -> DataParallel:
     )
 
 
-def _context(p: Parallelism) -> ContextParallel:
-    return ContextParallel(size=p.cp, method=p.cp_method, inner=p.cp_inner or 1)
+def _context(run: RunSpec) -> ContextParallel:
+    p = run.parallelism
+    return ContextParallel(
+        size=p.cp,
+        method=p.cp_method,
+        inner=p.cp_inner or 1,
+        documents=run.documents,
+        whole_sequences=run.cp_slices == "sequence",
+    )
+
+
+def _loads(run: RunSpec) -> MicrobatchLoads | None:
+    """How microbatches differ. Replicas meet in each layer where they share parameters or experts."""
+    if run.documents is None:
+        return None
+    p, model = run.parallelism, run.model
+    experts = p.ep * (p.etp or p.tp) // (p.tp * p.cp) if model.is_moe else 1
+    sharded = p.zero == FULLY_SHARDED and p.gathered_until != "step"
+    shards = run.shard_size // p.cp if sharded else 1
+    window = model.sliding_window if model.sliding_window_period <= 1 else 0
+    return microbatch_loads(
+        run.documents,
+        run.training.seq_length,
+        window if window < run.training.seq_length else 0,
+        _context(run).token_ranks,
+        run.training.micro_batch_size,
+        whole_sequences=run.cp_slices == "sequence",
+        microbatches=run.microbatches,
+        depth=(p.pp - 1) / p.vp,
+        replicas=run.dp,
+        meeting=min(run.dp, max(1, experts, shards)),
+        axis="ep" if experts > shards else "dp",
+    )
 
 
 def _optimizer(run: RunSpec) -> Optimizer:
@@ -249,7 +284,7 @@ def _share_chunk(
     index: int, chunk: Chunk, run: RunSpec, opts: GraphOptions, tp: TensorParallel, data: DataParallel
 ) -> ChunkShare:
     layers: list[LayerShare] = []
-    ends = Split(tp, ExpertParallel(), _context(run.parallelism), data.fresh_gradient_bytes)
+    ends = Split(tp, ExpertParallel(), _context(run), data.fresh_gradient_bytes)
     if chunk.embedding:
         layers.append(share_end(embedding, run.model, opts, ends))
     layers += _decoder_layers(chunk, run, opts, ends)

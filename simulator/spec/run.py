@@ -9,6 +9,8 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 from pydantic import ConfigDict
 
 from simulator.spec.cluster import FORBID, ClusterSpec
+from simulator.spec.documents import Documents, Slices
+from simulator.spec.expert_load import ExpertLoad
 from simulator.spec.fields import (
     Bytes,
     Choice,
@@ -22,7 +24,6 @@ from simulator.spec.fields import (
     Number,
     Permutation,
     Ratio,
-    Real,
     Text,
 )
 from simulator.spec.lora import Lora
@@ -57,7 +58,7 @@ FLOPS_CONVENTIONS = (
         "korthikanti-2022",
         "korthikanti-2022-selective",
     ),
-    *("6n", "palm-6n", "mosaic"),
+    *("6n", "palm-6n", "mosaic", "megatron-packed"),
 )
 GPT_CONVENTIONS = frozenset({"narayanan-2021", "korthikanti-2022", "korthikanti-2022-selective"})
 
@@ -107,6 +108,8 @@ class Parallelism:
     """How their attention meets: keys and values sent round or gathered, heads exchanged, or both."""
     cp_inner: CountOrZero = 0
     """For hierarchical: GPUs that exchange heads; rings run across them."""
+    cp_slices: Slices = ""
+    """What their slices are cut from: packed sequences (Llama 3), or each document; empty: by cp_method."""
     ep: Count = 1
     """Expert parallel: GPUs that share the experts of a layer."""
     etp: CountOrZero = 0
@@ -181,22 +184,6 @@ class Recompute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExpertLoad:
-    """How evenly a router spreads tokens. Benchmarks often force balance; real routing is uneven."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
-
-    imbalance: Annotated[float, Number(1.0)] = 1.0
-    """Rows on the fullest rank of an EP group over the mean."""
-    variation: Real = 0.0
-    """Standard deviation over mean of the experts' popularity, drawn for each layer (gamma); 0: not drawn."""
-    capacity_factor: Real = 0.0
-    """Rows an expert takes at most, in shares of the mean; the rest is dropped; 0: dropless."""
-    pad_to_capacity: Flag = False
-    """Every expert gets exactly its capacity, padded where it has fewer rows."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
     """The batch, the numbers and the optimizer."""
 
@@ -236,6 +223,8 @@ class Training:
     """First layers of each model chunk whose kept activations wait in host memory."""
     moe: ExpertLoad = field(default_factory=ExpertLoad)
     """How evenly tokens go to the experts."""
+    documents: Documents = field(default_factory=Documents)
+    """Documents packed into each sequence, between which there is no attention."""
     lora: Lora = field(default_factory=Lora)
     """Adapters that are trained beside frozen weights."""
 
@@ -382,6 +371,17 @@ class RunSpec:
             bool(self.model.layers) or p.tp_mode != "1d"
         )  # tokens are cut in another way, or not at all
         return p.tp > 1 and (asked is None or asked) and not elsewhere
+
+    @property
+    def documents(self) -> Documents | None:
+        """Those packed into each sequence; ``None`` where it is one."""
+        return self.training.documents if self.training.documents.distribution else None
+
+    @property
+    def cp_slices(self) -> Slices:
+        """What CP ranks' slices are cut from: gathered keys allow any, rings take slices of each document."""
+        p = self.parallelism
+        return p.cp_slices or ("sequence" if p.cp_method == "all-gather" else "document")
 
     @property
     def shard_size(self) -> int:

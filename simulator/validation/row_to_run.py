@@ -14,6 +14,7 @@ from functools import cache
 from simulator.spec import catalogue
 from simulator.spec.cluster import ClusterSpec
 from simulator.spec.errors import SpecError
+from simulator.spec.expert_load import ExpertLoad
 from simulator.spec.load import load_cluster, load_model
 from simulator.spec.lora import Lora
 from simulator.spec.model import ModelSpec
@@ -22,7 +23,6 @@ from simulator.spec.rules import broken_rules
 from simulator.spec.run import (
     GRAPH_PARTS,
     RECOMPUTE_MODULES,
-    ExpertLoad,
     Parallelism,
     Recompute,
     RunSpec,

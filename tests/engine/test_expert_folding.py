@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.simulate import simulate
+from simulator.spec.expert_load import ExpertLoad
 from simulator.spec.load import load_run
-from simulator.spec.run import ExpertLoad, RunSpec
+from simulator.spec.run import RunSpec
 
 
 @st.composite

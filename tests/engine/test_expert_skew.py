@@ -13,7 +13,7 @@ from simulator.engine.replay import replay
 from simulator.engine.tasks import Meeting, Task
 from simulator.graph.decoder import decoder_layer, layer_kinds
 from simulator.graph.layer import Node
-from simulator.graph.transformer import GraphOptions
+from simulator.graph.options import GraphOptions
 from simulator.network.collectives import Network
 from simulator.network.placement import Placement
 from simulator.partition.expert import RoutedNode

@@ -11,8 +11,8 @@ from simulator.graph.ends import embedding, head
 from simulator.graph.flops import find_convention
 from simulator.graph.layer import LayerGraph
 from simulator.graph.operators import Attention, Gemm, GroupedGemm, MemoryBound
+from simulator.graph.options import GraphOptions
 from simulator.graph.parameters import count_parameters
-from simulator.graph.transformer import GraphOptions
 from simulator.spec import catalogue
 from simulator.spec.load import load_model
 from simulator.spec.model import ModelSpec

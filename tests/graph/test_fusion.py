@@ -11,7 +11,7 @@ from simulator.graph.ends import head
 from simulator.graph.fusion import STACKS
 from simulator.graph.layer import LayerGraph
 from simulator.graph.operators import MemoryBound
-from simulator.graph.transformer import GraphOptions
+from simulator.graph.options import GraphOptions
 from simulator.spec.load import load_model
 from simulator.spec.model import ModelSpec
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from simulator.graph.decoder import decoder_layer, layer_kinds
 from simulator.graph.layer import LayerGraph
 from simulator.graph.operators import Gemm
-from simulator.graph.transformer import GraphOptions
+from simulator.graph.options import GraphOptions
 from simulator.partition.tensor import TensorParallel, shard
 from simulator.spec.errors import SpecError
 from simulator.spec.load import load_model, load_run

@@ -9,7 +9,7 @@ import pytest
 from simulator.graph.decoder import layer_kinds, model_layer
 from simulator.graph.operator_graph import graph_forward_flops, graph_layers, graph_parameters
 from simulator.graph.operators import Gemm, ImplicitGemm
-from simulator.graph.transformer import GraphOptions
+from simulator.graph.options import GraphOptions
 from simulator.spec.errors import SpecError
 from simulator.spec.load import load_model
 from simulator.spec.operator_graph import GraphLayer, GraphOperator, Shape

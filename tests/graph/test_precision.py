@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from simulator.graph.ends import head
 from simulator.graph.layer import LayerGraph
 from simulator.graph.operators import Attention, Gemm
+from simulator.graph.options import GraphOptions
 from simulator.graph.precision import RECIPES, find_recipe, quantize, transpose
 from simulator.graph.quantized import quantize_layer
-from simulator.graph.transformer import GraphOptions, dense_layer
+from simulator.graph.transformer import dense_layer
 from simulator.spec.load import load_model
 
 LLAMA = load_model("llama3-8b")

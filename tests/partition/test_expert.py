@@ -13,8 +13,9 @@ from simulator.graph.parameters import count_parameters
 from simulator.partition.expert_load import router_load
 from simulator.partition.plan import LayerShare, plan_run
 from simulator.partition.segment import Segment
+from simulator.spec.expert_load import ExpertLoad
 from simulator.spec.load import load_model, load_run
-from simulator.spec.run import ExpertLoad, Recompute, RunSpec
+from simulator.spec.run import Recompute, RunSpec
 
 TOKENS, TOP_K, HIDDEN = 4096, 2, 4096  # of the Mixtral run
 SIZES = st.sampled_from([1, 2, 4, 8])

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.graph.operators import Collective
-from simulator.graph.transformer import GraphOptions, dense_layer
+from simulator.graph.options import GraphOptions
+from simulator.graph.transformer import dense_layer
 from simulator.partition.grid import Grid, share_on_grid
 from simulator.partition.plan import plan_run
 from simulator.partition.recompute import backward_segment, forward_segment

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from simulator.graph.operators import Collective, MemoryBound
+from simulator.graph.options import GraphOptions
 from simulator.graph.precision import RECIPES
 from simulator.graph.quantized import quantize_layer
-from simulator.graph.transformer import GraphOptions, dense_layer
+from simulator.graph.transformer import dense_layer
 from simulator.partition.quantization import cached_weight_bytes, weight_preparation
 from simulator.partition.recompute import backward_segment, forward_segment
 from simulator.partition.segment import Segment

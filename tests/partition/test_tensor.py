@@ -12,8 +12,9 @@ from simulator.graph.ends import embedding, head
 from simulator.graph.flops import find_convention
 from simulator.graph.layer import LayerGraph
 from simulator.graph.operators import Collective
+from simulator.graph.options import GraphOptions
 from simulator.graph.parameters import count_parameters
-from simulator.graph.transformer import GraphOptions, dense_layer
+from simulator.graph.transformer import dense_layer
 from simulator.partition.recompute import backward_segment, forward_segment, saved_bytes
 from simulator.partition.segment import Segment
 from simulator.partition.tensor import TensorParallel, shard

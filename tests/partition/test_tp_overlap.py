@@ -14,7 +14,8 @@ from simulator.engine.block import Blocks
 from simulator.engine.contention import slowed
 from simulator.engine.costing import NetworkModel, OperatorCosts
 from simulator.graph.operators import Collective, Gemm, KernelOp, SendRecv
-from simulator.graph.transformer import GraphOptions, dense_layer
+from simulator.graph.options import GraphOptions
+from simulator.graph.transformer import dense_layer
 from simulator.network.estimate import TransferEstimate
 from simulator.network.flows import Load
 from simulator.partition.recompute import backward_segment, forward_segment

@@ -10,6 +10,7 @@ from simulator.spec.cluster import ClusterSpec
 from simulator.spec.model import ModelSpec
 from simulator.spec.rules.cluster import CLUSTER_RULES
 from simulator.spec.rules.context import CONTEXT_RULES
+from simulator.spec.rules.documents import DOCUMENT_RULES
 from simulator.spec.rules.encoder import ENCODER_MODEL_RULES, ENCODER_RULES
 from simulator.spec.rules.experts import EXPERT_RULES
 from simulator.spec.rules.grid import GRID_RULES
@@ -48,6 +49,7 @@ RULES = (
     *GRID_RULES,
     *ENCODER_RULES,
     *LORA_RULES,
+    *DOCUMENT_RULES,
 )
 
 

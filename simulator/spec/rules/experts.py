@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from simulator.spec.expert_load import ExpertLoad
 from simulator.spec.rules.violation import Violation
-from simulator.spec.run import ExpertLoad, RunSpec, Runtime
+from simulator.spec.run import RunSpec, Runtime
 
 PAIRING = ("interleaved-1f1b", "dualpipe", "dualpipev")
 
