@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 
 from simulator.cost.estimate import KernelModel
 from simulator.engine.host import HostCosts
-from simulator.engine.tasks import Flow
+from simulator.engine.tasks import Flow, Leaving
+from simulator.engine.uplinks import directions
 from simulator.graph.operators import (
     Awaited,
     Axis,
@@ -21,6 +22,7 @@ from simulator.graph.operators import (
 )
 from simulator.network.estimate import TransferEstimate
 from simulator.network.flows import Load
+from simulator.network.uplinks import Uplinks
 
 DATA_AXES = frozenset({"dp", "dp_cp", "edp", "shard", "replicate"})
 NIC_OUT, NIC_IN = "nic out", "nic in"  # a rank's share of its node's NICs, by direction
@@ -69,8 +71,13 @@ class NetworkModel(Protocol):
         """One rank's port of its scale-up domain, bytes/s per direction."""
         ...
 
+    @property
+    def uplinks(self) -> tuple[Uplinks, ...]:
+        """Those of oversubscribed switches."""
+        ...
+
     def collective_load(self, kind: CollectiveKind, size_bytes: float, axis: Axis) -> Load:
-        """Bytes that a collective puts on both."""
+        """Bytes that a collective puts on them."""
         ...
 
     def node_limited_load(self, size_bytes: float, axis: Axis, copies: int, limit: int = 0) -> Load:
@@ -147,7 +154,13 @@ class OperatorCosts:
         )
         if not carried:
             return None
-        return Flow(((NIC_OUT, source), (NIC_IN, target)), min(carried / seconds, self.capacities[NIC_OUT]))
+        rate, leaving = min(carried / seconds, self.capacities[NIC_OUT]), []
+        for level, up in enumerate(self.uplinks):
+            crossing = up.most_crossing(source, target)
+            if crossing:
+                rate = min(rate, up.bandwidth / crossing)
+                leaving.append(Leaving(level, up.name, 1.0, target))
+        return Flow(((NIC_OUT, source), (NIC_IN, target)), rate, (), tuple(leaving))
 
     def flow(self, op: Collective | SendRecv) -> Flow | None:
         """What communication puts on the links of whichever device runs it."""
@@ -157,17 +170,28 @@ class OperatorCosts:
 
     def _flow(self, op: Collective | SendRecv) -> Flow | None:
         load, seconds = self.load(op), self.cost(op).seconds
-        if not seconds or not any(load):
+        if not seconds or not (load.nic or load.scale_up):
             return None
-        nic, port = (
-            min(carried / seconds, self.capacities[kind])
-            for carried, kind in zip(load, (NIC_OUT, PORT_OUT), strict=True)
-        )
+        nic = min(load.nic / seconds, self.capacities[NIC_OUT])
+        port = min(load.scale_up / seconds, self.capacities[PORT_OUT])
         nics, ports = ((NIC_OUT, OWN), (NIC_IN, OWN)), ((PORT_OUT, OWN), (PORT_IN, OWN))
         if not nic:
             return Flow(ports, port)
+        leaving = self._leaving(load)
+        nic = min([nic, *(self.uplinks[leave.level].bandwidth / leave.share for leave in leaving)])
         times = port / nic  # each channel through a NIC passes several ports: each counts as a flow there
-        return Flow((*nics, *ports), nic, (1.0, 1.0, times, times)) if port else Flow(nics, nic)
+        if not port:
+            return Flow(nics, nic, (), leaving)
+        return Flow((*nics, *ports), nic, (1.0, 1.0, times, times), leaving)
+
+    def _leaving(self, load: Load) -> tuple[Leaving, ...]:
+        """What part of a transfer's NIC traffic crosses which uplinks."""
+        crossing = zip(self.uplinks, load.leaving, strict=True) if load.leaving else ()
+        return tuple(
+            Leaving(level, up.name, carried / load.nic)
+            for level, (up, carried) in enumerate(crossing)
+            if carried
+        )
 
     def load(self, op: Collective | SendRecv) -> Load:
         """Bytes it puts on a rank's links."""
@@ -182,7 +206,14 @@ class OperatorCosts:
     def capacities(self) -> dict[str, float]:
         """Bytes/s of each kind of link that flows name."""
         nics = dict.fromkeys((NIC_OUT, NIC_IN), self._network.nic_bandwidth)
-        return nics | dict.fromkeys((PORT_OUT, PORT_IN), self._network.scale_up_bandwidth)
+        ports = dict.fromkeys((PORT_OUT, PORT_IN), self._network.scale_up_bandwidth)
+        ups = {kind: up.bandwidth for up in self.uplinks for kind in (up.name, *directions(up.name))}
+        return nics | ports | ups
+
+    @property
+    def uplinks(self) -> tuple[Uplinks, ...]:
+        """Those of oversubscribed switches, which ranks below one have in common."""
+        return self._network.uplinks
 
     def total(self, ops: Iterable[Operator]) -> float:
         """Seconds of operators one after the other."""

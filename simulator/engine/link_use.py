@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from simulator.engine.replay import Replay
 from simulator.engine.tasks import COMPUTE, Record
+from simulator.engine.uplinks import Above
 from simulator.network.sharing import fair_rates
 
 Link: TypeAlias = tuple[str, Hashable]
@@ -70,6 +71,8 @@ def _sum(one: Series, other: Series) -> Series:
 
 def _device(owner: Hashable) -> int | None:
     """Whose a link is: a device's, or in a simulation of every rank that of (device, replica)."""
+    if isinstance(owner, Above):
+        return None
     if isinstance(owner, tuple):
         device, replica = owner
         return int(device) if not any(replica) else None

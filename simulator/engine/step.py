@@ -21,6 +21,7 @@ from simulator.engine.programs import Programs
 from simulator.engine.replay import Replay, paused_collector, replay
 from simulator.engine.steady import Cuts, SteadyState, cut_points, extended, folds, steady_state
 from simulator.engine.tasks import COMPUTE, Streams
+from simulator.engine.uplinks import on_uplinks, paths_of_classes, paths_of_ranks
 from simulator.engine.world import Layout, every_rank, rank_classes
 from simulator.graph.operators import Collective
 from simulator.partition.plan import RunPlan
@@ -181,7 +182,7 @@ class _Machine:
     def replay(self, orders: list[Order], cuts: Sequence[Sequence[int]] | None = None) -> StepReplay:
         """One step of these orders; ``issued`` then holds the task counts at ``cuts``."""
         programs = self._programs(orders, cuts)
-        ranks = self._every_rank(programs) if self._options.every_rank else self._one_of_each_class(programs)
+        ranks = self._ranks(programs)
         self.issued = programs.issued
         events = replay(ranks, self._disturbances.blocks(SOUND, SOUND).costs.capacities)
         return StepReplay(
@@ -194,13 +195,25 @@ class _Machine:
     def replay_updates(self, updates: Updates) -> StepReplay:
         """One step of several in a row that interlock."""
         programs = self._programs(updates.orders, None, updates.ends)
-        ranks = self._every_rank(programs) if self._options.every_rank else self._one_of_each_class(programs)
+        ranks = self._ranks(programs)
         events = replay(ranks, self._disturbances.blocks(SOUND, SOUND).costs.capacities)
         size = len(ranks) // self._layout.devices
         seconds, spent = rhythm(updates, events, [counts for counts in programs.updated for _ in range(size)])
         return StepReplay(
             seconds=seconds, breakdowns=tuple(spent[::size]), orders=tuple(updates.orders), events=events
         )
+
+    def _ranks(self, programs: Programs) -> dict[int, Streams]:
+        """What is simulated."""
+        all_of_them = self._options.every_rank
+        ranks = self._every_rank(programs) if all_of_them else self._one_of_each_class(programs)
+        costs = self._disturbances.blocks(SOUND, SOUND).costs
+        if not costs.uplinks:
+            return ranks
+        replicas = [replica.replicas for replica in self._classes]
+        shares = [count / sum(replicas) for count in replicas]
+        paths = paths_of_ranks(costs.uplinks) if all_of_them else paths_of_classes(costs.uplinks, shares)
+        return on_uplinks(ranks, paths, costs.capacities)
 
     def _one_of_each_class(self, programs: Programs) -> dict[int, Streams]:
         streams = [programs.streams(replica.conditions) for replica in self._classes]

@@ -19,22 +19,38 @@ class Meeting(NamedTuple):
     members: int
 
 
+class Leaving(NamedTuple):
+    """The share of a transfer's NIC traffic that crosses uplinks of oversubscribed switches.
+
+    ``level``: which of the cluster's kinds of uplinks. A message goes to a ``target`` device.
+    """
+
+    level: int
+    name: str
+    share: float
+    target: int | None = None
+
+
 class Flow(NamedTuple):
     """The links a transfer crosses, and the rate at which it crosses them when it is alone, bytes/s.
 
     A link is named by what it is and the device (of a simulation of every rank: the rank) whose it is. It
-    carries ``crossings`` times the rate, in the order of the links; empty: once each.
+    carries ``crossings`` times the rate, in the order of the links; empty: once each. What of it is
+    ``leaving`` switches goes over links that ranks have in common (:mod:`simulator.engine.uplinks`).
     """
 
     links: tuple[tuple[str, Hashable], ...]
     rate: float
     crossings: tuple[float, ...] = ()
+    leaving: tuple[Leaving, ...] = ()
 
     @property
     def demands(self) -> Iterator[tuple[str, float]]:
-        """Kinds of links, and bytes/s on each when it is alone."""
+        """Kinds of links, and bytes/s on each when it is alone; on uplinks, per rank below them."""
         for (kind, _), times in zip(self.links, self.crossings or (1.0,) * len(self.links), strict=True):
             yield kind, self.rate * times
+        for _, name, share, _ in self.leaving:
+            yield name, self.rate * share
 
 
 class Task(NamedTuple):

@@ -73,20 +73,18 @@ def host_links(cluster: ClusterSpec) -> ScaleUpProfile:
 
 
 def send_recv(
-    size_bytes: float, hop: Hop, group: Group, cluster: ClusterSpec, profile: FabricProfile
+    size_bytes: float, hop: Hop, rate: float, cluster: ClusterSpec, profile: FabricProfile
 ) -> Iterator[Candidate]:
-    """The same for a message between two ranks, all pairs of the group sending at once."""
+    """The same for a message between two ranks, of whose NICs ``rate`` is left as all pairs send at once."""
     if hop.inside_domain or hop.inside_node:
         links = profile.scale_up if hop.inside_domain else host_links(cluster)
         for curve in links.of("send_recv"):
             yield curve.seconds(hops=1, wire_bytes=size_bytes, own_bytes=0.0), curve
         return
-    rate = (
-        group.nic_bandwidth * pairwise_share(cluster.scale_out, group) * share_left(cluster.scale_out, group)
-    )
+    rate *= share_left(cluster.scale_out, hop.tier)
     for network in profile.scale_out.of("send_recv"):
         latency = network.latency(hops=1, step_bytes=size_bytes, size_bytes=size_bytes) + added_latency(
-            cluster.scale_out, group.tier
+            cluster.scale_out, hop.tier
         )
         yield latency + size_bytes / (rate * network.efficiency), network
 
@@ -106,7 +104,7 @@ def node_limited_all_to_all(
                 continue
             yield alltoall.deduplicated_inside(size_bytes, routing.copies, group.ranks, curve), curve
         return
-    share = pairwise_share(cluster.scale_out, group) * share_left(cluster.scale_out, group)
+    share = pairwise_share(cluster.scale_out, group) * share_left(cluster.scale_out, group.tier)
     for network in profile.scale_out.of("all_to_all"):
         seconds = alltoall.node_limited(
             size_bytes,
@@ -140,7 +138,7 @@ def _inside(
 def _across(
     kind: str, size_bytes: float, group: Group, cluster: ClusterSpec, profile: FabricProfile
 ) -> Iterator[Candidate]:
-    hops = share_left(cluster.scale_out, group)
+    hops = share_left(cluster.scale_out, group.tier)
     neighbours = group.nic_bandwidth * neighbour_share(cluster.scale_out, group) * hops
     pairs = group.nic_bandwidth * pairwise_share(cluster.scale_out, group) * hops
     laps = 2 if kind == "all_reduce" else 1

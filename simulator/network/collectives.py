@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from functools import cached_property
+from math import inf
 from typing import Literal, get_args
 
 from simulator.network.candidates import Candidate, Routing, candidates, node_limited_all_to_all, send_recv
@@ -17,6 +18,8 @@ from simulator.network.flows import (
     node_limited_load,
 )
 from simulator.network.placement import Group, GroupAxis, Placement
+from simulator.network.tiers import neighbours_leaving, pairs_leaving, pairwise_share
+from simulator.network.uplinks import Uplinks, uplinks_of
 from simulator.spec.cluster import ClusterSpec
 
 CollectiveName = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "reduce"]
@@ -72,10 +75,25 @@ class Network:
             group = self.placement.group(axis)
             hop = self.placement.stage_hop(stage) if axis == "pp" else group.worst_hop
             several = group.ranks > 1 and size_bytes > 0
-            options = send_recv(size_bytes, hop, group, self.cluster, self.profile) if several else ()
+            share = (
+                self._stage_share(stage) if axis == "pp" else pairwise_share(self.cluster.scale_out, group)
+            )
+            rate = group.nic_bandwidth * share
+            options = send_recv(size_bytes, hop, rate, self.cluster, self.profile) if several else ()
             inside = hop.inside_domain or hop.inside_node
             found = self._cache[key] = self._fastest(options, group, None, inside=inside)
         return found
+
+    def _stage_share(self, stage: int) -> float:
+        """Share of the NIC rate left to messages from a stage to the next, those of all its ranks at once."""
+        hop = (stage, (stage + 1) % self.placement.sizes["pp"])
+        rooms = (up.bandwidth / up.most_crossing(*hop) for up in self.uplinks if up.most_crossing(*hop))
+        return min(1.0, min(rooms, default=inf) / self.nic_bandwidth)
+
+    @cached_property
+    def uplinks(self) -> tuple[Uplinks, ...]:
+        """Those of oversubscribed switches that the job's ranks share."""
+        return uplinks_of(self.cluster, self.placement)
 
     @cached_property
     def nic_bandwidth(self) -> float:
@@ -89,18 +107,28 @@ class Network:
 
     def collective_load(self, kind: CollectiveName, size_bytes: float, axis: GroupAxis) -> Load:
         """What a collective puts on a rank's links."""
-        algorithm = self.collective(kind, size_bytes, axis).algorithm
-        return collective_load(kind, size_bytes, self.placement.group(axis), algorithm)
+        algorithm, group = self.collective(kind, size_bytes, axis).algorithm, self.placement.group(axis)
+        load = collective_load(kind, size_bytes, group, algorithm)
+        return self._with_leaving(load, group, pairwise=kind == "all_to_all")
 
     def node_limited_load(self, size_bytes: float, axis: GroupAxis, copies: int, limit: int = 0) -> Load:
         """The same for a node-limited all-to-all."""
-        return node_limited_load(size_bytes, copies, limit, self.placement.group(axis))
+        group = self.placement.group(axis)
+        load = node_limited_load(size_bytes, copies, limit, group)
+        return self._with_leaving(load, group, pairwise=True)
 
     def message_load(self, size_bytes: float, axis: GroupAxis = "pp", stage: int = 0) -> Load:
-        """The same for a message to a neighbour."""
-        placement = self.placement
-        hop = placement.stage_hop(stage) if axis == "pp" else placement.group(axis).worst_hop
-        return message_load(size_bytes, hop)
+        """The same for a message to a neighbour; which of a stage's messages cross uplinks, these tell."""
+        if axis == "pp":
+            return message_load(size_bytes, self.placement.stage_hop(stage))
+        group = self.placement.group(axis)
+        return self._with_leaving(message_load(size_bytes, group.worst_hop), group, pairwise=False)
+
+    def _with_leaving(self, load: Load, group: Group, *, pairwise: bool) -> Load:
+        if not load.nic or not self.uplinks:
+            return load
+        leaving = pairs_leaving if pairwise else neighbours_leaving
+        return load._replace(leaving=tuple(load.nic * leaving(group, up.level) for up in self.uplinks))
 
     def node_limited_all_to_all(
         self, size_bytes: float, axis: GroupAxis, copies: int, limit: int = 0, *, sms: int = 24

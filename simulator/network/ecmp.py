@@ -11,7 +11,6 @@ from __future__ import annotations
 from functools import cache
 from math import exp, lgamma, log
 
-from simulator.network.placement import Group
 from simulator.spec.cluster import ScaleOut
 
 ROUNDING = 1e-15  # probabilities below it no longer count
@@ -31,9 +30,9 @@ def fullest(balls: int, bins: int) -> float:
         t += 1
 
 
-def share_left(out: ScaleOut, group: Group) -> float:
-    """Share of the NIC rate left to traffic between leaf switches; all of it with adaptive routing."""
-    if out.adaptive_routing or group.tier < 1:
+def share_left(out: ScaleOut, tier: int) -> float:
+    """Share of the NIC rate left to traffic up to a level; all of it in a leaf or with adaptive routing."""
+    if out.adaptive_routing or tier < 1:
         return 1.0
     leaf, above = out.tiers[0], out.tiers[1]
     nics = leaf.nodes * (1 if out.rail_optimised else out.nics_per_node)

@@ -1,7 +1,8 @@
 """What a transfer puts on a rank's links, for links shared with other traffic.
 
-A rank has its own port of the scale-up domain and its share of the node's NICs (their bandwidth over the
-GPUs). Bytes are those of one direction; every direction of a collective carries as many.
+A rank has its own port of the scale-up domain, its share of the node's NICs (their bandwidth over the
+GPUs) and, where switches are oversubscribed, of their uplinks. Bytes are those of one direction; every
+direction of a collective carries as many.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ _PASSES = {"all_reduce": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0}
 
 
 class Load(NamedTuple):
-    """Bytes of one rank, per direction."""
+    """Bytes of one rank, per direction. ``leaving``: of the NIC's, those that cross each kind of uplinks."""
 
     nic: float = 0.0
     scale_up: float = 0.0
+    leaving: tuple[float, ...] = ()
 
 
 def nic_bandwidth(cluster: ClusterSpec) -> float:

@@ -1,45 +1,62 @@
-"""What an oversubscribed or statically routed network leaves of a NIC's rate."""
+"""What an oversubscribed network leaves of a NIC's rate, and what part of its traffic crosses uplinks.
+
+Level i joins the switches of level i − 1 (level 0: the nodes) by uplinks that carry 1/oversubscription of
+what enters them from below.
+"""
 
 from __future__ import annotations
+
+from math import prod
 
 from simulator.network.placement import Group
 from simulator.spec.cluster import ScaleOut
 
 
-def neighbour_share(out: ScaleOut, group: Group) -> float:
-    """Share of the NIC rate left to rings and trees, whose traffic between neighbours mostly stays
-    below a switch.
+def oversubscription(out: ScaleOut, level: int) -> float:
+    """NIC bandwidth below the uplinks to a level over their own."""
+    return prod(tier.oversubscription for tier in out.tiers[: level + 1])
 
-    Of the m nodes of the group under one switch, a ring lets one's worth of traffic out and one's worth
-    in: the uplinks, 1/oversubscription of the m·NIC below them, carry it in full while m ≥
-    oversubscription.
+
+def neighbours_leaving(group: Group, level: int) -> float:
+    """Share of the traffic between neighbours in a ring or tree that crosses the uplinks to a level.
+
+    Of the m nodes of the group under one switch, a ring lets one's worth of traffic out and one's worth in.
     """
-    share = 1.0
-    above = 1.0
-    for index, tier in enumerate(out.tiers):
-        if index > group.tier:
-            break
-        below = 1 if index == 0 else group.nodes_per_switch[index - 1]
-        above *= tier.oversubscription
-        share = min(share, below / above)
-    return share
+    below = _nodes_below(group, level)
+    return 1.0 / below if below < group.nodes else 0.0
+
+
+def pairs_leaving(group: Group, level: int) -> float:
+    """The same of an all-to-all: the part that is meant for nodes under other switches."""
+    return (group.nodes - _nodes_below(group, level)) / max(1, group.nodes - 1)
+
+
+def neighbour_share(out: ScaleOut, group: Group) -> float:
+    """Share of the NIC rate left to rings and trees, all ranks below a switch crossing its uplinks at once.
+
+    The uplinks carry them in full while a switch has as many nodes of the group as it is oversubscribed.
+    """
+    return min(
+        (_left(out, level, neighbours_leaving(group, level)) for level in _crossed(group)), default=1.0
+    )
 
 
 def pairwise_share(out: ScaleOut, group: Group) -> float:
-    """Share of the NIC rate left to all-to-all traffic.
+    """Share of the NIC rate left to all-to-all traffic, all ranks below a switch sending at once."""
+    return min((_left(out, level, pairs_leaving(group, level)) for level in _crossed(group)), default=1.0)
 
-    What leaves a switch is the part meant for nodes outside it.
-    """
-    share = 1.0
-    above = 1.0
-    for index, tier in enumerate(out.tiers):
-        if index > group.tier:
-            break
-        above *= tier.oversubscription
-        below = 1 if index == 0 else group.nodes_per_switch[index - 1]
-        outside = (group.nodes - below) / max(1, group.nodes - 1)
-        share = min(share, 1.0 / (above * outside) if outside > 0 else 1.0)
-    return share
+
+def _crossed(group: Group) -> range:
+    return range(group.tier + 1)
+
+
+def _left(out: ScaleOut, level: int, leaving: float) -> float:
+    return min(1.0, 1.0 / (oversubscription(out, level) * leaving)) if leaving > 0 else 1.0
+
+
+def _nodes_below(group: Group, level: int) -> int:
+    """Most of the group's nodes that share the uplinks to a level."""
+    return group.nodes_per_switch[level - 1] if level else 1
 
 
 def added_latency(out: ScaleOut, tier: int) -> float:

@@ -39,6 +39,7 @@ class SecondsAsBytes:
         return TransferEstimate(self.message_s, "p2p", "Simple", 0.0, 0.0)
 
     nic_bandwidth = scale_up_bandwidth = 1.0
+    uplinks = ()
 
     def collective_load(self, kind: str, size_bytes: float, axis: str) -> Load:
         return Load()

@@ -38,7 +38,7 @@ def test_the_fullest_bin_is_above_the_mean_and_one_bin_holds_all(balls: int, bin
 def test_more_flows_spread_better_and_adaptive_routing_loses_nothing(make_cluster: ClusterFactory) -> None:
     def share(ranks: int, **keys: object) -> float:
         cluster = cluster_of(make_cluster, **keys)  # type: ignore[arg-type]
-        return share_left(cluster.scale_out, Placement(cluster, dp=ranks).group("dp"))
+        return share_left(cluster.scale_out, Placement(cluster, dp=ranks).group("dp").tier)
 
     shares = [share(64, flows=flows) for flows in (1, 4, 16, 1000)]
     assert shares == sorted(shares)

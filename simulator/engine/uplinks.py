@@ -1,0 +1,136 @@
+"""Transfers on the uplinks of oversubscribed switches, which ranks share with all others below a switch.
+
+Programs say what part of a rank's transfer leaves its switches. Here that becomes links. Where every rank is
+simulated, each crosses the uplinks of its own switch. Where one stands for its class, its transfer crosses
+one link per kind of switch its class sits under, as often as the class is found there: transfers move at the
+pace of the slowest of their ranks. Links that cannot fill are left out.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from simulator.engine.tasks import Flow, Leaving, Streams, Task
+from simulator.network.uplinks import Uplinks
+
+Path: TypeAlias = tuple[tuple[tuple[str, Hashable], float], ...]
+"""Links, and the share of a rank's rate that each carries, as a part of what one rank has of the link."""
+Paths: TypeAlias = Callable[[int, Leaving], Path]
+"""Of a simulated rank."""
+FULL = 1 + 1e-9  # of a link
+
+
+class Above(NamedTuple):
+    """Whose uplinks: those of a switch, or of all switches of a kind."""
+
+    switch: int
+
+
+def directions(name: str) -> tuple[str, str]:
+    """The kinds of links of some uplinks: out of the switches below, and into them."""
+    return f"{name} out", f"{name} in"
+
+
+def paths_of_ranks(uplinks: Sequence[Uplinks]) -> Paths:
+    """Where every rank is simulated, numbered device by device."""
+    size = uplinks[0].switch.shape[1]
+
+    def path(rank: int, leaving: Leaving) -> Path:
+        up = uplinks[leaving.level]
+        device, place = divmod(rank, size)
+        here = int(up.switch[device, place])
+        there = here if leaving.target is None else int(up.switch[leaving.target, place])
+        if leaving.target is not None and here == there:
+            return ()
+        out, into = directions(leaving.name)
+        return (
+            ((out, Above(here)), leaving.share / up.ranks[here]),
+            ((into, Above(there)), leaving.share / up.ranks[there]),
+        )
+
+    return path
+
+
+def paths_of_classes(uplinks: Sequence[Uplinks], shares: Sequence[float]) -> Paths:
+    """Where classes are simulated, each device by device; ``shares``: of the world, of each class.
+
+    Every class counts as spread over a device's switches as all of its ranks are.
+    """
+    devices = uplinks[0].switch.shape[0]
+
+    def path(rank: int, leaving: Leaving) -> Path:
+        up = uplinks[leaving.level]
+        number, device = divmod(rank, devices)
+        to = leaving.target
+        loads = (up.below[device],) * 2 if to is None else up.crossing(device, to)
+        share = leaving.share * shares[number]
+        return tuple(
+            ((direction, Above(kind)), share * float(load[switch]))
+            for direction, load in zip(directions(leaving.name), loads, strict=True)
+            for kind, switch in enumerate(_one_of_each(up))
+            if load[switch]
+        )
+
+    return path
+
+
+def _one_of_each(up: Uplinks) -> list[int]:
+    """A switch of each kind."""
+    _, first = np.unique(up.kind, return_index=True)
+    return [int(switch) for switch in first]
+
+
+def on_uplinks(
+    ranks: Mapping[int, Streams], paths: Paths, capacities: Mapping[str, float]
+) -> dict[int, Streams]:
+    """The streams with their transfers on uplinks, where some of those may fill up."""
+    found = {
+        (rank, flow): tuple(step for leaving in flow.leaving for step in paths(rank, leaving))
+        for rank, streams in ranks.items()
+        for tasks in streams.values()
+        for flow in {task.flow for task in tasks if task.flow is not None and task.flow.leaving}
+    }
+    crowded = {
+        link for link, rate in _most_at_once(ranks, found).items() if rate > capacities[link[0]] * FULL
+    }
+    known = {
+        key: _through(key[1], tuple(step for step in path if step[0] in crowded))
+        for key, path in found.items()
+    }
+    return {
+        rank: {name: [_crossing(task, rank, known) for task in tasks] for name, tasks in streams.items()}
+        for rank, streams in ranks.items()
+    }
+
+
+def _most_at_once(
+    ranks: Mapping[int, Streams], found: Mapping[tuple[int, Flow], Path]
+) -> dict[tuple[str, Hashable], float]:
+    """The most bytes/s on each link, as every stream does one thing at a time."""
+    total: defaultdict[tuple[str, Hashable], float] = defaultdict(float)
+    for rank, streams in ranks.items():
+        for tasks in streams.values():
+            most: defaultdict[tuple[str, Hashable], float] = defaultdict(float)
+            for flow in {task.flow for task in tasks if task.flow is not None}:
+                for link, share in found.get((rank, flow), ()):
+                    most[link] = max(most[link], share * flow.rate)
+            for link, rate in most.items():
+                total[link] += rate
+    return total
+
+
+def _through(flow: Flow, path: Path) -> Flow:
+    if not path:
+        return flow
+    crossings = (*(flow.crossings or (1.0,) * len(flow.links)), *(share for _, share in path))
+    return flow._replace(links=(*flow.links, *(link for link, _ in path)), crossings=crossings)
+
+
+def _crossing(task: Task, rank: int, known: Mapping[tuple[int, Flow], Flow]) -> Task:
+    if task.flow is None or not task.flow.leaving:
+        return task
+    return task._replace(flow=known[rank, task.flow])
