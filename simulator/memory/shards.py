@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from simulator.partition.data import MASTER_BYTES, DataParallel
-from simulator.partition.optimizer import PARAMETER_BYTES
 from simulator.partition.plan import ChunkShare
 
 T = TypeVar("T")
@@ -16,14 +15,15 @@ def weight_bytes(data: DataParallel, chunks: Sequence[ChunkShare]) -> float:
     """Weights in the formats that layers compute with.
 
     Fully sharded, ``prefetch`` + 1 consecutive units are whole at once; all of them where they stay gathered
-    after their forward. PyTorch's FSDP keeps shards in fp32 only, which count as the optimizer's.
+    after their forward. PyTorch's FSDP keeps shards in fp32 only, which count as the optimizer's where
+    layers compute in fewer bits.
     """
     whole = sum(chunk.weight_bytes for chunk in chunks)
     if not data.fully_sharded:
         return whole
     elsewhere = data.offload.parameters != "device"
-    kept = data.sharding.buffers == "in-place" and not elsewhere
-    resident = _shard(data, chunks) * PARAMETER_BYTES if kept else 0.0
+    kept = data.sharding.buffers == "in-place" or data.optimizer.master == "none"
+    resident = _shard(data, chunks) * data.parameter_bytes if kept and not elsewhere else 0.0
     if data.sharding.keep != "forward" or (data.shards("dp_cp") == 1 and not elsewhere):
         return whole if data.shards("dp_cp") == 1 else resident + whole
     gathered = (

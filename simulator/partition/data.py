@@ -45,12 +45,13 @@ class Bucket:
     axis: Axis = "dp_cp"
     narrow_parameters: float = 0.0  # of them, those gathered in fp8
     messages: int = 1  # collectives it takes, where its layers hold several of the software's buckets
+    parameter_bytes: float = PARAMETER_BYTES
 
     @property
     def gathered_bytes(self) -> float:
         """The whole parameters as gathered."""
-        narrow = self.narrow_parameters * (PARAMETER_BYTES - NARROW_PARAMETER_BYTES)
-        return self.parameters * PARAMETER_BYTES - narrow
+        narrow = self.narrow_parameters * (self.parameter_bytes - NARROW_PARAMETER_BYTES)
+        return self.parameters * self.parameter_bytes - narrow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +101,11 @@ class DataParallel:
         return DTYPE_BYTES[self.grad_dtype]
 
     @property
+    def parameter_bytes(self) -> float:
+        """Bytes of one weight that layers compute with."""
+        return self.optimizer.parameter_bytes
+
+    @property
     def fully_sharded(self) -> bool:
         """Whether parameters are sharded too."""
         return self.zero == FULLY_SHARDED
@@ -109,7 +115,7 @@ class DataParallel:
         """Of a weight gradient that is reduced after its microbatch; 0 where microbatches add up."""
         if not self.fully_sharded or self.sharding.reduce == "step":
             return 0.0
-        return self.grad_bytes if self.sharding.buffers == "in-place" else PARAMETER_BYTES
+        return self.grad_bytes if self.sharding.buffers == "in-place" else self.parameter_bytes
 
     @property
     def frees_whole_gradients(self) -> bool:
@@ -166,6 +172,7 @@ class DataParallel:
                         stop_layer=stop,
                         axis=axis,
                         messages=max(1, ceil(held / size)),
+                        parameter_bytes=self.parameter_bytes,
                     )
                 )
                 held, stop = 0.0, index
@@ -210,7 +217,8 @@ class DataParallel:
     def before_gather(self, bucket: Bucket) -> tuple[Operator, ...]:
         """PyTorch's FSDP keeps no shard in the model's precision: it casts the fp32 shard for each gather."""
         in_place = self.sharding.buffers == "in-place" or self.offload.parameters != "device"
-        if not self.fully_sharded or in_place:
+        flat = self.sharding.buffers == "flat" and self.parameter_bytes == MASTER_BYTES  # nothing to cast
+        if not self.fully_sharded or in_place or flat:
             return ()
         shards = self.shards(bucket.axis)
         read, write = bucket.parameters * MASTER_BYTES / shards, bucket.gathered_bytes / shards
@@ -245,7 +253,7 @@ class DataParallel:
         """
         if self.copies(bucket.axis) == 1:
             return ()
-        size, own = bucket.parameters * self.grad_bytes, bucket.parameters * PARAMETER_BYTES
+        size, own = bucket.parameters * self.grad_bytes, bucket.parameters * self.parameter_bytes
         if self.fully_sharded and self.sharding.buffers != "in-place":
             write = size if self.sharding.buffers == "copied" else own
             return (MemoryBound(name="join_gradients", kind="copy", read_bytes=own, write_bytes=write),)
@@ -260,10 +268,10 @@ class DataParallel:
         """
         if not self.fully_sharded or self.sharding.buffers != "flat" or self.copies(bucket.axis) == 1:
             return ()
-        size, own = bucket.parameters * self.grad_bytes, bucket.parameters * PARAMETER_BYTES
+        size, own = bucket.parameters * self.grad_bytes, bucket.parameters * self.parameter_bytes
         cast = MemoryBound(name="cast_gradients", kind="cast", read_bytes=own, write_bytes=size)
         divide = MemoryBound(name="divide_gradients", kind="cast", read_bytes=size, write_bytes=size)
-        return (divide,) if self.grad_bytes == PARAMETER_BYTES else (cast, divide)
+        return (divide,) if self.grad_bytes == self.parameter_bytes else (cast, divide)
 
     def before_norm(self, shard: float) -> tuple[Operator, ...]:
         """From the reduced gradients to this rank's share of the norm (and fp16's unscaling)."""

@@ -22,7 +22,7 @@ from simulator.partition.expert_layout import ExpertParallel
 from simulator.partition.fresh_gradients import without_accumulation
 from simulator.partition.graph_scope import in_scope
 from simulator.partition.grid import share_on_grid
-from simulator.partition.optimizer import PARAMETER_BYTES, Matrix
+from simulator.partition.optimizer import PARAMETER_BYTES, Matrix, parameter_bytes
 from simulator.partition.quantization import (
     cached_weight_bytes,
     quantized_weights,
@@ -122,7 +122,8 @@ def share_end(
     split: Split,
 ) -> LayerShare:
     """A rank's share of the embedding or a head, which ``build`` makes."""
-    return _share_layer(_in_its_precision(adapt(build(model, opts), opts), model, opts), split)
+    layer = _in_its_precision(adapt(build(model, opts), opts), model, opts)
+    return _share_layer(layer, split, dtype=opts.dtype)
 
 
 @lru_cache(maxsize=4096)
@@ -141,7 +142,14 @@ def share_decoder_layer(
     layer = _in_its_precision(adapt(layer, opts), model, opts)
     if narrow is not None:
         layer = quantize_layer(layer, narrow.recipe, fuse_norm=narrow.fuse_norm, attention=narrow.attention)
-    share = _share_layer(layer, split, full=full, modules=modules, early_stop=bool(recompute.early_stop))
+    share = _share_layer(
+        layer,
+        split,
+        full=full,
+        modules=modules,
+        early_stop=bool(recompute.early_stop),
+        dtype=opts.dtype,
+    )
     return share if narrow is None else _with_weights(share, layer, split, narrow)
 
 
@@ -173,6 +181,7 @@ def _share_layer(
     full: bool = False,
     modules: frozenset[str] = frozenset(),
     early_stop: bool = False,
+    dtype: str = "bf16",
 ) -> LayerShare:
     tp = split.tensor
     nodes = requantizing(tuple(split.share(node) for node in layer.nodes), modules)
@@ -190,7 +199,7 @@ def _share_layer(
         input_gradient=input_part,
         weight_gradient=weight_part,
         parameters=sum(node.parameters + node.replicated_parameters for node in trained),
-        weight_bytes=held * PARAMETER_BYTES,
+        weight_bytes=held * parameter_bytes(dtype),
         replicated_parameters=sum(node.replicated_parameters for node in trained),
         saved_bytes=saved,
         working_bytes=max(0.0, everything - saved),

@@ -10,11 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simulator.graph.operators import DTYPE_BYTES, Gemm, MemoryBound, Operator
+from simulator.spec.run import FULL_PRECISIONS
 
 PARAMETER_BYTES = 2.0  # a weight in the model's 16-bit format
-MASTER_BYTES = {"fp32": 4.0, "remainder": 2.0}
+MASTER_BYTES = {"fp32": 4.0, "remainder": 2.0, "none": 0.0}
 MOMENTS = {"adam": 2, "adamw": 2, "sgd": 0, "sgd-momentum": 1, "muon": 1}
 NEWTON_SCHULZ_STEPS = 5  # Jordan 2024, "Muon"; Liu 2025 (Moonlight), algorithm 1
+
+
+def parameter_bytes(dtype: str) -> float:
+    """Of a weight beside products of that format."""
+    return DTYPE_BYTES[dtype] if dtype in FULL_PRECISIONS else PARAMETER_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +41,8 @@ class Matrix:
 class Optimizer:
     """An optimizer by name, and the formats of its state.
 
-    ``master``: ``fp32``, or ``remainder`` (the low 16 bits of an fp32 number whose high ones are the weight).
+    ``master``: ``fp32``, ``remainder`` (the low 16 bits of an fp32 number whose high ones are the weight), or
+    ``none`` (the weight, of ``parameter_bytes``, is fp32 itself).
     ``fused``: one pass over everything (Apex, Transformer Engine); else Adam is PyTorch's default, a pass per
     operator over all tensors (``foreach``).
     """
@@ -44,6 +51,7 @@ class Optimizer:
     master: str = "fp32"
     moment_dtype: str = "fp32"
     fused: bool = True
+    parameter_bytes: float = PARAMETER_BYTES
 
     @property
     def moments_bytes(self) -> float:
@@ -60,17 +68,17 @@ class Optimizer:
 
         An fp32 master takes fp32 gradients, so that others are cast first, and is copied to the model's
         weights (``copy``) by a kernel of its own; with a remainder the weight is read and written as the
-        master's other half.
+        master's other half, without a master as it is.
         """
-        if self.master == "remainder":
-            state = self.state_bytes + PARAMETER_BYTES
+        if self.master != "fp32":
+            state = self.state_bytes + self.parameter_bytes
             return (_kernel("optimizer", shard, grad_bytes + state, state),)
         wide, state = DTYPE_BYTES["fp32"], self.state_bytes
         casts = () if grad_bytes == wide else (_kernel("cast_gradients", shard, grad_bytes, wide),)
         update: tuple[MemoryBound, ...] = (_kernel("optimizer", shard, wide + state, state),)
         if not self.fused and self.name in ("adam", "adamw"):
             update = self._by_operator(shard)
-        copies = (_kernel("copy_parameters", shard, wide, PARAMETER_BYTES),) if copy else ()
+        copies = (_kernel("copy_parameters", shard, wide, self.parameter_bytes),) if copy else ()
         return (*casts, *update, *copies)
 
     def _by_operator(self, shard: float) -> tuple[MemoryBound, ...]:

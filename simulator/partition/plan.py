@@ -24,7 +24,7 @@ from simulator.partition.layer_share import (
     without_backward,
 )
 from simulator.partition.offload import offload
-from simulator.partition.optimizer import PARAMETER_BYTES, Optimizer
+from simulator.partition.optimizer import Optimizer, parameter_bytes
 from simulator.partition.recompute import in_units
 from simulator.partition.stages import Chunk, split_stages
 from simulator.partition.state_offload import StateOffload
@@ -234,13 +234,14 @@ def _loads(run: RunSpec) -> MicrobatchLoads | None:
 def _optimizer(run: RunSpec) -> Optimizer:
     """PyTorch's own Adam works operator by operator unless asked otherwise.
 
-    Weights in fp32 need no master: they count as 16 bits to compute with and the remainder.
+    Weights in fp32 need no master.
     """
     t, asked = run.training, run.runtime.optimizer_fusion
     wide = t.precision in FULL_PRECISIONS
     return Optimizer(
         name=t.optimizer,
-        master="remainder" if wide else t.master_weights,
+        master="none" if wide else t.master_weights,
+        parameter_bytes=parameter_bytes(t.precision),
         moment_dtype=t.moment_dtype,
         fused=run.runtime.software == "megatron" if asked is None else asked,
     )
@@ -293,7 +294,7 @@ def _share_chunk(
         last = share_end(head, run.model, opts, ends)
         if run.model.tie_word_embeddings and chunk.embedding:
             alone = last.replicated_parameters
-            last = replace(last, parameters=alone, weight_bytes=alone * PARAMETER_BYTES)
+            last = replace(last, parameters=alone, weight_bytes=alone * data.parameter_bytes)
         layers.append(last)
         layers += [share_end(prediction_head, run.model, opts, ends)] * run.model.num_nextn_predict_layers
     buckets = (
@@ -343,7 +344,7 @@ def _prediction_layers(chunk: Chunk, run: RunSpec, opts: GraphOptions, ends: Spl
 def _with_embedding(layer: LayerShare, run: RunSpec, opts: GraphOptions, ends: Split) -> LayerShare:
     """The layer with a copy of the embedding's weights, which it looks tokens up in."""
     copy = opts.vocab_size * run.model.hidden_size / ends.tensor.size
-    weights = layer.weight_bytes + copy * PARAMETER_BYTES
+    weights = layer.weight_bytes + copy * parameter_bytes(opts.dtype)
     return replace(layer, parameters=layer.parameters + copy, weight_bytes=weights)
 
 

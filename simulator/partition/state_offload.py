@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from simulator.graph.operators import Copy, HostUpdate, Operator
-from simulator.partition.optimizer import PARAMETER_BYTES, Optimizer
+from simulator.partition.optimizer import Optimizer
 
 Home = Literal["device", "cpu", "nvme"]
 
@@ -33,7 +33,7 @@ class StateOffload:
     def update(self, elements: float, grad_bytes: float, optimizer: Optimizer) -> tuple[Operator, ...]:
         """A shard's step on the host: gradient and states read, states and the 16-bit weight written."""
         state = elements * optimizer.state_bytes
-        gradient, weight = elements * grad_bytes, elements * PARAMETER_BYTES
+        gradient, weight = elements * grad_bytes, elements * optimizer.parameter_bytes
         step = HostUpdate(
             name="host_optimizer",
             read_bytes=gradient + state,

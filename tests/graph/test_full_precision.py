@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from simulator.graph.operators import Collective
+from simulator.memory.shards import optimizer_bytes, weight_bytes
 from simulator.partition.plan import RunPlan, plan_run
 from simulator.spec.errors import SpecError
 from simulator.spec.load import load_run
@@ -38,15 +39,34 @@ def test_activations_and_messages_are_twice_as_wide(precision: str) -> None:
 
 def test_weights_need_no_master_copy() -> None:
     """fp32: weight and two moments; 16 bits: a weight, an fp32 master and two moments."""
-    assert plan("fp32").data.optimizer.state_bytes + 2 == 12
-    assert plan("fp16").data.optimizer.state_bytes + 2 == 14
+    for precision, held in (("fp32", 12), ("fp16", 14)):
+        optimizer = plan(precision).data.optimizer
+        assert optimizer.state_bytes + optimizer.parameter_bytes == held
+
+
+@pytest.mark.parametrize("zero", [0, 1, 3])
+def test_sharded_weights_take_8_bytes_and_8_over_the_ranks(zero: int) -> None:
+    """All fp32: weight 4 + gradient 4 + moments 8; ZeRO-1 shards the moments, ZeRO-3 everything."""
+    keys = ["runtime.attention=unfused", "training.recompute.granularity=none", "training.precision=fp32"]
+    keys += ["training.micro_batch_size=1", "runtime={attention: unfused}"]
+    run = load_run(RUN, [*keys, f"parallelism={{tp: 2, zero: {zero}}}"])
+    chunks, data = plan_run(run).chunks, plan_run(run).data
+    parameters, ranks = chunks[0].parameters, 4
+    assert optimizer_bytes(data, parameters, 0.0) == 8 * parameters / (ranks if zero else 1)
+    if zero < 3:
+        assert weight_bytes(data, chunks) == pytest.approx(4 * parameters)
+    else:
+        assert 4 * parameters / ranks < weight_bytes(data, chunks) < 4 * parameters
+    gathers = [data.gather_parameters(bucket, "all") for bucket in chunks[0].buckets]
+    gathered = sum(gather.size_bytes for gather in gathers if gather is not None)
+    assert gathered == pytest.approx(4 * parameters if zero else 0.0)
 
 
 @pytest.mark.parametrize(
     ("settings", "key"),
     [
         (["runtime.attention=flash"], "runtime.attention"),
-        (["parallelism={tp: 4, zero: 1}"], "parallelism.zero"),
+        (["parallelism={tp: 8, offload: {optimizer: cpu}}"], "parallelism.offload.optimizer"),
         (["model=mixtral-8x7b"], "training.precision"),
     ],
 )

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from simulator.memory.shards import gradient_bytes, weight_bytes
 from simulator.partition.data import Bucket, DataParallel, Sharding
+from simulator.partition.optimizer import Optimizer
+from simulator.partition.optimizer import Optimizer
 from simulator.partition.plan import plan_run
 from simulator.spec.load import load_run
 from simulator.spec.run import RunSpec
@@ -25,7 +27,7 @@ def data(zero: int, replicas: int, grad: str = "fp32", **changes: object) -> Dat
         zero=zero,
         grad_dtype=grad,
         bucket_elements=40e6,
-        optimizer="adamw",
+        optimizer=Optimizer(),
         loss_scaling=False,
     )
     return replace(made, **changes)  # type: ignore[arg-type]

@@ -40,16 +40,16 @@ def precision(run: RunSpec) -> Iterator[Violation]:
 
 
 def full_precision(run: RunSpec) -> Iterator[Violation]:
-    """Flash attention needs 16 bits, and so do the gathers of sharded parameters and of experts' rows."""
+    """Flash attention needs 16 bits, and so do updates on the host and the gathers of experts' rows."""
     asked, p, model = run.training.precision, run.parallelism, run.model
     if asked not in FULL_PRECISIONS:
         return
     if run.runtime.attention != "unfused" and not model.layers:
         rule = f"fused attention needs 16 bits; precision is {asked}"
         yield Violation("runtime.attention", run.runtime.attention, rule, "unfused")
-    if p.zero and run.gpus > p.tp * p.pp:
-        rule = f"sharding of parameters in precision {asked} is not modelled"
-        yield Violation("parallelism.zero", p.zero, rule, "0")
+    if p.offload.optimizer != "device":
+        rule = f"an optimizer on the host is not modelled for weights in {asked}"
+        yield Violation("parallelism.offload.optimizer", p.offload.optimizer, rule, "device")
     if model.is_moe or model.num_encoder_layers or model.hybrid_layer_pattern:
         rule = f"is not modelled for {model.name}: dense decoders, encoders and operator graphs only"
         yield Violation("training.precision", asked, rule, "bf16")
