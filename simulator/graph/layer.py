@@ -80,6 +80,8 @@ class Node:
     trained: bool = True  # its parameters have gradients and optimizer states
     quantization: Quantization | None = None  # of a linear layer's operands; None: all in 16 bits or more
     captured: bool = True  # a CUDA graph of its layer holds it, where there is one
+    enters: float = 0.0  # bytes that must come as whole sequences of some heads where CP ranks share tokens
+    leaves: float = 0.0  # bytes that go back to a rank's tokens after it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

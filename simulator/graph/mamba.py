@@ -78,7 +78,8 @@ def _convolution(model: ModelSpec, opts: GraphOptions) -> Node:
             Tensor(name="mamba.zxbcdt", bytes=kept * ACTIVATION_BYTES, region=Region.FEATURE, origin=MODULE),
         ),
     )
-    return replace(node, parameters=float(channels * (MAMBA_CONV_KERNEL + 1)))
+    weights = float(channels * (MAMBA_CONV_KERNEL + 1))
+    return replace(node, parameters=weights, enters=kept * ACTIVATION_BYTES)
 
 
 def _decay(model: ModelSpec, opts: GraphOptions) -> Node:
@@ -97,15 +98,16 @@ def _decay(model: ModelSpec, opts: GraphOptions) -> Node:
     return replace(node, parameters=3.0 * model.mamba_num_heads)
 
 
-def _chunks(model: ModelSpec, opts: GraphOptions) -> int:
-    return opts.tokens // model.chunk_size
+def _chunks(model: ModelSpec, opts: GraphOptions, units: int) -> int:
+    """Chunks times heads or groups: on CP ranks all chunks of some, as many as some chunks of all."""
+    return opts.tokens * units // model.chunk_size
 
 
 def _per_head(name: str, model: ModelSpec, opts: GraphOptions, *, m: int, n: int, k: int) -> ImplicitGemm:
     """A product for every chunk and head whose first operand (of B or C) the heads of a group share."""
     return ImplicitGemm(
         name=name,
-        batch=_chunks(model, opts) * model.mamba_num_heads,
+        batch=_chunks(model, opts, model.mamba_num_heads),
         reuse=model.mamba_num_heads / model.mamba_n_groups,
         dtype=_wide(opts),
         m=m,
@@ -131,8 +133,7 @@ def _chunk_states(model: ModelSpec, opts: GraphOptions) -> Node:
 def _state_passing(model: ModelSpec, opts: GraphOptions) -> Node:
     """One pass over the chunks' states; backward repeats it and goes back over their gradients."""
     size = (
-        _chunks(model, opts)
-        * model.mamba_num_heads
+        _chunks(model, opts, model.mamba_num_heads)
         * model.mamba_head_dim
         * model.ssm_state_size
         * STATE_BYTES
@@ -151,7 +152,7 @@ def _state_passing(model: ModelSpec, opts: GraphOptions) -> Node:
 def _scores(model: ModelSpec, opts: GraphOptions) -> Node:
     """C·Bᵀ within chunks, per group: [Q, N] × [N, Q]. Backward repeats it; dC and dB are two products."""
     q, n = model.chunk_size, model.ssm_state_size
-    batch = _chunks(model, opts) * model.mamba_n_groups
+    batch = _chunks(model, opts, model.mamba_n_groups)
     forward = Gemm(
         name="ssd.cb", m=q, n=q, k=n, batch=batch, dtype=_wide(opts), output_bytes_per_element=STATE_BYTES
     )
@@ -163,7 +164,7 @@ def _scores(model: ModelSpec, opts: GraphOptions) -> Node:
 
 def _own(name: str, model: ModelSpec, opts: GraphOptions, *, m: int, n: int, k: int) -> Gemm:
     """A product for every chunk and head of the head's own operands; a group's gradients are summed."""
-    batch = _chunks(model, opts) * model.mamba_num_heads
+    batch = _chunks(model, opts, model.mamba_num_heads)
     return Gemm(name=name, batch=batch, dtype=_wide(opts), m=m, n=n, k=k)
 
 
@@ -189,6 +190,7 @@ def _chunk_scan(model: ModelSpec, opts: GraphOptions) -> Node:
         region=Region.FEATURE,
         input_gradient=(gated, states, values, queries, scores, scores),
         saves=(activation("mamba.y", tokens * inner, Region.FEATURE, MODULE),),
+        leaves=gate,
     )
 
 

@@ -23,6 +23,7 @@ from simulator.partition.context import SharedAttention, shared_backward, shared
 from simulator.partition.expert_layout import ExpertParallel
 from simulator.partition.expert_traffic import announcement, combine, dispatch, probabilities, row_count
 from simulator.partition.grid import GridNode, grid_backward, grid_forward
+from simulator.partition.scan import ScanNode, scan_backward, scan_forward
 from simulator.partition.segment import SegmentBuilder
 from simulator.partition.tensor import TensorParallel, backward_steps, forward_steps, shard_tensor
 
@@ -85,6 +86,8 @@ def run_forward(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
             out.synchronise(node.count)
     if isinstance(node, SharedAttention):
         shared_forward(node, out)
+    elif isinstance(node, ScanNode):
+        scan_forward(node, tp, out)
     elif isinstance(node, ChannelNode):
         channel_forward(node, out)
     elif isinstance(node, GridNode):
@@ -106,6 +109,8 @@ def run_backward(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
         out.pending = ()
     if isinstance(node, SharedAttention):
         shared_backward(node, out)
+    elif isinstance(node, ScanNode):
+        scan_backward(node, tp, out)
     elif isinstance(node, ChannelNode):
         channel_backward(node, out)
     elif isinstance(node, GridNode):

@@ -29,6 +29,7 @@ from simulator.partition.quantization import (
     weight_preparation,
 )
 from simulator.partition.recompute import backward_segment, forward_segment, requantizing, saved_bytes
+from simulator.partition.scan import share_scan
 from simulator.partition.segment import COMPUTE, Segment, Step, split_gradients
 from simulator.partition.tensor import TensorParallel, shard
 from simulator.spec.model import ModelSpec
@@ -99,7 +100,7 @@ class Split(NamedTuple):
             return share_channels(node, self.tensor.size)
         if node.region in EXPERT_REGIONS:
             return share_node(node, self.tensor, self.experts)
-        return share_attention(shard(node, self.tensor), self.context)
+        return share_scan(share_attention(shard(node, self.tensor), self.context), self.context.size)
 
 
 class Narrow(NamedTuple):

@@ -64,6 +64,8 @@ def shard(node: Node, tp: TensorParallel) -> Node:
         weight_gradient=tuple(_shard_op(op, node.region, tp) for op in node.weight_gradient),
         parameters=node.parameters / divided,
         saves=tuple(shard_tensor(tensor, tp) for tensor in node.saves),
+        enters=node.enters / tp.share(node.region),
+        leaves=node.leaves / tp.share(node.region),
         transients=(
             tuple(size / tp.share(node.region) for size in node.transients[0]),
             tuple(size / tp.share(node.region) for size in node.transients[1]),

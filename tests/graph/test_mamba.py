@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from simulator.graph.decoder import decoder_layer, layer_kinds
 from simulator.graph.layer import LayerGraph
-from simulator.graph.operators import Gemm
+from simulator.graph.operators import Collective, Gemm
 from simulator.graph.options import GraphOptions
+from simulator.partition.layer_share import LayerShare
+from simulator.partition.plan import plan_run
 from simulator.partition.tensor import TensorParallel, shard
 from simulator.spec.errors import SpecError
 from simulator.spec.load import load_model, load_run
@@ -66,6 +68,27 @@ def test_groups_bound_tensor_parallelism_and_chunks_the_sequence() -> None:
     assert "chunk_size" in rules["training.seq_length"]
 
 
-def test_context_parallel_scans_are_refused_by_name() -> None:
-    with pytest.raises(SpecError, match="Mamba layers under context parallelism"):
-        load_run("llama3-8b-8-h100", ["model=nemotron-h-56b", "parallelism={cp: 2}"])
+@pytest.mark.parametrize(("tp", "cp"), [(1, 2), (1, 8), (2, 4)])
+def test_context_parallel_ranks_trade_tokens_for_heads_around_the_scan(tp: int, cp: int) -> None:
+    """Megatron-LM: z, x, B, C and dt of a rank's tokens go in, y comes out; nothing is computed twice."""
+    keys = ["model=nemotron-h-56b", "gpus=8", "training.global_batch_size=8", "parallelism.dp=0"]
+
+    def layer(tp: int, cp: int) -> LayerShare:
+        run = load_run("llama3-8b-8-h100", [*keys, f"parallelism.tp={tp}", f"parallelism.cp={cp}"])
+        return plan_run(run).chunks[0].layers[1]
+
+    m, alone, shared = load_model("nemotron-h-56b"), layer(tp, 1), layer(tp, cp)
+    assert m.hybrid_layer_pattern[0] == "M"
+    assert cp * shared.forward.flops == alone.forward.flops
+    assert cp * shared.backward.flops == alone.backward.flops
+    inner = m.mamba_num_heads * m.mamba_head_dim
+    entering = 2 * inner + 2 * m.mamba_n_groups * m.ssm_state_size + m.mamba_num_heads
+    for segment, order in ((shared.forward, 1), (shared.backward, -1)):
+        sent = [op for op in (s.op for s in segment.steps) if getattr(op, "axis", "") == "cp"]
+        sizes = [op.size_bytes for op in sent if isinstance(op, Collective) and op.kind == "all_to_all"]
+        assert sizes == [2.0 * 8192 / cp / tp * width for width in (entering, inner)[::order]]
+
+
+def test_groups_bound_context_parallelism() -> None:
+    with pytest.raises(SpecError, match="must divide the 4 mamba_n_groups"):
+        load_run("llama3-8b-8-h100", ["model=nemotron-h-56b", "gpus=16", "parallelism={tp: 2, cp: 8}"])

@@ -20,6 +20,7 @@ from simulator.spec.model import ModelSpec
 CONFIGS: dict[str, dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parent / "hf_configs.yaml").read_text(encoding="utf-8")
 )
+CONFIGS["vit-base-patch16-224"]["config"]["id2label"] = {str(n): f"class {n}" for n in range(1000)}
 SMALL = {
     "model_type": "llama",
     "hidden_size": 64,
@@ -58,7 +59,9 @@ def test_model_is_the_shipped_one(name: str, tmp_path: Path) -> None:
     assert {name: pair for name, pair in different.items() if pair[0] != pair[1]} == {}
 
 
-@pytest.mark.parametrize("name", ["deepseek-v3", "llama4", "gpt2", "gemma-3-27b"])
+@pytest.mark.parametrize(
+    "name", ["deepseek-v3", "llama4", "gpt2", "gemma-3-27b", "t5-11b", "bert-large-uncased"]
+)
 def test_every_key_is_accounted_for(name: str, tmp_path: Path) -> None:
     config = CONFIGS[name]["config"]
     imported, _ = import_config(written(tmp_path, config))
@@ -97,6 +100,10 @@ def test_a_files_own_value_wins_over_the_familys(tmp_path: Path) -> None:
         ({"model_type": "qwen3_next"}, "model_type"),
         ({"index_topk": 2048}, "index_topk"),
         ({"is_encoder_decoder": True}, "is_encoder_decoder"),
+        ({"num_layers": 3}, "num_layers"),
+        ({"model_type": "bert", "is_decoder": True}, "is_decoder"),
+        ({"model_type": "bert", "position_embedding_type": "relative_key"}, "position_embedding_type"),
+        ({"model_type": "whisper"}, "model_type"),
         ({"layer_types": ["linear_attention"] * 6}, "layer_types"),
         ({"layer_types": ["full_attention", *["sliding_attention"] * 5]}, "layer_types"),
         ({"mlp_only_layers": [5]}, "mlp_only_layers"),

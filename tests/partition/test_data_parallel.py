@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from simulator.memory.shards import gradient_bytes, weight_bytes
 from simulator.partition.data import Bucket, DataParallel, Sharding
 from simulator.partition.optimizer import Optimizer
-from simulator.partition.optimizer import Optimizer
 from simulator.partition.plan import plan_run
 from simulator.spec.load import load_run
 from simulator.spec.run import RunSpec

@@ -45,6 +45,18 @@ _GPT = Dialect(
 )
 
 
+_ENCODER = Dialect(
+    fixed={"is_decoder": False, "gated_mlp": False, "norm": "layernorm", "linear_bias": True},
+    defaults={"hidden_act": "gelu"},
+)
+_T5 = Dialect(
+    fixed={"norm": "rmsnorm", "position_embedding": "none"},
+    defaults={"feed_forward_proj": "relu", "dropout_rate": 0.1, **_TIED},
+    names={"d_ff": "intermediate_size", "d_kv": "head_dim", "num_heads": "num_attention_heads"},
+    near=(("relative position biases", "none: a number per bucket and head"),),
+)
+
+
 def _like(
     base: Dialect,
     *,
@@ -67,6 +79,19 @@ _DEEPSEEK_V3 = _like(_MLA, defaults={"topk_method": "noaux_tc"})
 _GEMMA = Dialect(
     fixed={"gated_mlp": True, "norm": "rmsnorm", "position_embedding": "rope"},
     defaults={"hidden_act": "gelu_pytorch_tanh", "head_dim": 256, **_TIED},
+)
+_BERT = _like(
+    _ENCODER,
+    fixed={"position_embedding": "learned"},
+    defaults={
+        "attention_probs_dropout_prob": 0.1,
+        "hidden_dropout_prob": 0.1,
+        "type_vocab_size": 2,
+        "max_position_embeddings": 512,
+        **_TIED,
+    },
+    names={"type_vocab_size": "type_vocab_size"},
+    near=(("pooler and classifier of whole sequences", "none: h of h·V weights"),),
 )
 _LLAMA4 = _like(
     _LLAMA,
@@ -137,6 +162,18 @@ DIALECTS: Final[dict[str, Dialect]] = {
         fixed={"linear_bias": False, "position_embedding": "rope"},
         defaults={"hidden_act": "relu2", **_UNTIED},
     ),
+    "bert": _BERT,
+    "roberta": _BERT,
+    "xlm-roberta": _BERT,
+    "vit": _like(
+        _ENCODER,
+        fixed={"position_embedding": "none"},
+        defaults={"image_size": 224, "patch_size": 16, "num_channels": 3, "id2label": [0, 1]},
+        names={"image_size": "image_size", "patch_size": "patch_size", "num_channels": "num_channels"},
+        near=(("learned positions", "part of the patch embedding"),),
+    ),
+    "t5": _T5,
+    "mt5": _like(_T5, defaults={"feed_forward_proj": "gated-gelu", **_UNTIED}),
     "nemotron_h": Dialect(
         fixed={"gated_mlp": False, "norm": "rmsnorm", "position_embedding": "none"},
         defaults={"mlp_hidden_act": "relu2", **_UNTIED},
@@ -165,10 +202,9 @@ NOT_IMPORTED: Final[dict[str, str]] = {
     "gemma3n": "alternating updates and per-layer embeddings",
     "olmo2": "norms after each block, over the whole width of queries and keys",
     "cohere2": "one norm for attention and MLP side by side, with a window in three layers of four",
-    "bert": "an encoder",
-    "roberta": "an encoder",
-    "vit": "an encoder of images",
-    "t5": "an encoder and a decoder",
-    "whisper": "an encoder and a decoder",
+    "electra": "a generator and a discriminator",
+    "bart": "an encoder and a decoder with norms and positions of their own",
+    "whisper": "an encoder of sound and a decoder",
+    "clip": "an encoder of images and one of text",
 }
-"""Families known and not imported, and what they have. Encoders can be written as model files by hand."""
+"""Families known and not imported, and what they have."""

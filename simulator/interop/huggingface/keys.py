@@ -42,7 +42,6 @@ FIELDS: Final[dict[str, str]] = {
     "n_inner": "intermediate_size",
     "ffn_dim": "intermediate_size",
     "ffn_hidden_size": "intermediate_size",
-    "n_positions": "max_position_embeddings",
     "max_seq_len": "max_position_embeddings",
 }
 """``config.json`` key -> model field."""
@@ -98,6 +97,7 @@ _NO_WORK: Final[tuple[tuple[str, str], ...]] = (
         r"embd_pdrop|emb_pdrop|embedding_dropout|embed_dropout|classifier_dropout",
         "one pass over the embedding",
     ),
+    (r"relative_attention_.*|pooler_.*|encoder_stride", "of a part that is left out"),
     (r"use_conv_bias|mamba_proj_bias", "biases: h of h² weights"),
 )
 

@@ -212,6 +212,61 @@ def _must_be(*allowed: Any, what: str) -> Special:
     return check
 
 
+def _two_sides(reading: Reading, key: str, value: Any) -> None:
+    """T5 counts its encoder's layers apart; others are not imported."""
+    if not value or "feed_forward_proj" in reading.config:
+        reading.ignore(key, "as the family is")
+    else:
+        reading.refuse(key, "a model of encoder and decoder is not imported", "false")
+
+
+def _encoder_layers(reading: Reading, key: str, value: Any) -> None:
+    """T5's ``num_layers`` are the encoder's; the decoder has as many, unless ``num_decoder_layers`` says."""
+    if "feed_forward_proj" not in reading.config:
+        reading.refuse(key, "is not known in this family", "num_hidden_layers")
+        return
+    reading.map(key, "num_encoder_layers", value)
+    reading.map(key, "num_hidden_layers", value + (reading.config.get("num_decoder_layers") or value))
+
+
+def _positions(reading: Reading, key: str, value: Any) -> None:
+    if "feed_forward_proj" in reading.config:
+        reading.ignore(key, "relative positions have no end")
+    else:
+        reading.map(key, "max_position_embeddings", value)
+
+
+def _feed_forward(reading: Reading, key: str, value: Any) -> None:
+    """T5's ``gated-gelu`` or ``relu``."""
+    gate, _, act = str(value).rpartition("-")
+    if act not in ACTIVATIONS or gate not in ("", "gated"):
+        reading.refuse(key, "is an activation that is not modelled", "relu or gated-gelu")
+        return
+    reading.map(key, "gated_mlp", bool(gate))
+    reading.map(key, "hidden_act", ACTIVATIONS[act])
+
+
+def _all_dropout(reading: Reading, key: str, value: Any) -> None:
+    """T5 has one rate for everything."""
+    reading.map(key, "attention_dropout", value)
+    reading.map(key, "hidden_dropout", value)
+
+
+def _classes(reading: Reading, key: str, value: Any) -> None:
+    """Of an image classifier, by their names."""
+    if "image_size" in reading.config:
+        reading.map(key, "num_labels", len(value))
+    else:
+        reading.ignore(key, "how the model is loaded or served")
+
+
+def _is_decoder(reading: Reading, key: str, value: Any) -> None:
+    if value and reading.fields.get("is_decoder") is False:
+        reading.refuse(key, "an encoder's family as a decoder is not imported", "false")
+    else:
+        reading.ignore(key, "as the family is")
+
+
 def _said_elsewhere(reading: Reading, key: str, value: Any) -> None:
     reading.ignore(key, "follows from other keys")
 
@@ -237,7 +292,14 @@ SPECIAL: Final[dict[str, Special]] = {
     **dict.fromkeys(("attn_logit_softcapping", "final_logit_softcapping"), _capping),
     **dict.fromkeys(("vision_config", "audio_config", "projector_config"), _other_tower),
     "word_embed_proj_dim": _same_width,
-    "is_encoder_decoder": _must_be(False, None, what="a model of encoder and decoder"),
+    "is_encoder_decoder": _two_sides,
+    "is_decoder": _is_decoder,
+    "num_layers": _encoder_layers,
+    "n_positions": _positions,
+    "feed_forward_proj": _feed_forward,
+    "dropout_rate": _all_dropout,
+    "id2label": _classes,
+    "position_embedding_type": _must_be("absolute", what="attention to relative positions"),
     "add_cross_attention": _must_be(False, None, what="attention to an encoder"),
     "index_topk": _must_be(None, 0, what="sparse attention chosen by an indexer"),
     "do_layer_norm_before": _must_be(True, what="a norm after each block"),
@@ -251,6 +313,7 @@ SPECIAL: Final[dict[str, Special]] = {
             *("no_rope_layer_interval", "new_decoder_architecture", "num_ln_in_parallel_attn"),
             *("learned_pos_emb", "experts_per_token", "n_ctx", "seq_length", "layer_group_size"),
             *("expand", "conv_kernel", "chunk_size", "mamba_hidden_act", "mtp_hybrid_override_pattern"),
+            *("num_decoder_layers", "dense_act_fn", "is_gated_act"),
         ),
         _said_elsewhere,
     ),

@@ -55,6 +55,20 @@ def exchanged_heads(run: RunSpec) -> Iterator[Violation]:
         yield Violation(key, ranks, rule, near_divisors(heads // p.tp, ranks))
 
 
+def shared_scans(run: RunSpec) -> Iterator[Violation]:
+    """A scan takes whole sequences of some heads; groups fewer than ranks would be copied to several."""
+    p, model = run.parallelism, run.model
+    if p.cp == 1 or "M" not in model.hybrid_layer_pattern:
+        return
+    for key, count in (
+        ("mamba_num_heads", model.mamba_num_heads),
+        ("mamba_n_groups", model.mamba_n_groups),
+    ):
+        if count % p.tp == 0 and count // p.tp % p.cp:
+            rule = f"must divide the {count // p.tp} {key} of {model.name} that a TP rank has"
+            yield Violation("parallelism.cp", p.cp, rule, near_divisors(count // p.tp, p.cp))
+
+
 def shared_attention(run: RunSpec) -> Iterator[Violation]:
     """Sharing is modelled for fused attention; rings know no windows (as in Transformer Engine)."""
     p = run.parallelism
@@ -72,5 +86,6 @@ CONTEXT_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
     context_slices,
     context_options,
     exchanged_heads,
+    shared_scans,
     shared_attention,
 )

@@ -16,8 +16,6 @@ def architecture(run: RunSpec) -> Iterator[Violation]:
     m = run.model
     if m.attention_type == "mla" and run.runtime.attention == "unfused":
         yield _no("runtime.attention", run.runtime.attention, "unfused latent attention", "flash")
-    if "M" in m.hybrid_layer_pattern and run.parallelism.cp > 1:
-        yield _no("parallelism.cp", run.parallelism.cp, "Mamba layers under context parallelism", "1")
 
 
 def _no(key_path: str, value: object, what: str, remedy: str) -> Violation:
