@@ -14,8 +14,9 @@ from simulator.engine.block import Placed
 from simulator.engine.costing import OperatorCosts
 from simulator.engine.tasks import COMPUTE, Meeting, Task, Token
 from simulator.graph.operators import Collective, Copy, Operator
+from simulator.partition.chunk import ChunkShare
 from simulator.partition.data import Bucket
-from simulator.partition.plan import ChunkShare, RunPlan
+from simulator.partition.plan import RunPlan
 from simulator.schedule.actions import Action
 
 DP = "dp"

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice, repeat, zip_longest
-from math import inf
+from itertools import repeat, zip_longest
 from typing import NamedTuple
 
 from simulator.memory.layer_pass import LayerPasses, layer_passes
+from simulator.partition.chunk import ChunkShare
 from simulator.partition.layer_share import LayerShare
-from simulator.partition.plan import ChunkShare, RunPlan
+from simulator.partition.plan import RunPlan
 from simulator.partition.tensor import TensorParallel
 from simulator.schedule.actions import Action, Kind, Order
 
@@ -37,23 +37,55 @@ def _layer_passes(layer: LayerShare, tp: TensorParallel, gradient_tensors: bool)
     return layer_passes(layer.nodes, tp, gradient_tensors=gradient_tensors)
 
 
+@lru_cache(maxsize=4096)
+def _chunk_passes(
+    chunk: ChunkShare, tp: TensorParallel, gradient_tensors: bool, forward_only: bool
+) -> ChunkPasses:
+    passes = {layer: _layer_passes(layer, tp, gradient_tensors) for layer in dict.fromkeys(chunk.layers)}
+    saved = forward = 0.0
+    for layer in chunk.layers:
+        saved += layer.saved_bytes
+        alone = layer.working_bytes if forward_only else 0.0  # gone when the layer is done
+        forward = max(forward, saved + alone + passes[layer].forward_peak)
+    alive, backward = saved, 0.0
+    deferred, split = 0.0, 0.0
+    for layer in reversed(chunk.layers):
+        peaks = passes[layer]
+        during = layer.working_bytes + peaks.backward_peak
+        backward = max(backward, alive + during)
+        split = max(split, alive + deferred + during)
+        alive -= layer.saved_bytes
+        deferred += peaks.deferred
+    return ChunkPasses(
+        saved=saved,
+        forward=forward,
+        backward=backward - saved,
+        input_gradient=split - saved,
+        deferred=deferred,
+    )
+
+
 class Passes:
     """Peaks by layer and chunk, each worked out once."""
 
     def __init__(self, plan: RunPlan) -> None:
         self.plan = plan
+        # fully sharded, gradients fill a unit's bucket, counted with gradients
+        self._gradient_tensors = not plan.data.fully_sharded
         self._chunks: dict[int, ChunkPasses] = {}
 
     def layer(self, layer: LayerShare) -> LayerPasses:
         """Of one layer."""
-        own = not self.plan.data.fully_sharded  # else they fill a unit's bucket, counted with gradients
-        return _layer_passes(layer, self.plan.tensor, own)
+        return _layer_passes(layer, self.plan.tensor, self._gradient_tensors)
 
     def chunk(self, stage: int) -> ChunkPasses:
         """Of the chunk of a virtual stage."""
-        found = self._chunks.get(stage)
+        chunk = self.plan.chunks[stage]
+        found = self._chunks.get(id(chunk))
         if found is None:
-            found = self._chunks[stage] = self._measure(self.plan.chunks[stage])
+            plan = self.plan
+            found = _chunk_passes(chunk, plan.tensor, self._gradient_tensors, plan.forward_only)
+            self._chunks[id(chunk)] = found
         return found
 
     def together(self, one: Action, other: Action) -> float:
@@ -75,30 +107,6 @@ class Passes:
                 changed += (peaks.deferred if action.kind is Kind.I else 0.0) - layer.saved_bytes
         return [*course, changed]
 
-    def _measure(self, chunk: ChunkShare) -> ChunkPasses:
-        passes = {layer: self.layer(layer) for layer in dict.fromkeys(chunk.layers)}
-        saved = forward = 0.0
-        for layer in chunk.layers:
-            saved += layer.saved_bytes
-            alone = layer.working_bytes if self.plan.forward_only else 0.0  # gone when the layer is done
-            forward = max(forward, saved + alone + passes[layer].forward_peak)
-        alive, backward = saved, 0.0
-        deferred, split = 0.0, 0.0
-        for layer in reversed(chunk.layers):
-            peaks = passes[layer]
-            during = layer.working_bytes + peaks.backward_peak
-            backward = max(backward, alive + during)
-            split = max(split, alive + deferred + during)
-            alive -= layer.saved_bytes
-            deferred += peaks.deferred
-        return ChunkPasses(
-            saved=saved,
-            forward=forward,
-            backward=backward - saved,
-            input_gradient=split - saved,
-            deferred=deferred,
-        )
-
 
 class Level(NamedTuple):
     """Bytes around one action: the most alive while it runs, what it leaves alive, and the whole gradients
@@ -110,26 +118,6 @@ class Level(NamedTuple):
     most: float
     alive: float
     gradients: float
-
-
-def peak_level(passes: Passes, order: Order) -> Level | None:
-    """The moment when most is alive: kept by forwards whose gradients are not done, what the layer being
-    worked on needs, and gradients that are whole for now. None where nothing runs.
-    """
-    if passes.plan.data.frees_whole_gradients or any(action.partner is not None for action in order):
-        return max(levels(passes, order), key=lambda level: level.most + level.gradients, default=None)
-    if not order:
-        return None
-    changes = {
-        (stage, int(kind)): CHANGES[kind](passes.chunk(stage)) for kind, stage in {a[:2] for a in order}
-    }
-    alive, most, highest = 0.0, -inf, -1
-    for index, (kind, stage, *_) in enumerate(order):  # what ``levels`` does, in a fifth of the time
-        rise, left = changes[stage, int(kind)]
-        if alive + rise > most:
-            most, highest = alive + rise, index
-        alive += left
-    return next(islice(levels(passes, order), highest, None), None)
 
 
 def levels(passes: Passes, order: Order) -> Iterator[Level]:

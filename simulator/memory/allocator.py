@@ -1,9 +1,10 @@
 """PyTorch's caching allocator: what it reserves from the device for a sequence of tensors.
 
 Rules and constants are those of ``c10/cuda/CUDACachingAllocator.cpp``: blocks are rounded to 512 bytes; a
-tensor takes the smallest cached block that holds it, which is split where enough is left; otherwise a new
-segment is reserved. Freed neighbours within a segment merge; nothing is given back to the device. With
-expandable segments there is one segment per pool, which grows at its end.
+tensor takes the smallest cached block that holds it (of equal ones that at the lowest address), which is
+split where enough is left; otherwise a new segment is reserved. Freed neighbours within a segment merge;
+nothing is given back to the device. With expandable segments there is one segment per pool, which grows at
+its end.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ ROUND_LARGE = 2 * MIB  # larger ones get a segment of their own, rounded
 class _Block:
     size: int
     small: bool
+    address: int  # segments follow each other
     free: bool = False
     before: _Block | None = None
     after: _Block | None = None
@@ -88,7 +90,7 @@ class CachingAllocator:
         else:
             segment = -(-size // ROUND_LARGE) * ROUND_LARGE
         self.reserved += segment
-        return _Block(segment, small)
+        return _Block(segment, small, self.reserved - segment)
 
     def _extend(self, size: int, *, small: bool) -> _Block:
         """The pool's segment grows, from its last block on where that is free."""
@@ -97,7 +99,8 @@ class CachingAllocator:
         if tail is not None and tail.free:
             self._uncache(tail)
         else:
-            tail = _Block(0, small, before=tail)
+            end = 0 if tail is None else tail.address + tail.size
+            tail = _Block(0, small, end, before=tail)
             if tail.before is not None:
                 tail.before.after = tail
         more = -(-(size - tail.size) // step) * step
@@ -110,7 +113,7 @@ class CachingAllocator:
         rest = block.size - size
         if rest < MIN_BLOCK if block.small else rest <= SMALL_SIZE:
             return
-        other = _Block(rest, block.small, before=block, after=block.after)
+        other = _Block(rest, block.small, block.address + size, before=block, after=block.after)
         if block.after is not None:
             block.after.before = other
         block.after, block.size = other, size
@@ -122,7 +125,7 @@ class CachingAllocator:
         """Takes a neighbour in."""
         block.size += other.size
         if other is block.before:
-            block.before = other.before
+            block.before, block.address = other.before, other.address
             if other.before is not None:
                 other.before.after = block
         else:
@@ -134,9 +137,9 @@ class CachingAllocator:
 
     def _cache(self, block: _Block) -> None:
         block.free = True
-        insort(self._free[block.small], (block.size, id(block), block))
+        insort(self._free[block.small], (block.size, block.address, block))
 
     def _uncache(self, block: _Block) -> None:
         free = self._free[block.small]
-        del free[bisect_left(free, (block.size, id(block)))]
+        del free[bisect_left(free, (block.size, block.address))]
         block.free = False

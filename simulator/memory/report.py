@@ -6,15 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import Literal
+from functools import cached_property, lru_cache, partial
+from typing import Literal, NamedTuple
 
-from simulator.memory.activations import Passes, peak_level
+from simulator.memory.activations import Level, Passes
 from simulator.memory.fragmentation import fragmentation_bytes
 from simulator.memory.layer_pass import placeholder_shapes
 from simulator.memory.overheads import Overheads, overheads
+from simulator.memory.peaks import Same, peak_levels
 from simulator.memory.shards import gradient_bytes, optimizer_bytes, weight_bytes
-from simulator.partition.plan import ChunkShare, RunPlan
+from simulator.partition.chunk import ChunkShare
+from simulator.partition.data import DataParallel
+from simulator.partition.plan import RunPlan
 from simulator.schedule.actions import Order
 from simulator.schedule.definition import Schedule
 from simulator.schedule.notation import format_action
@@ -132,33 +135,62 @@ class MemoryReport:
 
 def memory_report(run: RunSpec, plan: RunPlan, schedule: Schedule, orders: Sequence[Order]) -> MemoryReport:
     """The peak of every device under its schedule's order."""
-    passes, beside = Passes(plan), overheads(run, schedule)
-    placement = schedule.placement(run.parallelism.pp, run.parallelism.vp)
-    versions = [schedule.weight_versions(len(orders), device) for device in range(len(orders))]
-    stages = [
-        _stage(plan, passes, beside, *device) for device in zip(placement, orders, versions, strict=True)
-    ]
+    beside = overheads(run, schedule)
     return MemoryReport(
-        allocated=tuple(stages),
-        wasted=partial(_with_fragmentation, passes=passes, orders=orders, beside=beside),
+        allocated=_stages(plan, schedule, run.parallelism.vp, Same(orders), beside),
+        wasted=partial(_with_fragmentation, passes=Passes(plan), orders=orders, beside=beside),
         capacity_bytes=run.cluster.device.memory_bytes,
     )
 
 
-def _stage(
-    plan: RunPlan, passes: Passes, beside: Overheads, held: Sequence[int], order: Order, versions: int
-) -> StageMemory:
-    """``versions`` of the weights are kept, of what updates them one."""
-    chunks = [plan.chunks[stage] for stage in held]
+@lru_cache(maxsize=64)  # what overlaps and what does not is the same here
+def _stages(
+    plan: RunPlan, schedule: Schedule, vp: int, orders: Same[Sequence[Order]], beside: Overheads
+) -> tuple[StageMemory, ...]:
+    devices = len(orders.thing)
+    return tuple(
+        _stage(
+            beside,
+            _held(plan.data, tuple(plan.chunks[stage] for stage in stages), plan.forward_only),
+            schedule.weight_versions(devices, device),
+            beside.messages * plan.message_bytes,
+            peak,
+        )
+        for device, (stages, peak) in enumerate(
+            zip(schedule.placement(devices, vp), peak_levels(Passes(plan), orders.thing), strict=True)
+        )
+    )
+
+
+class _Held(NamedTuple):
+    """What is on a device for the whole step, in bytes."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    placeholders: float
+
+
+@lru_cache(maxsize=4096)
+def _held(data: DataParallel, chunks: tuple[ChunkShare, ...], forward_only: bool) -> _Held:
     parameters = sum(chunk.parameters for chunk in chunks)
     experts = sum(chunk.expert_parameters for chunk in chunks)
-    peak, trained = peak_level(passes, order), not plan.forward_only
+    return _Held(
+        weights=weight_bytes(data, chunks),
+        gradients=0.0 if forward_only else gradient_bytes(data, chunks),
+        optimizer=0.0 if forward_only else optimizer_bytes(data, parameters, experts),
+        placeholders=_placeholders(chunks),
+    )
+
+
+def _stage(beside: Overheads, held: _Held, versions: int, messages: float, peak: Level | None) -> StageMemory:
+    """``versions`` of the weights are kept, of what updates them one."""
     return StageMemory(
-        weights=versions * weight_bytes(plan.data, chunks),
-        gradients=gradient_bytes(plan.data, chunks) + (peak.gradients if peak else 0.0) if trained else 0.0,
-        optimizer=optimizer_bytes(plan.data, parameters, experts) if trained else 0.0,
+        weights=versions * held.weights,
+        gradients=held.gradients + (peak.gradients if peak else 0.0),
+        optimizer=held.optimizer,
         activations=peak.most if peak else 0.0,
-        buffers=_placeholders(chunks) + beside.messages * plan.message_bytes + beside.workspace,
+        buffers=held.placeholders + messages + beside.workspace,
         context=beside.context,
         communication=beside.communication,
         peak_action=format_action(peak.action) if peak else "",
@@ -169,7 +201,7 @@ def _stage(
 def _placeholders(chunks: Sequence[ChunkShare]) -> float:
     """Tensors that stand for weight gradients, one of each shape."""
     shapes: dict[tuple[int, int], float] = {}
-    for layer in {id(layer): layer for chunk in chunks for layer in chunk.layers}.values():
+    for layer in dict.fromkeys(layer for chunk in chunks for layer in chunk.layers):
         shapes |= placeholder_shapes(layer.nodes)
     return sum(shapes.values())
 

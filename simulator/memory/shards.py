@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+from simulator.partition.chunk import ChunkShare
 from simulator.partition.data import MASTER_BYTES, DataParallel
-from simulator.partition.plan import ChunkShare
 
 T = TypeVar("T")
 

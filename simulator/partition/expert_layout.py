@@ -46,8 +46,8 @@ class ExpertParallel:
         return self.size * (1.0 - (1.0 - 1.0 / self.size) ** self.top_k)
 
 
-def expert_parallel(run: RunSpec, layer: int) -> ExpertParallel:
-    """How a run divides the experts of one layer."""
+def expert_parallel(run: RunSpec) -> ExpertParallel:
+    """How a run divides the experts of a layer; where loads are drawn, those of layer 0."""
     model, p, runtime = run.model, run.parallelism, run.runtime
     if not model.is_moe:
         return ExpertParallel()
@@ -61,7 +61,7 @@ def expert_parallel(run: RunSpec, layer: int) -> ExpertParallel:
         row_width=model.moe_latent_size or model.hidden_size,
         dispatcher=runtime.moe_dispatcher,
         node_limit=limited,
-        load=router_load(run.training.moe, p.ep, model.num_experts, seed=(run.simulation.seed, layer)),
+        load=router_load(run.training.moe, p.ep, model.num_experts, seed=(run.simulation.seed, 0)),
         single_launch=runtime.moe_grouped_gemm == "fused" or (one_graph and not padded),
         synchronises=not (padded or one_graph),
         dispatch_bytes=DISPATCHED_BYTES[runtime.moe_dispatch_precision],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from simulator.graph.adapters import adapt
@@ -40,7 +40,7 @@ NOTHING = Segment(())
 GATHERED = frozenset({Region.COLUMN, Region.ROW, Region.EMBEDDING})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class LayerShare:
     """One rank's share of a layer, the embedding or the head, for one microbatch.
 
@@ -64,6 +64,11 @@ class LayerShare:
     expert_matrices: tuple[Matrix, ...] = ()
     preparation: Segment = NOTHING  # once a step, before the first forward: the weights quantised
     nodes: tuple[Node, ...] = field(default=(), compare=False, repr=False)  # what it was made of
+
+    @cached_property
+    def flops(self) -> float:
+        """FLOPs of both passes, recomputation included."""
+        return self.forward.flops + self.backward.flops
 
 
 @lru_cache(maxsize=4096)

@@ -2,65 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from simulator.graph.decoder import layer_input, layer_kinds, prediction_head
-from simulator.graph.ends import embedding, head
+from simulator.graph.decoder import layer_input, layer_kinds
 from simulator.graph.operators import DTYPE_BYTES, Collective
 from simulator.graph.options import GraphOptions
 from simulator.graph.precision import find_recipe
+from simulator.partition.chunk import ChunkShare, Division, share_chunks, stages_of
 from simulator.partition.context import ContextParallel
-from simulator.partition.data import FULLY_SHARDED, Bucket, DataParallel, Sharding
+from simulator.partition.data import FULLY_SHARDED, DataParallel, Sharding
 from simulator.partition.document_load import MicrobatchLoads, microbatch_loads
 from simulator.partition.expert_layout import ExpertParallel, expert_parallel
 from simulator.partition.grid import Grid
-from simulator.partition.layer_share import (
-    LayerShare,
-    Narrow,
-    Split,
-    share_decoder_layer,
-    share_end,
-    without_backward,
-)
-from simulator.partition.offload import offload
+from simulator.partition.layer_share import Narrow, Split
 from simulator.partition.optimizer import Optimizer, parameter_bytes
-from simulator.partition.recompute import in_units
-from simulator.partition.stages import Chunk, split_stages
 from simulator.partition.state_offload import StateOffload
 from simulator.partition.tensor import TensorParallel
 from simulator.spec.run import FULL_PRECISIONS, NARROW_PRECISIONS, Parallelism, Recompute, RunSpec
 
 VOCABULARY_MULTIPLE = 128  # Megatron-LM pads the vocabulary to a multiple of 128·tp
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkShare:
-    """One rank's share of a virtual stage."""
-
-    index: int
-    layers: tuple[LayerShare, ...]
-    buckets: tuple[Bucket, ...]
-
-    @property
-    def parameters(self) -> float:
-        """Elements held by this rank."""
-        return sum(layer.parameters for layer in self.layers)
-
-    @property
-    def expert_parameters(self) -> float:
-        """Of them, those of routed experts."""
-        return sum(layer.expert_parameters for layer in self.layers)
-
-    @property
-    def weight_bytes(self) -> float:
-        """Weights held by this rank, in all formats."""
-        return sum(layer.weight_bytes for layer in self.layers)
-
-    @property
-    def saved_bytes(self) -> float:
-        """Activations of one microbatch kept until its backward pass."""
-        return sum(layer.saved_bytes for layer in self.layers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +51,7 @@ class RunPlan:
     @property
     def flops_per_replica(self) -> float:
         """FLOPs that one data-parallel replica executes in a step, recomputation included."""
-        one = sum(
-            layer.forward.flops + layer.backward.flops for chunk in self.chunks for layer in chunk.layers
-        )
-        return one * self.microbatches * self.tensor.size
+        return sum(chunk.flops for chunk in self.chunks) * self.microbatches * self.tensor.size
 
 
 def plan_run(run: RunSpec, *, copies: int = 1, forward_only: bool = False) -> RunPlan:
@@ -104,7 +61,35 @@ def plan_run(run: RunSpec, *, copies: int = 1, forward_only: bool = False) -> Ru
 
     Raises :class:`ValueError` where a split is impossible (the spec's rules catch these first).
     """
-    p = run.parallelism
+    p, division = run.parallelism, _division(run, copies, forward_only=forward_only)
+    tp, opts, data = division.ends.tensor, division.opts, division.data
+    boundaries = _boundaries(run, opts)
+    width = DTYPE_BYTES["fp32" if run.training.precision in FULL_PRECISIONS else "bf16"]
+    boundary = max(boundaries, default=opts.tokens * run.model.hidden_size * width)
+    scattered = tp.splits_tokens or run.runtime.scatter_gather or bool(run.model.layers)
+    sent = tp.size if scattered else 1
+    model = run.model
+    twice = model.tie_word_embeddings or model.num_nextn_predict_layers or model.num_encoder_layers
+    return RunPlan(
+        chunks=share_chunks(division, p.pp, p.vp, p.stage_split),
+        data=data,
+        tensor=tp,
+        message_bytes=boundary / sent,
+        crossings=tuple(size / sent for size in boundaries),
+        message_gather=_message_gather(boundary, tp, scattered, channels=bool(run.model.layers)),
+        tied_embedding_bytes=opts.vocab_size * run.model.hidden_size / tp.size * data.grad_bytes
+        if twice and p.pp > 1 and opts.lora is None
+        else 0.0,
+        microbatches=run.microbatches,
+        padded_vocab_size=opts.vocab_size,
+        loads=_loads(run),
+        forward_only=forward_only,
+    )
+
+
+def _division(run: RunSpec, copies: int, *, forward_only: bool) -> Division:
+    """All that decides how layers are divided."""
+    p, t, data = run.parallelism, run.training, _data_parallel(run, copies)
     tp = TensorParallel(
         size=p.tp,
         sequence=run.sequence_parallel,
@@ -112,31 +97,20 @@ def plan_run(run: RunSpec, *, copies: int = 1, forward_only: bool = False) -> Ru
         grid=_grid(run),
         overlap_dgrad=run.runtime.tp_dgrad_overlap,
     )
-    opts, data = _graph_options(run), _data_parallel(run, copies)
-    mtp = run.model.num_nextn_predict_layers
-    stages = split_stages(run.model.num_hidden_layers, p.pp, p.vp, p.stage_split, mtp_layers=mtp)
-    chunks = tuple(_share_chunk(index, chunk, run, opts, tp, data) for index, chunk in enumerate(stages))
-    boundaries = _boundaries(run, opts, stages)
-    width = DTYPE_BYTES["fp32" if run.training.precision in FULL_PRECISIONS else "bf16"]
-    boundary = max(boundaries, default=opts.tokens * run.model.hidden_size * width)
-    scattered = tp.splits_tokens or run.runtime.scatter_gather or bool(run.model.layers)
-    sent = tp.size if scattered else 1
-    tied = (run.model.tie_word_embeddings or mtp or run.model.num_encoder_layers) and p.pp > 1
-    if forward_only:
-        chunks = tuple(replace(c, layers=tuple(map(without_backward, c.layers))) for c in chunks)
-    return RunPlan(
-        chunks=chunks,
+    return Division(
+        model=run.model,
+        opts=_graph_options(run),
+        ends=Split(tp, ExpertParallel(), _context(run), data.fresh_gradient_bytes),
+        graph_scope=run.runtime.cuda_graph_scope,
+        experts=expert_parallel(run),
+        load=t.moe,
+        seed=run.simulation.seed,
+        recompute=_recompute(run),
+        narrow=_narrow(run),
+        wide=(t.num_layers_at_start_in_bf16, t.num_layers_at_end_in_bf16),
+        offloaded_layers=t.activation_offload_layers,
+        narrow_gathers=t.fp8_param_gather and t.precision == "fp8",
         data=data,
-        tensor=tp,
-        message_bytes=boundary / sent,
-        crossings=tuple(size / sent for size in boundaries),
-        message_gather=_message_gather(boundary, tp, scattered, channels=bool(run.model.layers)),
-        tied_embedding_bytes=opts.vocab_size * run.model.hidden_size / tp.size * data.grad_bytes
-        if tied and opts.lora is None
-        else 0.0,
-        microbatches=run.microbatches,
-        padded_vocab_size=opts.vocab_size,
-        loads=_loads(run),
         forward_only=forward_only,
     )
 
@@ -262,11 +236,12 @@ def pad_vocabulary(vocab_size: int, tp: int) -> int:
     return -(-vocab_size // multiple) * multiple
 
 
-def _boundaries(run: RunSpec, opts: GraphOptions, stages: Sequence[Chunk]) -> tuple[float, ...]:
+def _boundaries(run: RunSpec, opts: GraphOptions) -> tuple[float, ...]:
     """What leaves each device where boundaries differ, whole; the last one sends nothing."""
     if not (run.model.layers or run.model.num_encoder_layers):
         return ()
-    kinds = layer_kinds(run.model)
+    p, kinds = run.parallelism, layer_kinds(run.model)
+    stages = stages_of(run.model, p.pp, p.vp, p.stage_split)
     return tuple(layer_input(run.model, opts, kinds[chunk.layers[0]]) for chunk in stages[1:])
 
 
@@ -279,82 +254,6 @@ def _message_gather(
     if not scattered or tp.splits_tokens or tp.size == 1 or channels:
         return None
     return Collective(name="message.all_gather", kind="all_gather", axis="tp", size_bytes=boundary)
-
-
-def _share_chunk(
-    index: int, chunk: Chunk, run: RunSpec, opts: GraphOptions, tp: TensorParallel, data: DataParallel
-) -> ChunkShare:
-    layers: list[LayerShare] = []
-    ends = Split(tp, ExpertParallel(), _context(run), data.fresh_gradient_bytes)
-    if chunk.embedding:
-        layers.append(share_end(embedding, run.model, opts, ends))
-    layers += _decoder_layers(chunk, run, opts, ends)
-    layers += _prediction_layers(chunk, run, opts, ends)
-    if chunk.loss:
-        last = share_end(head, run.model, opts, ends)
-        if run.model.tie_word_embeddings and chunk.embedding:
-            alone = last.replicated_parameters
-            last = replace(last, parameters=alone, weight_bytes=alone * data.parameter_bytes)
-        layers.append(last)
-        layers += [share_end(prediction_head, run.model, opts, ends)] * run.model.num_nextn_predict_layers
-    buckets = (
-        *data.buckets(tuple(x.parameters - x.expert_parameters for x in layers), cut=index == 0),
-        *data.buckets(tuple(x.expert_parameters for x in layers), cut=index == 0, axis="edp"),
-    )
-    if run.training.fp8_param_gather and run.training.precision == "fp8":
-        buckets = tuple(replace(b, narrow_parameters=_narrow_parameters(b, layers)) for b in buckets)
-    return ChunkShare(index=index, layers=tuple(layers), buckets=buckets)
-
-
-def _decoder_layers(chunk: Chunk, run: RunSpec, opts: GraphOptions, ends: Split) -> list[LayerShare]:
-    kinds, recompute = layer_kinds(run.model), _recompute(run)
-    layers = []
-    equal: dict[object, LayerShare] = {}  # a model's own hash is slow
-    for position, number in enumerate(chunk.layers):
-        experts, full = expert_parallel(run, number), _is_recomputed(recompute, position)
-        narrow = _narrow(run, number)
-        key = (kinds[number], experts, full, narrow)
-        if key not in equal:
-            split = ends._replace(experts=experts, graph_scope=run.runtime.cuda_graph_scope)
-            equal[key] = share_decoder_layer(run.model, opts, kinds[number], split, recompute, full, narrow)
-        layer = equal[key]
-        if number and number == run.model.num_encoder_layers and not chunk.embedding:
-            layer = _with_embedding(layer, run, opts, ends)
-        layers.append(layer)
-    if recompute.granularity == "full" and recompute.method == "uniform":
-        layers = in_units(layers, recompute.num_layers)
-    return offload(layers, run.training.activation_offload_layers)
-
-
-def _prediction_layers(chunk: Chunk, run: RunSpec, opts: GraphOptions, ends: Split) -> list[LayerShare]:
-    """A chunk's multi-token-prediction layers. Apart from the embedding they hold a copy of its weights."""
-    if not chunk.mtp:
-        return []
-    last = run.model.num_hidden_layers - 1
-    recompute = _recompute(run)
-    full = recompute.granularity == "full"
-    split = ends._replace(experts=expert_parallel(run, last), graph_scope=run.runtime.cuda_graph_scope)
-    layer = share_decoder_layer(run.model, opts, None, split, recompute, full, _narrow(run, last))
-    layers = [layer] * chunk.mtp
-    if not chunk.embedding:
-        layers[0] = _with_embedding(layer, run, opts, ends)
-    return layers
-
-
-def _with_embedding(layer: LayerShare, run: RunSpec, opts: GraphOptions, ends: Split) -> LayerShare:
-    """The layer with a copy of the embedding's weights, which it looks tokens up in."""
-    copy = opts.vocab_size * run.model.hidden_size / ends.tensor.size
-    weights = layer.weight_bytes + copy * parameter_bytes(opts.dtype)
-    return replace(layer, parameters=layer.parameters + copy, weight_bytes=weights)
-
-
-def _narrow_parameters(bucket: Bucket, layers: Sequence[LayerShare]) -> float:
-    """Quantised parameters of a bucket; MXFP8's two copies are made after a gather in bf16 instead."""
-    held = [layer for layer in layers[bucket.first_layer : bucket.stop_layer] if layer.quantized_parameters]
-    experts = sum(layer.expert_parameters for layer in held)
-    if bucket.axis == "edp":
-        return experts
-    return sum(layer.quantized_parameters for layer in held) - experts
 
 
 def _recompute(run: RunSpec) -> Recompute:
@@ -370,19 +269,11 @@ def _recompute(run: RunSpec) -> Recompute:
     return replace(asked, early_stop=run.runtime.software != "megatron")
 
 
-def _is_recomputed(recompute: Recompute, position: int) -> bool:
-    """Whether full recompute covers a chunk's layer: all of them (uniform) or the first n (block)."""
-    if recompute.granularity != "full":
-        return False
-    return recompute.method == "uniform" or position < recompute.num_layers
-
-
-def _narrow(run: RunSpec, layer: int) -> Narrow | None:
-    """How a layer is quantised; ``None`` where it stays in 16 bits or more."""
+def _narrow(run: RunSpec) -> Narrow | None:
+    """How layers are quantised; ``None`` where all stay in 16 bits or more."""
     t = run.training
     recipe = find_recipe(t.precision, t.fp8_recipe, run.cluster.device.architecture)
-    last = run.model.num_hidden_layers - t.num_layers_at_end_in_bf16
-    if recipe is None or not t.num_layers_at_start_in_bf16 <= layer < last:
+    if recipe is None:
         return None
     regathered = run.parallelism.zero == FULLY_SHARDED and run.parallelism.gathered_until != "step"
     if regathered and not t.fp8_param_gather:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from simulator.engine.block import Blocks
 from simulator.memory.report import MemoryReport
 from simulator.memory.shards import gradient_bytes, optimizer_bytes, weight_bytes
+from simulator.partition.chunk import ChunkShare
 from simulator.partition.data import DataParallel
 from simulator.partition.layer_share import LayerShare
-from simulator.partition.plan import ChunkShare
 from simulator.partition.stage_balance import StageMemory, balanced_splits
 from simulator.partition.stages import Chunk, layout_text, split_stages
 from simulator.preparation.prepared import Prepared, with_schedule
@@ -137,7 +137,7 @@ def _room(report: MemoryReport, modelled: Sequence[float]) -> float:
 
 def _static_bytes(data: DataParallel, layer: LayerShare) -> float:
     """Weights, gradients and optimizer states of one layer."""
-    alone = [ChunkShare(index=0, layers=(layer,), buckets=data.buckets((layer.parameters,), cut=False))]
+    alone = [ChunkShare(layers=(layer,), buckets=data.buckets((layer.parameters,), cut=False))]
     states = optimizer_bytes(data, layer.parameters, layer.expert_parameters)
     return weight_bytes(data, alone) + gradient_bytes(data, alone) + states
 

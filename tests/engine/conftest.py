@@ -14,10 +14,11 @@ from simulator.engine.world import Layout
 from simulator.graph.operators import MemoryBound
 from simulator.network.estimate import TransferEstimate
 from simulator.network.flows import Load
+from simulator.partition.chunk import ChunkShare
 from simulator.partition.data import DataParallel
 from simulator.partition.layer_share import LayerShare
 from simulator.partition.optimizer import Optimizer
-from simulator.partition.plan import ChunkShare, RunPlan
+from simulator.partition.plan import RunPlan
 from simulator.partition.segment import SegmentBuilder, split_gradients
 from simulator.partition.tensor import TensorParallel
 from simulator.schedule.registry import SCHEDULES
@@ -77,7 +78,7 @@ def plan(stages: list[tuple[float, float, float]], microbatches: int) -> RunPlan
         replicas=1, zero=0, grad_dtype="fp32", bucket_elements=1e9, optimizer=Optimizer(), loss_scaling=False
     )
     chunks = tuple(
-        ChunkShare(index=i, layers=(layer(*times),), buckets=data.buckets((1.0,), cut=False))
+        ChunkShare(layers=(layer(*times),), buckets=data.buckets((1.0,), cut=False))
         for i, times in enumerate(stages)
     )
     return RunPlan(

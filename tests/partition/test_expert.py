@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from simulator.graph.operators import Awaited, Collective, GroupedGemm, MemoryBound
 from simulator.graph.parameters import count_parameters
 from simulator.partition.expert_load import router_load
-from simulator.partition.plan import LayerShare, plan_run
+from simulator.partition.layer_share import LayerShare
+from simulator.partition.plan import plan_run
 from simulator.partition.segment import Segment
 from simulator.spec.expert_load import ExpertLoad
 from simulator.spec.load import load_model, load_run

@@ -1,0 +1,109 @@
+"""The moment at which most is alive, on all pipeline devices at once; orders as arrays of kinds of action."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Generic, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.memory.activations import CHANGES, Level, Passes, flat, levels
+from simulator.schedule.actions import Action, Kind, Order
+
+T = TypeVar("T")
+Ints: TypeAlias = NDArray[np.intp]
+
+
+class Same(Generic[T]):
+    """A thing that is equal to itself alone, as a key: kept alive with it, its identity stays its own."""
+
+    __slots__ = ("thing",)
+
+    def __init__(self, thing: T) -> None:
+        self.thing = thing
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other.thing is self.thing
+
+    def __hash__(self) -> int:
+        return id(self.thing)
+
+
+@dataclass(frozen=True, slots=True)
+class _Courses:
+    """What devices do, but for which microbatch.
+
+    ``codes[d, i]`` is what device d does i-th, an index into ``samples``; orders that are shorter than others
+    end in a code of their own. ``kept[d, i]``: forwards kept when it begins.
+    """
+
+    codes: Ints
+    samples: tuple[Action, ...]
+    kept: Ints
+
+
+def peak_levels(passes: Passes, orders: Sequence[Order]) -> list[Level | None]:
+    """By device: the moment when most is alive: kept by forwards whose gradients are not done, what the layer
+    being worked on needs, and gradients that are whole for now. None where nothing runs.
+    """
+    if passes.plan.data.frees_whole_gradients:
+        return [
+            max(levels(passes, order), key=lambda level: level.most + level.gradients, default=None)
+            for order in orders
+        ]
+    courses = _courses(Same(orders))
+    changes = [_change(passes, action) for action in courses.samples]
+    rise = np.array([*(rise for rise, _ in changes), -np.inf])
+    left = np.array([*(left for _, left in changes), 0.0])
+    after = np.cumsum(left[courses.codes], axis=1)
+    before = np.zeros_like(after)
+    before[:, 1:] = after[:, :-1]
+    most = before + rise[courses.codes]
+    highest = most.argmax(axis=1)
+    return [
+        Level(order[at], int(courses.kept[d, at]), float(most[d, at]), float(after[d, at]), 0.0)
+        if order
+        else None
+        for d, (order, at) in enumerate(zip(orders, highest.tolist(), strict=True))
+    ]
+
+
+def _change(passes: Passes, action: Action) -> tuple[float, float]:
+    """The most that an action, or a pair, adds to what was alive before it, and what it leaves."""
+    rise, left = CHANGES[action.kind](passes.chunk(action.stage))
+    if action.partner is None:
+        return rise, left
+    _, other = CHANGES[action.partner.kind](passes.chunk(action.partner.stage))
+    return passes.together(action, action.partner), left + other
+
+
+@lru_cache(maxsize=32)  # as many as there are orders of similar runs
+def _courses(orders: Same[Sequence[Order]]) -> _Courses:
+    longest = max(map(len, orders.thing))
+    codes: dict[tuple[object, ...], int] = {}
+    samples: list[Action] = []
+    rows = []
+    for order in orders.thing:
+        row = []
+        for action in order:
+            partner = action.partner
+            key = action[:2] if partner is None else (*action[:2], *partner[:2])
+            code = codes.get(key)
+            if code is None:
+                code = codes[key] = len(samples)
+                samples.append(action)
+            row.append(code)
+        rows.append(row)
+    gains = np.array([*(_gain(action) for action in samples), 0])
+    padded = np.array([row + [len(samples)] * (longest - len(row)) for row in rows], dtype=np.intp)
+    kept = np.zeros_like(padded)
+    np.cumsum(gains[padded[:, :-1]], axis=1, out=kept[:, 1:])
+    return _Courses(padded, tuple(samples), kept)
+
+
+def _gain(action: Action) -> int:
+    """By how many an action changes the forwards that are kept."""
+    return sum({Kind.F: 1, Kind.W: 0}.get(one.kind, -1) for one in flat([action]))
