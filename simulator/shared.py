@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from simulator.cost.catalog import kernels_for
 from simulator.cost.kernels import BENCHMARKED, Kernels
 from simulator.cost.sustained import Sustained, precision_class
-from simulator.engine.block import Blocks
+from simulator.engine.block import Blocks, Replayed
 from simulator.engine.conditions import SOUND, Condition
 from simulator.engine.contention import communication_share
 from simulator.engine.costing import OperatorCosts
@@ -31,6 +31,7 @@ class Shared:
         self._fabric = fabric
         self._clusters: list[tuple[ClusterSpec, tuple[str, str, Sustained | None], Kernels]] = []
         self._blocks: dict[Hashable, Blocks] = {}
+        self._replayed: dict[Hashable, Replayed] = {}
 
     def kernels(self, run: RunSpec) -> Kernels:
         """The kernel model of a run's cluster, with its cache."""
@@ -54,16 +55,20 @@ class Shared:
         if found is None:
             if len(self._blocks) >= self._most:
                 self._blocks.clear()
+                self._replayed.clear()
             cluster, _, kernels = self._clusters[known]
+            network = network_of(run, copies, own, self._fabric)
             costs = OperatorCosts(
                 kernels,
-                network_of(run, copies, own, self._fabric),
+                network,
                 _host_costs(run),
                 communication_share(cluster.device),
                 speed=own.compute,
                 slow_data=None if links(data) == links(own) else network_of(run, copies, data, self._fabric),
             )
-            found = self._blocks[key] = Blocks(costs, spread)
+            # segments hold no traffic of data parallelism, so that what is slow elsewhere does not matter
+            alike = None if spread else self._replayed.setdefault((known, *host, own), Replayed())
+            found = self._blocks[key] = Blocks(costs, spread, alike, network.placement.group)
         return found
 
     def _known(self, run: RunSpec) -> int:
@@ -81,6 +86,7 @@ class Shared:
         if len(self._clusters) >= self._most:
             self._clusters.clear()
             self._blocks.clear()  # which count clusters by their place
+            self._replayed.clear()
         kernels = kernels_for(
             cluster, attention=attention, precision=run.training.precision, sustained=sustained
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from simulator.engine.attribution import JITTER, breakdown
 from simulator.engine.contention import slowed
@@ -15,7 +16,7 @@ from simulator.engine.launches import Launches
 from simulator.engine.overlap import interleaved
 from simulator.engine.replay import Replay, replay
 from simulator.engine.tasks import COMPUTE, Meeting, Profile, Task, Token
-from simulator.graph.operators import Collective, Gemm, GroupedGemm, SendRecv
+from simulator.graph.operators import Axis, Collective, Gemm, GroupedGemm, SendRecv
 from simulator.partition.segment import HOST, Segment, Step
 
 
@@ -36,31 +37,75 @@ class Placed(NamedTuple):
     task: Task
 
 
-class Blocks:
-    """Replays segments, each distinct one once. ``spread``: jitter, whose delays stand before collectives."""
+Key: TypeAlias = tuple[Hashable, ...]
 
-    def __init__(self, costs: OperatorCosts, spread: Spread | None = None) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What has been found out about segments, by segment and by where the groups sit that meet in it.
+
+    Segments are known by identity, which is fast; keeping them keeps their identities unique.
+    """
+
+    blocks: dict[Key, Block] = field(default_factory=dict)
+    quickest: dict[Key, Segment] = field(default_factory=dict)
+    joint: dict[Key, Segment] = field(default_factory=dict)
+    axes: dict[int, tuple[Segment, tuple[Axis, ...]]] = field(default_factory=dict)
+
+    def axes_of(self, segment: Segment) -> tuple[Axis, ...]:
+        """The groups that communicate in a segment, whichever of its ways is taken."""
+        found = self.axes.get(id(segment))
+        if found is None:
+            steps = (*segment.steps, *(step for way in segment.ways for step in way.steps))
+            axes = {step.op.axis for step in steps if isinstance(step.op, Collective | SendRecv)}
+            found = self.axes[id(segment)] = (segment, tuple(sorted(axes)))
+        return found[1]
+
+
+class Blocks:
+    """Replays segments, each distinct one once. ``spread``: jitter, whose delays stand before collectives.
+
+    ``replayed`` may be in common with other blocks whose costs differ by where groups sit alone, which
+    ``place`` says for each axis.
+    """
+
+    def __init__(
+        self,
+        costs: OperatorCosts,
+        spread: Spread | None = None,
+        replayed: Replayed | None = None,
+        place: Callable[[Axis], Hashable] = lambda axis: None,
+    ) -> None:
         self.costs = costs
         self.spread = spread
+        self._replayed = replayed or Replayed()
+        self._place = place
         self._known: dict[int, tuple[Segment, Block]] = {}
-        self._quickest: dict[int, tuple[Segment, Segment]] = {}
-        self._joint: dict[tuple[int, int], tuple[Segment, Segment, Segment]] = {}
 
     def block(self, segment: Segment) -> Block:
         """The length of a segment run from idle to idle, and where the time went."""
         known = self._known.get(id(segment))
-        if known is None:  # keyed by identity, which is fast; keeping the segment keeps the identity unique
-            known = self._known[id(segment)] = (segment, self._replay(self.quickest(segment)))
+        if known is None:
+            key, blocks = self._key(segment), self._replayed.blocks
+            found = blocks.get(key)
+            if found is None:
+                found = blocks[key] = self._replay(self.quickest(segment))
+            known = self._known[id(segment)] = (segment, found)
         return known[1]
 
     def quickest(self, segment: Segment) -> Segment:
         """The segment with those of its ways taken that shorten it."""
         if not segment.ways:
             return segment
-        known = self._quickest.get(id(segment))
-        if known is None:
-            known = self._quickest[id(segment)] = (segment, self._choose(segment))
-        return known[1]
+        key, quickest = self._key(segment), self._replayed.quickest
+        found = quickest.get(key)
+        if found is None:
+            found = quickest[key] = self._choose(segment)
+        return found
+
+    def _key(self, *segments: Segment) -> Key:
+        places = {axis: self._place(axis) for each in segments for axis in self._replayed.axes_of(each)}
+        return (*map(id, segments), *places.values())
 
     def _choose(self, segment: Segment) -> Segment:
         quicker = []
@@ -90,13 +135,12 @@ class Blocks:
 
     def joint(self, forward: Segment, backward: Segment, *, delay_wgrad: bool) -> Segment:
         """A forward and a backward interleaved, where both communicate between experts' ranks."""
-        key = (id(forward), id(backward))
-        known = self._joint.get(key)
-        if known is None:
+        key, joint = (delay_wgrad, *self._key(forward, backward)), self._replayed.joint
+        found = joint.get(key)
+        if found is None:
             parts = (self.quickest(forward), self.quickest(backward))
-            segment = interleaved(*parts, self.costs, delay_wgrad=delay_wgrad)
-            known = self._joint[key] = (forward, backward, segment)
-        return known[2]
+            found = joint[key] = interleaved(*parts, self.costs, delay_wgrad=delay_wgrad)
+        return found
 
     def waits(self, segment: Segment) -> Waits:
         """What jitter does to a segment."""
