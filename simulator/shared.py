@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import partial
 
 from simulator.cost.catalog import kernels_for
 from simulator.cost.kernels import BENCHMARKED, Kernels
@@ -13,6 +14,8 @@ from simulator.engine.contention import communication_share
 from simulator.engine.costing import OperatorCosts
 from simulator.engine.disturbances import links
 from simulator.engine.host import SOFTWARE, HostCosts
+from simulator.graph.operators import Axis
+from simulator.network.collectives import Network
 from simulator.network.fabric import FabricOf, fabric_for
 from simulator.preparation.unevenness import network_of, spread_of
 from simulator.spec.cluster import ClusterSpec
@@ -68,7 +71,7 @@ class Shared:
             )
             # segments hold no traffic of data parallelism, so that what is slow elsewhere does not matter
             alike = None if spread else self._replayed.setdefault((known, *host, own), Replayed())
-            found = self._blocks[key] = Blocks(costs, spread, alike, network.placement.group)
+            found = self._blocks[key] = Blocks(costs, spread, alike, partial(_place, network))
         return found
 
     def _known(self, run: RunSpec) -> int:
@@ -92,6 +95,11 @@ class Shared:
         )
         self._clusters.append((cluster, choice, kernels))
         return len(self._clusters) - 1
+
+
+def _place(network: Network, axis: Axis) -> Hashable:
+    """All that the times and flows of a group's traffic depend on in a network, beside its cluster."""
+    return network.placement.group(axis), tuple((up.level, up.bandwidth) for up in network.uplinks)
 
 
 def _sustained(run: RunSpec) -> Sustained | None:

@@ -72,3 +72,14 @@ def test_reserved_holds_what_is_allocated_and_all_of_it_can_be_freed(
     assert allocator.allocated == 0
     allocator.allocate("again", max(sizes))
     assert allocator.reserved == reserved  # the largest fits where it was
+
+
+def test_of_equal_free_blocks_the_lowest_address_is_taken() -> None:
+    """Whatever objects Python made them of: the same tensors always reserve the same bytes."""
+    allocator = CachingAllocator()
+    for name in ("first", "second", "third"):
+        allocator.allocate(name, 32 * MIB)
+    for name in ("third", "first"):
+        allocator.release(name)
+    allocator.allocate("again", 32 * MIB)
+    assert allocator._tensors["again"].address < allocator._tensors["second"].address
