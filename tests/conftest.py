@@ -20,6 +20,18 @@ INTERFERENCE = 5e-3  # blocks beside data-parallel collectives slow down by thei
 
 
 @pytest.fixture(scope="session")
+def stages_apart() -> Callable[[RunSpec], RunSpec]:
+    """Gives each tensor-parallel group a node, so that no message meets one of its collectives on a port."""
+
+    def moved(run: RunSpec) -> RunSpec:
+        tp, up, out = run.parallelism.tp, run.cluster.scale_up, run.cluster.scale_out
+        up, out = replace(up, domain_size=tp), replace(out, nics_per_node=tp, tiers=())
+        return replace(run, cluster=replace(run.cluster, gpus_per_node=tp, scale_up=up, scale_out=out))
+
+    return moved
+
+
+@pytest.fixture(scope="session")
 def loses_nothing_by_folding() -> Callable[[RunSpec], None]:
     """Classes give the step of every rank exactly; blocks that of every operator, but for what interferes."""
 

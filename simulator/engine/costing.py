@@ -147,14 +147,14 @@ class OperatorCosts:
         return self._network.send_recv(size_bytes, "pp", stage).seconds
 
     def hop_flow(self, size_bytes: float, source: int, target: int, stage: int) -> Flow | None:
-        """What such a message from one device to another puts on their NICs, ``None`` inside a domain."""
-        carried, seconds = (
-            self._network.message_load(size_bytes, "pp", stage).nic,
-            self.hop(size_bytes, stage),
-        )
-        if not carried:
+        """What such a message from one device to another puts on their NICs, or ports in a domain."""
+        load, seconds = self._network.message_load(size_bytes, "pp", stage), self.hop(size_bytes, stage)
+        if load.scale_up:
+            ports = ((PORT_OUT, source), (PORT_IN, target))
+            return Flow(ports, min(load.scale_up / seconds, self.capacities[PORT_OUT]))
+        if not load.nic:
             return None
-        rate, leaving = min(carried / seconds, self.capacities[NIC_OUT]), []
+        rate, leaving = min(load.nic / seconds, self.capacities[NIC_OUT]), []
         for level, up in enumerate(self.uplinks):
             crossing = up.most_crossing(source, target)
             if crossing:

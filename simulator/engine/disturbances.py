@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import TypeAlias
@@ -10,6 +10,8 @@ from typing import TypeAlias
 from simulator.engine.block import Blocks
 from simulator.engine.classes import ReplicaClass, cell_size, replica_classes
 from simulator.engine.conditions import SOUND, Condition, Places
+from simulator.engine.costing import NIC_IN, NIC_OUT, PORT_IN, PORT_OUT
+from simulator.engine.links import Capacities
 from simulator.engine.sampling import Draws
 from simulator.engine.stragglers import Work, expected_stragglers
 from simulator.engine.world import Layout
@@ -56,6 +58,18 @@ class Disturbances:
         size = cell_size(layout)
         first = place // size * size
         return worst(self.slow.get((device, other), SOUND) for other in range(first, first + size))
+
+
+def link_capacities(
+    usual: Mapping[str, float], conditions: Iterable[tuple[Hashable, Condition]]
+) -> Capacities:
+    """Of all links: as usual, but for slow ones, by whose they are and in what condition."""
+    found: dict[str | tuple[str, Hashable], float] = dict(usual.items())
+    for owner, condition in conditions:
+        shares = {NIC_OUT: condition.nic, NIC_IN: condition.nic}
+        shares |= {PORT_OUT: condition.nvlink, PORT_IN: condition.nvlink}
+        found |= {(kind, owner): share * usual[kind] for kind, share in shares.items() if share != 1.0}
+    return found
 
 
 def worst(conditions: Iterator[Condition]) -> Condition:

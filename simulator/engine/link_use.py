@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import TypeAlias
 
+from simulator.engine.links import Capacities, capacity
 from simulator.engine.replay import Replay
 from simulator.engine.tasks import COMPUTE, Record
 from simulator.engine.uplinks import Above
@@ -18,14 +19,11 @@ Series: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 _NOTHING: Series = ((0.0,), (0.0,))
 
 
-def link_use(
-    events: Replay, capacities: Mapping[str, float], first_ranks: Sequence[int]
-) -> dict[tuple[str, int], Series]:
+def link_use(events: Replay, first_ranks: Sequence[int]) -> dict[tuple[str, int], Series]:
     """By kind of link and device; of a simulation of every rank, what the first replica's links carried.
 
     Args:
         events: a replay whose transfers name their links.
-        capacities: bytes/s by kind of link.
         first_ranks: by device, the simulated rank that is shown.
 
     What replayed blocks carry counts as its mean over each block.
@@ -38,7 +36,7 @@ def link_use(
     ]
     ends = [(record.end, 0, index) for index, record in enumerate(transfers)]
     starts = [(record.start, 1, index) for index, record in enumerate(transfers)]
-    use = _Use(capacities)
+    use = _Use(events.capacities)
     for time, begins, index in sorted(starts + ends):
         (use.begin if begins else use.end)(time, transfers[index])
     found = {
@@ -82,7 +80,7 @@ def _device(owner: Hashable) -> int | None:
 class _Use:
     """Transfers under way, link by link, and the rates that links have carried so far."""
 
-    def __init__(self, capacities: Mapping[str, float]) -> None:
+    def __init__(self, capacities: Capacities) -> None:
         self._capacities = capacities
         self._on: dict[Link, dict[int, Record]] = {}
         self.series: dict[Link, dict[float, float]] = {}
@@ -113,7 +111,7 @@ class _Use:
         links = {link for transfer in queue for link in _links(transfer)}
         rates = fair_rates(
             {key: _links(transfer) for key, transfer in group.items()},
-            {link: self._capacities[link[0]] for link in links},
+            {link: capacity(self._capacities, link) for link in links},
             ceilings={key: t.task.flow.rate for key, t in group.items() if t.task.flow is not None},
             crossings={key: t.task.flow.crossings for key, t in group.items() if t.task.flow is not None},
         )

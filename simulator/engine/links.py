@@ -7,7 +7,7 @@ max-min fair rates, recomputed whenever one starts or ends among those that are 
 from __future__ import annotations
 
 from collections.abc import Generator, Hashable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import simpy
 
@@ -33,10 +33,20 @@ class Transfer:
         self.timer = 0  # counts reschedulings: an older timer that fires is ignored
 
 
-class SharedLinks:
-    """All links of a replay. ``capacities``: bytes/s by kind of link, the first part of its name."""
+Capacities: TypeAlias = Mapping[Any, float]
+"""Bytes/s by kind of link, the first part of its name; of a link unlike others of its kind, by its name."""
 
-    def __init__(self, env: simpy.Environment, capacities: Mapping[str, float]) -> None:
+
+def capacity(capacities: Capacities, link: tuple[str, Hashable]) -> float:
+    """Of one link."""
+    own = capacities.get(link)
+    return capacities[link[0]] if own is None else own
+
+
+class SharedLinks:
+    """All links of a replay."""
+
+    def __init__(self, env: simpy.Environment, capacities: Capacities) -> None:
         self._env = env
         self._capacities = capacities
         self._on: dict[tuple[str, Hashable], list[Transfer]] = {}
@@ -95,7 +105,7 @@ class SharedLinks:
         now = self._env.now
         rates = fair_rates(
             {i: t.flow.links for i, t in enumerate(group)},
-            {link: self._capacities[link[0]] for t in group for link in t.flow.links},
+            {link: capacity(self._capacities, link) for t in group for link in t.flow.links},
             ceilings={i: t.flow.rate for i, t in enumerate(group)},
             crossings={i: t.flow.crossings for i, t in enumerate(group)},
         )

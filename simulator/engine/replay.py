@@ -10,7 +10,7 @@ from typing import Any
 
 import simpy
 
-from simulator.engine.links import SharedLinks
+from simulator.engine.links import Capacities, SharedLinks
 from simulator.engine.processors import Processors
 from simulator.engine.tasks import COMPUTE, Meeting, Record, Streams, Task, Token
 
@@ -23,9 +23,13 @@ class DeadlockError(RuntimeError):
 
 @dataclass(slots=True)
 class Replay:
-    """What happened. ``records`` are grouped by (rank, stream), each in order of time."""
+    """What happened. ``records`` are grouped by (rank, stream), each in order of time.
+
+    ``capacities``: of the links, where they were shared.
+    """
 
     records: dict[tuple[int, str], list[Record]] = field(default_factory=dict)
+    capacities: Capacities = field(default_factory=dict)
 
     @property
     def end(self) -> float:
@@ -93,17 +97,17 @@ def paused_collector() -> Iterator[None]:
             gc.enable()
 
 
-def replay(ranks: Mapping[int, Streams], capacities: Mapping[str, float] | None = None) -> Replay:
+def replay(ranks: Mapping[int, Streams], capacities: Capacities | None = None) -> Replay:
     """Runs all streams of all ranks to their end.
 
-    ``capacities``: bytes/s of each kind of link; without them no transfer slows another down.
+    ``capacities``: of links; without them no transfer slows another down.
     Ties in time are broken by the order of ``ranks`` and of their streams, so equal input gives equal output.
     Raises :class:`DeadlockError` naming a few of the things waited for in vain.
     """
     env = simpy.Environment()
     board = _Board(env)
     links = SharedLinks(env, capacities) if capacities else None
-    result = Replay()
+    result = Replay(capacities=capacities or {})
     for rank, streams in ranks.items():
         processors = Processors(env)
         for stream, tasks in streams.items():

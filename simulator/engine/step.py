@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
-from itertools import pairwise
+from functools import cache, cached_property, lru_cache
+from itertools import pairwise, product
 
 from simulator.engine.attribution import BUBBLE, breakdown
 from simulator.engine.block import Blocks
 from simulator.engine.classes import one_of_each
-from simulator.engine.conditions import SOUND
+from simulator.engine.conditions import SOUND, Condition
 from simulator.engine.costing import OperatorCosts
 from simulator.engine.data_traffic import OPTIMIZER
-from simulator.engine.disturbances import Disturbances, links, worst
+from simulator.engine.disturbances import Disturbances, link_capacities, links, worst
 from simulator.engine.interlocked import Updates, asynchronous, repeated, rhythm
+from simulator.engine.links import Capacities
 from simulator.engine.messages import Exchange, Pipeline, blocking_exchanges
 from simulator.engine.program import NORM_BYTES, NormKind, ProgramOptions
 from simulator.engine.programs import Programs
@@ -184,7 +185,7 @@ class _Machine:
         programs = self._programs(orders, cuts)
         ranks = self._ranks(programs)
         self.issued = programs.issued
-        events = replay(ranks, self._disturbances.blocks(SOUND, SOUND).costs.capacities)
+        events = replay(ranks, self._capacities)
         return StepReplay(
             seconds=events.end,
             breakdowns=self._breakdowns(events),
@@ -196,12 +197,31 @@ class _Machine:
         """One step of several in a row that interlock."""
         programs = self._programs(updates.orders, None, updates.ends)
         ranks = self._ranks(programs)
-        events = replay(ranks, self._disturbances.blocks(SOUND, SOUND).costs.capacities)
+        events = replay(ranks, self._capacities)
         size = len(ranks) // self._layout.devices
         seconds, spent = rhythm(updates, events, [counts for counts in programs.updated for _ in range(size)])
         return StepReplay(
             seconds=seconds, breakdowns=tuple(spent[::size]), orders=tuple(updates.orders), events=events
         )
+
+    @cached_property
+    def _capacities(self) -> Capacities:
+        """Of the links of all that is simulated."""
+        usual = self._disturbances.blocks(SOUND, SOUND).costs.capacities
+        return link_capacities(usual, self._conditions()) if self._disturbances.slow else usual
+
+    def _conditions(self) -> Iterator[tuple[Hashable, Condition]]:
+        """By whose links they are, as :mod:`simulator.engine.world` and ``classes`` name them."""
+        layout = self._layout
+        if not self._options.every_rank:
+            for number, replica in enumerate(self._classes):
+                for device, condition in enumerate(replica.conditions):
+                    yield (device, (number,)) if number else device, condition
+            return
+        alone = self._options.every_operator
+        for device, place in product(range(layout.devices), range(layout.dp * layout.tp)):
+            condition = self._disturbances.of_rank(layout, device, place, alone=alone)
+            yield (device, divmod(place, layout.tp)), condition
 
     def _ranks(self, programs: Programs) -> dict[int, Streams]:
         """What is simulated."""

@@ -132,7 +132,7 @@ def _links(subject: Subject) -> Iterator[Counter]:
     capacities = subject.costs.capacities
     devices, ranks = subject.pipeline.devices, subject.ranks_per_device
     shown = range(0, devices * ranks, ranks)
-    for (kind, device), (times, values) in link_use(subject.step.events, capacities, shown).items():
+    for (kind, device), (times, values) in link_use(subject.step.events, shown).items():
         yield Counter(
             device=device,
             process=subject.process(device * subject.ranks_per_device),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -52,7 +53,10 @@ def runs(draw: st.DrawFn) -> RunSpec:
 
 @settings(max_examples=20, deadline=None)
 @given(run=runs())
-def test_blocks_give_the_step_time_of_every_operator(run: RunSpec) -> None:
+def test_blocks_give_the_step_time_of_every_operator(
+    stages_apart: Callable[[RunSpec], RunSpec], run: RunSpec
+) -> None:
+    run = stages_apart(run)
     folded = simulate(run)
     whole = simulate(replace(run, simulation=replace(run.simulation, detail="operator")))
     assert folded.step_time_s == pytest.approx(whole.step_time_s, rel=1e-9)

@@ -31,6 +31,12 @@ def test_two_equal_transfers_on_one_link_take_twice_as_long():
     assert ends({"a": transfer(3.0, "x"), "b": transfer(3.0, "x")}) == {"a": 6.0, "b": 6.0}
 
 
+def test_a_link_unlike_the_others_of_its_kind_is_shared_at_its_own_rate():
+    streams = {"a": transfer(3.0, "x", rate=4.0), "b": transfer(3.0, "x", rate=4.0), "c": transfer(3.0, "y")}
+    result = replay({0: streams}, {"link": CAPACITY, ("link", "x"): 4.0})
+    assert [result.stream(0, name)[-1].end for name in streams] == [6.0, 6.0, 3.0]
+
+
 def test_a_late_rival_slows_only_what_is_left():
     # a alone for 2 s, then both at half rate: a has 2 s left and ends at 6; b then has 1 s left
     assert ends({"a": transfer(4.0, "x"), "b": transfer(3.0, "x", after=2.0)}) == {"a": 6.0, "b": 7.0}

@@ -85,6 +85,20 @@ def test_a_slow_nic_slows_the_rings_through_it(zero: int) -> None:
     assert seconds(run) < seconds(slowed) == pytest.approx(seconds(of_every_rank(slowed)), rel=5e-3)
 
 
+def test_two_transfers_at_once_on_a_slow_nic_share_its_slow_rate() -> None:
+    run = run_of(8, 2, 2, microbatches=8, layers=8)
+    run = replace(
+        run,
+        noise=Noise(slow=(Slow(node=3, nic=0.1),)),  # the last stage of one replica
+        runtime=replace(run.runtime, overlap_p2p=True, ddp_bucket_elements=1e8),
+    )
+    lengths = [e.end_s - e.start_s for e in simulate(run, timeline=True).timeline if e.name == "send"]
+    size = run.training.seq_length * run.model.hidden_size * 2 / 8
+    slow = 0.1 * run.cluster.scale_out.link.bandwidth
+    assert max(lengths) == pytest.approx(2 * size / slow)  # the last gradient, beside the reduction of others
+    assert seconds(run) == pytest.approx(seconds(of_every_rank(run)), rel=1e-9)
+
+
 def test_a_straggler_sets_its_own_replica_apart() -> None:
     layout = Layout(tp=4, dp=16, devices=3)
     common, slow = replica_classes(layout, {(1, 22): Condition(compute=0.9)})

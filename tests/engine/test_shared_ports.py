@@ -56,6 +56,22 @@ def test_what_runs_beside_another_group_takes_longer_than_alone(run: RunSpec, na
     assert max(lengths) > 1.15 * min(lengths)
 
 
+def test_a_message_inside_a_node_gets_half_of_a_port_beside_a_reduction_that_would_fill_it() -> None:
+    run = load_run("llama3-8b-8-h100")
+    run = replace(
+        run,
+        model=replace(run.model, num_hidden_layers=4),
+        parallelism=replace(run.parallelism, tp=1, pp=2, dp=4, zero=1),
+        training=replace(run.training, global_batch_size=16, micro_batch_size=1),
+        runtime=replace(run.runtime, overlap_p2p=True, ddp_bucket_elements=1e8),
+    )
+    lengths = [e.end_s - e.start_s for e in simulate(run, timeline=True).timeline if e.name == "send"]
+    size = run.training.seq_length * run.model.hidden_size * 2
+    port = run.cluster.scale_up.link.bandwidth
+    assert min(lengths) < size / (0.6 * port)
+    assert max(lengths) == pytest.approx(2 * size / port)
+
+
 def test_a_picture_of_link_use_conserves_what_blocks_carry() -> None:
     run = in_one_rack(4, 1, 1)
     carried = {}
