@@ -52,7 +52,7 @@ class Shared:
         sizes = (run.gpus, p.tp, p.tp_grid, p.cp, p.ep, p.etp, p.pp, run.shard_size)
         host = (run.runtime.software, run.runtime.cuda_graphs)
         spread = spread_of(run, copies)
-        varies = spread and (spread.compute, spread.communication, spread.rank)
+        varies = spread and (spread.kernels, spread.communication, spread.rank)
         key = (known, copies, *sizes, run.runtime.rank_order, *host, own, data, varies)
         found = self._blocks.get(key)
         if found is None:

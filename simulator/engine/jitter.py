@@ -46,6 +46,21 @@ class _Apart(NamedTuple):
 
 
 NO_WAITS = Waits({}, 0.0)
+GEMMS = ("gemm", "grouped_gemm")
+
+
+class KernelSpread(NamedTuple):
+    """Relative standard deviations by class of kernel."""
+
+    gemm: float = 0.0
+    attention: float = 0.0
+    memory: float = 0.0  # all others
+
+    def of(self, category: str) -> float:
+        """Of the kernels of a category."""
+        if category in GEMMS:
+            return self.gemm
+        return self.attention if category == "attention" else self.memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +70,7 @@ class Spread:
     ``groups`` of data parallelism run beside each other on one device, one per rank of a cell.
     """
 
-    compute: float
+    kernels: KernelSpread
     communication: float
     rank: float  # for a whole step
     ranks: Mapping[str, int]
@@ -76,7 +91,8 @@ class Spread:
         since: list[_Apart] = []  # by position: at its end
         covered: list[int] = []  # by position: the last compute that all ranks have done at its end
         for index, step in enumerate(segment.steps):
-            seconds, own = costs.cost(step.op).seconds, -1
+            cost, own = costs.cost(step.op), -1
+            seconds = cost.seconds
             if isinstance(step.op, Collective | SendRecv):
                 own = max((w for w in step.waits if segment.steps[w].stream == COMPUTE), default=-1)
                 met = max((covered[w] for w in step.waits if segment.steps[w].stream != COMPUTE), default=-1)
@@ -90,7 +106,8 @@ class Spread:
                 if before:
                     settled += largest(max(map(self._met, before))).deviation ** 2 * apart.variance
                     apart = _Apart()
-                apart = _Apart(apart.variance + (self.compute * seconds) ** 2, apart.seconds + seconds)
+                own_s = self.kernels.of(cost.category) * seconds
+                apart = _Apart(apart.variance + own_s**2, apart.seconds + seconds)
             since.append(apart)
             covered.append(own)
         if _last_compute(segment) > max(covered, default=-1):  # what is left, the next segment waits for

@@ -14,6 +14,7 @@ from zlib import crc32
 import numpy as np
 
 from simulator.engine.data_traffic import PREPARE
+from simulator.engine.jitter import KernelSpread
 from simulator.engine.tasks import COMPUTE, Streams, Task
 
 LEAST = 0.05  # of a task's time: none is drawn shorter
@@ -24,7 +25,7 @@ _STANDARD = NormalDist()
 class Draws:
     """Relative standard deviations of kernels, of communication and of ranks' speeds, and the seed."""
 
-    compute: float
+    kernels: KernelSpread
     communication: float
     rank: float
     seed: int
@@ -45,7 +46,7 @@ class Draws:
             named = task.signal if task.meeting is None else task.meeting.key
             factor = 1.0 + self.communication * self._by_name(named)
         elif stream in (COMPUTE, PREPARE):
-            factor = speed + self.compute * random.standard_normal()
+            factor = speed + self.kernels.of(task.category) * random.standard_normal()
         else:
             return task
         return task._replace(seconds=task.seconds * max(LEAST, factor))

@@ -8,7 +8,7 @@ from math import lcm
 
 from simulator.engine.conditions import SOUND, Condition
 from simulator.engine.disturbances import BlocksOf, Disturbances
-from simulator.engine.jitter import Spread
+from simulator.engine.jitter import KernelSpread, Spread
 from simulator.engine.sampling import Draws
 from simulator.network.collectives import Network
 from simulator.network.fabric import FabricOf, fabric_for
@@ -52,7 +52,7 @@ def disturbances_of(run: RunSpec, schedule: Schedule, blocks: BlocksOf) -> Distu
     if not jitter and not run.noise.slow:
         return None
     draws = Draws(
-        compute=jitter.compute,
+        kernels=KernelSpread(*jitter.kernels),
         communication=jitter.communication,
         rank=jitter.rank,
         seed=run.simulation.seed,
@@ -69,11 +69,11 @@ def disturbances_of(run: RunSpec, schedule: Schedule, blocks: BlocksOf) -> Distu
 def spread_of(run: RunSpec, copies: int) -> Spread | None:
     """The jitter of single kernels and messages, where it is not drawn."""
     jitter, p = run.jitter, run.parallelism
-    if run.simulation.ranks == "all" or not (jitter.compute or jitter.communication):
+    if run.simulation.ranks == "all" or not (any(jitter.kernels) or jitter.communication):
         return None
     placement = placement_of(run, copies)
     return Spread(
-        compute=jitter.compute,
+        kernels=KernelSpread(*jitter.kernels),
         communication=jitter.communication,
         rank=jitter.rank,
         ranks={axis: placement.group(axis).ranks for axis in INSIDE_BLOCKS},

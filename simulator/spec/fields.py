@@ -49,12 +49,18 @@ class Accepts(ABC):
 
 @dataclass(frozen=True)
 class Quantity(Accepts):
-    """A number in SI or a text with a unit of ``dimension``, a key of :data:`DIMENSIONS`; never negative."""
+    """A number in SI or a text with a unit of ``dimension``, a key of :data:`DIMENSIONS`; never negative.
+
+    ``null`` where it is ``optional``.
+    """
 
     dimension: str
     positive: bool = False
+    optional: bool = False
 
-    def check(self, value: Any) -> float:
+    def check(self, value: Any) -> float | None:
+        if value is None and self.optional:
+            return None
         try:
             number = parse_quantity(value, self.dimension)
         except UnitError as error:

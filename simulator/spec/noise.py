@@ -11,6 +11,7 @@ from simulator.spec.fields import Integer, Quantity, Text
 
 FORBID = ConfigDict(extra="forbid")
 Spread: TypeAlias = Annotated[float, Quantity("ratio")]
+SpreadOrNone: TypeAlias = Annotated[float | None, Quantity("ratio", optional=True)]
 Share: TypeAlias = Annotated[float, Quantity("ratio", positive=True)]
 PlaceOrNone: TypeAlias = Annotated[int | None, Integer(0, optional=True)]
 
@@ -23,6 +24,12 @@ class Jitter:
 
     compute: Spread = 0.0
     """Of a kernel's time, anew for every kernel."""
+    gemm: SpreadOrNone = None
+    """Of matrix products, experts' too; null: as ``compute``."""
+    attention: SpreadOrNone = None
+    """Of attention kernels; null: as ``compute``."""
+    memory: SpreadOrNone = None
+    """Of all other kernels, which memory bounds: norms, activations, optimizer; null: as ``compute``."""
     communication: Spread = 0.0
     """Of a collective's or message's time, anew for each."""
     rank: Spread = 0.0
@@ -30,9 +37,15 @@ class Jitter:
     source: Text = ""
     """Where the figures come from."""
 
+    @property
+    def kernels(self) -> tuple[float, float, float]:
+        """Of matrix products, of attention, and of all other kernels."""
+        own = (self.gemm, self.attention, self.memory)
+        return tuple(self.compute if spread is None else spread for spread in own)  # type: ignore[return-value]
+
     def __bool__(self) -> bool:
         """Whether anything varies."""
-        return bool(self.compute or self.communication or self.rank)
+        return any(self.kernels) or bool(self.communication or self.rank)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,6 +125,7 @@ def test_experts_move_in_step_over_the_replicas_they_span() -> None:
     [
         ((4, 1, 4), {"compute": 0.1}),
         ((2, 4, 2), {"compute": 0.1}),
+        ((4, 1, 4), {"gemm": 0.15, "memory": 0.05}),
         ((1, 1, 8), {"rank": 0.03}),
         ((4, 2, 8), {"compute": 0.05, "communication": 0.1, "rank": 0.02}),
     ],
@@ -139,6 +140,17 @@ def test_expected_maxima_agree_with_draws_for_every_rank(
     expected = seconds(noisy) / usual - 1
     assert drawn > 0.01
     assert expected == pytest.approx(drawn, rel=0.35, abs=2e-3)
+
+
+def test_each_class_of_kernels_varies_by_its_own_figure_or_by_that_of_all() -> None:
+    run = run_of(4, 1, 2)
+    every = seconds(with_jitter(run, compute=0.1))
+    assert seconds(with_jitter(run, gemm=0.1, attention=0.1, memory=0.1)) == every
+    assert seconds(with_jitter(run, compute=0.3, gemm=0.1, attention=0.1, memory=0.1)) == every
+    usual = seconds(run)
+    for name in ("gemm", "attention", "memory"):
+        assert usual < seconds(with_jitter(run, **{name: 0.1})) < every
+        assert usual < seconds(with_jitter(run, compute=0.1, **{name: 0.0})) < every
 
 
 def test_ranks_that_differ_slow_a_step_down_with_the_size_of_the_job() -> None:

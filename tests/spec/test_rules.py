@@ -138,6 +138,7 @@ def test_divisors_are_all_divisors(number: int) -> None:
         ("slow: [{rank: 1, compute: 0.9}, {rank: 1, nvlink: 0.9}]", "noise.slow.1", "named twice"),
         ("slow: [{rank: 1, nic: 0.5}]", "noise.slow.0.nic", "uses no NIC"),
         ("jitter: {compute: 0.4}", "noise.jitter.compute", "at most 0.3"),
+        ("jitter: {gemm: 40 %}", "noise.jitter.gemm", "at most 0.3"),
     ],
 )
 def test_noise_that_makes_no_sense_is_refused(noise: str, key: str, rule: str) -> None:

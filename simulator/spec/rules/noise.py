@@ -9,7 +9,7 @@ from simulator.spec.rules.violation import Violation
 from simulator.spec.run import RunSpec
 
 MOST = 0.3  # standard deviations beyond this would draw kernels that take no time
-SPREADS = ("compute", "communication", "rank")
+SPREADS = ("compute", "gemm", "attention", "memory", "communication", "rank")
 PARTS = ("compute", "nic", "nvlink")
 
 
@@ -18,7 +18,7 @@ def jitter_size(run: RunSpec) -> Iterator[Violation]:
     own = "cluster.jitter" if run.noise.jitter is None else "noise.jitter"
     for key in SPREADS:
         spread = getattr(run.jitter, key)
-        if spread > MOST:
+        if spread is not None and spread > MOST:
             rule = f"a relative standard deviation of at most {MOST:g}"
             yield Violation(f"{own}.{key}", spread, rule, f"{MOST:g}")
 
