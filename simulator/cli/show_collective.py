@@ -18,13 +18,20 @@ STDOUT = Path("-")
 def collective(
     name: Annotated[
         str,
-        typer.Argument(help="all_reduce, all_gather, reduce_scatter, all_to_all, broadcast or reduce."),
+        typer.Argument(
+            help="all_reduce, all_gather, reduce_scatter, all_to_all, all_to_all_v, broadcast, reduce or "
+            "send_recv."
+        ),
     ],
     hardware: Annotated[str, typer.Option(help="A cluster: its name, a device's alias or a YAML file.")],
     ranks: Annotated[int, typer.Option(help="GPUs in the group.")] = 8,
     ranks_per_node: Annotated[
         int, typer.Option(help="Ranks of the group on each node (0: fill the nodes).")
     ] = 0,
+    imbalance: Annotated[
+        float,
+        typer.Option(help="Of an all_to_all_v: the busiest rank's bytes over the mean."),
+    ] = 1.0,
     smallest: Annotated[str, typer.Option("-b", help="First size, as nccl-tests' -b.")] = "1K",
     largest: Annotated[str, typer.Option("-e", help="Last size, as nccl-tests' -e.")] = "16G",
     json_file: Annotated[
@@ -48,8 +55,11 @@ def collective(
         ranks_per_node=ranks_per_node,
         smallest=_bytes("-b", smallest),
         largest=_bytes("-e", largest),
+        imbalance=imbalance,
     )
     title = f"{kind} over {ranks:,} ranks of {cluster.name}"
+    if imbalance > 1:
+        title += f", the busiest with {imbalance:g} times the mean"
     profile = fabric_for(cluster).name
     if plot is not None:
         from reports.figures.canvas import save
@@ -58,6 +68,7 @@ def collective(
         save(bandwidths(rows, title), plot)
     if json_file is not None:
         facts = {"collective": kind, "hardware": cluster.name, "ranks": ranks, "fabric_profile": profile}
+        facts |= {"imbalance": imbalance} if kind == "all_to_all_v" else {}
         _write_json({**facts, "rows": [asdict(row) for row in rows]}, json_file)
     else:
         _print_table(f"{title} (profile {profile})", rows)

@@ -8,6 +8,10 @@ scale-up link.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
+
 from simulator.network.fabric import DomainCurve, NetworkCurve
 from simulator.network.placement import Group
 
@@ -28,6 +32,46 @@ def across(
     outer = remote_ranks / (rank_nic_rate * network.efficiency)
     latency = network.latency(hops=remote_ranks, step_bytes=own, size_bytes=size_bytes)
     return latency + own * max(inner, outer)
+
+
+class Moved(NamedTuple):
+    """Bytes of the busiest rank: its copy of its own, and per direction over its port and over its NICs."""
+
+    own: float
+    near: float
+    far: float
+
+    @property
+    def total(self) -> float:
+        """As if all of it were one rank's."""
+        return self.own + self.near + self.far
+
+
+def uneven(sent: np.ndarray, group: Group) -> Moved:
+    """Of any traffic: ports and NICs send and receive at the same time, and all wait for the busiest of each.
+
+    ``sent``: bytes from each rank of the group (rows) to each, its own on the diagonal.
+    """
+    domain = np.arange(group.ranks) // group.ranks_per_domain
+    near, own = domain[:, None] == domain, np.diagonal(sent)
+    inside, outside = (np.where(pairs, sent, 0.0) for pairs in (near, ~near))
+    ports, nics = ([moved.sum(axis=direction) for direction in (0, 1)] for moved in (inside, outside))
+    return Moved(float(own.max()), float(max((p - own).max() for p in ports)), float(max(map(np.max, nics))))
+
+
+def uneven_inside(moved: Moved, ranks: int, curve: DomainCurve) -> float:
+    """Seconds of uneven traffic inside one domain."""
+    return curve.seconds(hops=ranks - 1, wire_bytes=moved.near, own_bytes=moved.own)
+
+
+def uneven_across(
+    moved: Moved, group: Group, curve: DomainCurve, network: NetworkCurve, rank_nic_rate: float
+) -> float:
+    """Seconds of uneven traffic over several domains."""
+    inner = moved.near / curve.bandwidth + moved.own / curve.copy_bandwidth
+    outer = moved.far / (rank_nic_rate * network.efficiency)
+    hops, step = group.ranks - group.ranks_per_domain, moved.total / group.ranks
+    return network.latency(hops=hops, step_bytes=step, size_bytes=moved.total) + max(inner, outer)
 
 
 def distinct(copies: int, places: int, limit: int = 0) -> float:

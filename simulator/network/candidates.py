@@ -118,6 +118,25 @@ def node_limited_all_to_all(
         yield seconds + added_latency(cluster.scale_out, group.tier), network
 
 
+def all_to_all_v(
+    moved: alltoall.Moved, group: Group, cluster: ClusterSpec, profile: FabricProfile
+) -> Iterator[Candidate]:
+    """An uneven all-to-all, by what the busiest rank moves. A torus has it as an even one of its size."""
+    out = cluster.scale_out
+    if group.nodes > 1 and not group.inside_domain:
+        rate = group.nic_bandwidth * pairwise_share(out, group) * share_left(out, group.tier)
+        for network, curve in _pairs("all_to_all", "pairwise", group, cluster, profile):
+            seconds = alltoall.uneven_across(moved, group, curve, network, rate)
+            yield seconds + 2 * added_latency(out, group.tier), network
+        return
+    links = profile.scale_up if group.inside_domain else host_links(cluster)
+    for inner in links.of("all_to_all"):
+        if inner.algorithm == "torus":
+            yield from _inside("all_to_all", moved.total, group, cluster, links)
+        elif moved.total <= inner.limit_bytes * group.ranks:
+            yield alltoall.uneven_inside(moved, group.ranks, inner), inner
+
+
 def _inside(
     kind: str, size_bytes: float, group: Group, cluster: ClusterSpec, links: ScaleUpProfile
 ) -> Iterator[Candidate]:

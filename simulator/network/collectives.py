@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from functools import cached_property
 from math import inf
 from typing import Literal, get_args
 
-from simulator.network.candidates import Candidate, Routing, candidates, node_limited_all_to_all, send_recv
+import numpy as np
+
+from simulator.network.alltoall import uneven
+from simulator.network.candidates import (
+    Candidate,
+    Routing,
+    all_to_all_v,
+    candidates,
+    node_limited_all_to_all,
+    send_recv,
+)
 from simulator.network.estimate import TransferEstimate
 from simulator.network.fabric import FabricProfile, fabric_for
 from simulator.network.flows import (
@@ -54,6 +64,21 @@ class Network:
             group = self.placement.group(axis)
             found = self._cache[key] = self._fastest(self._candidates(kind, size_bytes, group), group, sms)
         return found
+
+    def all_to_all_v(self, sent: Sequence[Sequence[float]], axis: GroupAxis) -> TransferEstimate:
+        """Time of an uneven all-to-all over a group of ``axis``: the busiest rank decides.
+
+        ``sent``: bytes from each of its ranks to each. Where one rank gets f times the mean it is an even
+        all-to-all of f times the size. Raises ValueError for another number of ranks.
+        """
+        group, traffic = self.placement.group(axis), np.asarray(sent, dtype=float)
+        if traffic.shape != (group.ranks, group.ranks) or traffic.min() < 0:
+            raise ValueError(f"{axis}: bytes between {group.ranks} × {group.ranks} ranks, none negative")
+        if group.ranks == 1 or not traffic.any():
+            return NOTHING
+        return self._fastest(
+            all_to_all_v(uneven(traffic, group), group, self.cluster, self.profile), group, None
+        )
 
     def candidates(
         self, kind: CollectiveName, size_bytes: float, axis: GroupAxis

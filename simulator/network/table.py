@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
+from typing import Literal, TypeAlias, get_args
 
 from simulator.network.collectives import COLLECTIVES, CollectiveName, Network
+from simulator.network.estimate import TransferEstimate
 from simulator.network.placement import Placement
 from simulator.spec.cluster import ClusterSpec
 
+Uncommon: TypeAlias = Literal["all_to_all_v", "send_recv"]
+SHOWN: tuple[CollectiveName | Uncommon, ...] = (*COLLECTIVES, *get_args(Uncommon))
 SMALLEST = 1024.0
 LARGEST = 16 * 2.0**30
 
@@ -30,30 +34,37 @@ def bus_factor(kind: str, ranks: int) -> float:
     """Bus over algorithm bandwidth (nccl-tests, ``doc/PERFORMANCE.md``)."""
     if kind == "all_reduce":
         return 2.0 * (ranks - 1) / ranks
-    if kind in ("all_gather", "reduce_scatter", "all_to_all"):
+    if kind in ("all_gather", "reduce_scatter", "all_to_all", "all_to_all_v"):
         return (ranks - 1) / ranks
     return 1.0
 
 
 def collective_table(
-    kind: CollectiveName,
+    kind: CollectiveName | Uncommon,
     cluster: ClusterSpec,
     ranks: int,
     *,
     ranks_per_node: int = 0,
     smallest: float = SMALLEST,
     largest: float = LARGEST,
+    imbalance: float = 1.0,
 ) -> list[TableRow]:
     """Rows for sizes that double from ``smallest`` to ``largest`` over ``ranks`` ranks.
 
     ``ranks_per_node`` spreads the group, as data-parallel ranks of a tensor-parallel job are: 1 puts one on
-    each node. 0 fills the nodes.
+    each node. 0 fills the nodes. ``imbalance``: what the busiest rank of an ``all_to_all_v`` gets over the
+    mean, which its sizes and bandwidths are.
     """
+    if not 1.0 <= imbalance <= (ranks if kind == "all_to_all_v" else 1.0):
+        raise ValueError(
+            f"imbalance {imbalance:g}: the busiest of {ranks} ranks gets 1 to {ranks} times the mean"
+            + ("" if kind == "all_to_all_v" else ", and only in an all_to_all_v")
+        )
     network = Network(cluster, _placement(cluster, ranks, ranks_per_node))
     rows = []
     size = smallest
     while size <= largest:
-        estimate = network.collective(kind, size, "dp")
+        estimate = _estimate(network, kind, size, imbalance)
         rate = size / estimate.seconds if estimate.seconds else inf
         rows.append(
             TableRow(
@@ -70,6 +81,16 @@ def collective_table(
     return rows
 
 
+def _estimate(
+    network: Network, kind: CollectiveName | Uncommon, size: float, imbalance: float
+) -> TransferEstimate:
+    if kind == "send_recv":
+        return network.send_recv(size, "dp")
+    if kind == "all_to_all_v":
+        return network.collective("all_to_all", imbalance * size, "dp")
+    return network.collective(kind, size, "dp")
+
+
 def _placement(cluster: ClusterSpec, ranks: int, ranks_per_node: int) -> Placement:
     if ranks < 2:
         raise ValueError(f"{ranks} ranks: a collective needs at least 2")
@@ -84,10 +105,10 @@ def _placement(cluster: ClusterSpec, ranks: int, ranks_per_node: int) -> Placeme
     return Placement(cluster, tp=cluster.gpus_per_node // ranks_per_node, dp=ranks)
 
 
-def collective_name(text: str) -> CollectiveName:
-    """A collective by nccl-tests' or this package's name: all_reduce, AllReduce, alltoall …"""
+def collective_name(text: str) -> CollectiveName | Uncommon:
+    """A collective by nccl-tests' or this package's name: all_reduce, AllReduce, alltoall, sendrecv …"""
     wanted = text.lower().replace("_", "").replace("-", "").removesuffix("perf")
-    for name in COLLECTIVES:
+    for name in SHOWN:
         if name.replace("_", "") == wanted:
             return name
-    raise ValueError(f"unknown collective {text!r}; there are {', '.join(COLLECTIVES)}")
+    raise ValueError(f"unknown collective {text!r}; there are {', '.join(SHOWN)}")

@@ -133,6 +133,32 @@ def test_bulk_copies_fill_a_link_that_a_few_processors_cannot(make_cluster: Any)
     assert bulk <= network.collective("all_to_all", size, "dp").seconds
 
 
+def hot(ranks: int, size: float, factor: float) -> list[list[float]]:
+    """Every rank sends ``size``, the first one's share of it ``factor`` times the mean."""
+    own = factor * size / ranks
+    return [[own, *[(size - own) / (ranks - 1)] * (ranks - 1)] for _ in range(ranks)]
+
+
+@pytest.mark.parametrize("ranks", [8, 32])
+@pytest.mark.parametrize("factor", [1.0, 2.5])
+def test_an_uneven_all_to_all_takes_as_long_as_its_busiest_rank(
+    make_cluster: Any, ranks: int, factor: float
+) -> None:
+    network = over(make_cluster(), ranks)
+    uneven = network.all_to_all_v(hot(ranks, 1e8, factor), "dp").seconds
+    assert uneven == pytest.approx(network.collective("all_to_all", factor * 1e8, "dp").seconds)
+    transposed = [list(row) for row in zip(*hot(ranks, 1e8, factor), strict=True)]
+    assert network.all_to_all_v(transposed, "dp").seconds == pytest.approx(uneven)
+
+
+def test_traffic_that_stays_in_domains_does_not_wait_for_nics(make_cluster: Any) -> None:
+    network, slow = over(make_cluster(), 16), over(make_cluster(nic=5e9), 16)
+    inside = [[1e8 if i // 8 == j // 8 else 0.0 for j in range(16)] for i in range(16)]
+    assert network.all_to_all_v(inside, "dp").seconds == slow.all_to_all_v(inside, "dp").seconds < 8e8 / 200e9
+    with pytest.raises(ValueError, match="16 × 16"):
+        network.all_to_all_v(hot(8, 1.0, 1.0), "dp")
+
+
 def test_unknown_collectives_are_named(make_cluster: Any) -> None:
     with pytest.raises(ValueError, match="all_reduce"):
         over(make_cluster(), 8).collective("allreduce", 1.0, "dp")  # type: ignore[arg-type]

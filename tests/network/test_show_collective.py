@@ -47,6 +47,8 @@ def test_a_plot_is_drawn(tmp_path: Path) -> None:
         (("all_sorts", "--hardware", "h100"), "all_reduce, all_gather"),
         (("all_reduce", "--hardware", "h100", "--ranks", "1"), "at least 2"),
         (("all_reduce", "--hardware", "h100", "-b", "2X"), "-b '2X'"),
+        (("all_to_all", "--hardware", "h100", "--imbalance", "2"), "only in an all_to_all_v"),
+        (("all_to_all_v", "--hardware", "h100", "--imbalance", "9"), "1 to 8 times the mean"),
         (("all_reduce", "--hardware", "h100", "--ranks-per-node", "3"), "3 ranks per node"),
         (("all_reduce", "--hardware", "h100", "--plot", "p.txt"), ".png, .svg or .pdf"),
     ],
@@ -69,3 +71,21 @@ def test_names_of_nccl_tests_are_understood() -> None:
     assert collective_name("all_reduce_perf") == "all_reduce"
     assert collective_name("alltoall") == "all_to_all"
     assert collective_name("ReduceScatter") == "reduce_scatter"
+    assert collective_name("alltoallv_perf") == "all_to_all_v"
+    assert collective_name("sendrecv_perf") == "send_recv"
+
+
+def test_the_busiest_rank_of_an_all_to_all_v_decides() -> None:
+    h200 = load_cluster("h200")
+    even, uneven = (
+        collective_table("all_to_all_v", h200, 8, smallest=2**30, largest=2**30, imbalance=i)[0]
+        for i in (1.0, 2.0)
+    )
+    assert even == collective_table("all_to_all", h200, 8, smallest=2**30, largest=2**30)[0]
+    assert even.bus_bandwidth == pytest.approx(2 * uneven.bus_bandwidth, rel=0.02)
+
+
+def test_messages_between_neighbours_are_shown_as_nccl_tests_sendrecv() -> None:
+    (row,) = collective_table("send_recv", load_cluster("dgx-h100-ndr"), 16, smallest=2**30, largest=2**30)
+    assert row.algorithm_bandwidth == row.bus_bandwidth
+    assert 0.8 * 50e9 < row.bus_bandwidth <= 50e9
