@@ -73,6 +73,20 @@ def test_a_run_says_which_algorithms_its_collectives_use() -> None:
     assert any("dp_cp" in line for line in used)
 
 
+def test_seven_to_one_between_pods_harms_405b_only_where_its_pipelines_cross_it() -> None:
+    """Llama 3 (arXiv 2407.21783, sections 3.3.1 and 3.3.2): 1:7 between pods, with DP the outermost axis."""
+    run = load_run("llama3.1-405b-16384-h100")
+    apart = replace(run, runtime=replace(run.runtime, rank_order="tp-cp-ep-dp-pp"))
+    losses = []
+    for placed in (run, apart):
+        out = placed.cluster.scale_out
+        tiers = (*out.tiers[:-1], replace(out.tiers[-1], oversubscription=1.0))
+        full = replace(placed, cluster=replace(placed.cluster, scale_out=replace(out, tiers=tiers)))
+        losses.append(simulate(placed).step_time_s / simulate(full).step_time_s - 1)
+    assert losses[0] == pytest.approx(0.0, abs=1e-4)
+    assert 0.01 < losses[1] < 0.1
+
+
 def test_interleaving_405b_gains_as_in_torchtitans_table_5() -> None:
     """100 → 128 tokens/s per GPU; the table states neither the micro batch nor the chunks per rank."""
     took = []
