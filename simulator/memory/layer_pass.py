@@ -196,12 +196,17 @@ class _Flow:
         }
 
     def deferred(self) -> float:
-        """Inputs of products with weights, and the gradients of their outputs."""
+        """Inputs of products with weights and gradients of their outputs, as the products take them.
+
+        Narrow ones keep the copy that lies along tokens (Transformer Engine's ``WeightGradStore``).
+        """
         kept: dict[str, float] = {}
         for node, size_out in zip(self.nodes, self.outputs, strict=True):
             if node.weight_gradient and isinstance(node.forward, Gemm | GroupedGemm):
                 kept.update((t.name, t.bytes) for t in node.saves)
-                kept[f"{node.forward.name}.grad"] = size_out
+                narrow = node.quantization
+                share = 1.0 if narrow is None else narrow.recipe.element_bytes / ACTIVATION_BYTES
+                kept[f"{node.forward.name}.grad"] = size_out * share
         return sum(kept.values())
 
 

@@ -30,7 +30,7 @@ from simulator.partition.recompute import in_units
 from simulator.partition.stages import Chunk, split_stages
 from simulator.spec.expert_load import ExpertLoad
 from simulator.spec.model import ModelSpec
-from simulator.spec.run import Recompute
+from simulator.spec.recompute import Recompute
 
 _split_stages = lru_cache(maxsize=1024)(split_stages)
 

@@ -11,6 +11,7 @@ from simulator.graph.adapters import adapt
 from simulator.graph.decoder import LayerKind, model_layer, prediction_layer
 from simulator.graph.full_precision import in_full_precision
 from simulator.graph.layer import LayerGraph, Node, Region
+from simulator.graph.narrow_kept import keep_narrow
 from simulator.graph.operators import Gemm, GroupedGemm
 from simulator.graph.options import GraphOptions
 from simulator.graph.precision import Recipe
@@ -34,7 +35,8 @@ from simulator.partition.segment import COMPUTE, Segment, Step, split_gradients
 from simulator.partition.tensor import TensorParallel, shard
 from simulator.spec.model import ModelSpec
 from simulator.spec.operator_graph import PlacedLayer
-from simulator.spec.run import FULL_PRECISIONS, Recompute
+from simulator.spec.recompute import Recompute
+from simulator.spec.run import FULL_PRECISIONS
 
 NOTHING = Segment(())
 GATHERED = frozenset({Region.COLUMN, Region.ROW, Region.EMBEDDING})
@@ -111,13 +113,14 @@ class Split(NamedTuple):
 class Narrow(NamedTuple):
     """How a layer's products are quantised; ``only_copy``: their weights exist in no other format.
 
-    ``attention``: the core runs in fp8 too.
+    ``attention``: the core runs in fp8 too. ``kept``: activations kept in fewer bits.
     """
 
     recipe: Recipe
     fuse_norm: bool
     only_copy: bool
     attention: bool
+    kept: tuple[str, ...] = ()
 
 
 @lru_cache(maxsize=4096)
@@ -148,6 +151,7 @@ def share_decoder_layer(
     layer = _in_its_precision(adapt(layer, opts), model, opts)
     if narrow is not None:
         layer = quantize_layer(layer, narrow.recipe, fuse_norm=narrow.fuse_norm, attention=narrow.attention)
+        layer = keep_narrow(layer, narrow.recipe, narrow.kept)
     share = _share_layer(
         layer,
         split,

@@ -18,7 +18,8 @@ from simulator.partition.layer_share import Narrow, Split
 from simulator.partition.optimizer import Optimizer, parameter_bytes
 from simulator.partition.state_offload import StateOffload
 from simulator.partition.tensor import TensorParallel
-from simulator.spec.run import FULL_PRECISIONS, NARROW_PRECISIONS, Parallelism, Recompute, RunSpec
+from simulator.spec.recompute import Recompute
+from simulator.spec.run import FULL_PRECISIONS, NARROW_PRECISIONS, Parallelism, RunSpec
 
 VOCABULARY_MULTIPLE = 128  # Megatron-LM pads the vocabulary to a multiple of 128·tp
 
@@ -278,4 +279,5 @@ def _narrow(run: RunSpec) -> Narrow | None:
     regathered = run.parallelism.zero == FULLY_SHARDED and run.parallelism.gathered_until != "step"
     if regathered and not t.fp8_param_gather:
         recipe = replace(recipe, cached_weights=False)  # gathered anew, they are quantised anew
-    return Narrow(recipe, run.runtime.quantize_fusion, t.fp8_param_gather, t.fp8_attention)
+    kept = t.narrow_activations
+    return Narrow(recipe, run.runtime.quantize_fusion, t.fp8_param_gather, t.fp8_attention, kept)

@@ -21,9 +21,10 @@ from simulator.partition.tensor import TensorParallel
 if TYPE_CHECKING:
     from simulator.partition.layer_share import LayerShare
 
-OUTPUT_DISCARDING = frozenset({"layernorm", "mla_up_proj", "moe_act"})
+OUTPUT_DISCARDING = frozenset({"layernorm", "mla_up_proj", "moe_act", "activation"})
 """Modules whose output is dropped even where the next operator needs it: it is made again just before that
-(Megatron-LM's ``CheckpointWithoutOutput``). The other modules keep their output, if someone after them does.
+(Megatron-LM's ``CheckpointWithoutOutput``; ``activation``, a dense MLP's, as xFormers' SwiGLU operator
+makes its output again). The other modules keep their output, if someone after them does.
 """
 
 

@@ -30,6 +30,7 @@ from simulator.spec.lora import Lora
 from simulator.spec.model import ModelSpec
 from simulator.spec.noise import Jitter, Noise
 from simulator.spec.published import Published
+from simulator.spec.recompute import Recompute
 from simulator.spec.sharding import FullySharded, StateOffload
 from simulator.spec.stage_layout import StageLayout
 from simulator.spec.stage_split import BALANCED, NAMED_SPLITS
@@ -39,16 +40,6 @@ SCHEDULES = (
     *("dualpipe", "dualpipev", "pipedream", "pipedream-2bw", "forward-only"),
 )
 AUTOMATIC = "automatic"  # a schedule made for the run's own times and memory
-RECOMPUTE_MODULES = (
-    "core_attn",
-    "mlp",
-    "moe",
-    "moe_act",
-    "layernorm",
-    "mla_up_proj",
-    "shared_experts",
-    "per-op",
-)  # Megatron's; torchtitan's policy by operator
 FLOPS_CONVENTIONS = (
     *(
         "megatron",
@@ -80,8 +71,7 @@ TensorMode: TypeAlias = Annotated[
     Choice(("1d", "2d", "2.5d", "3d")),
 ]
 StageSplit: TypeAlias = Annotated[str | tuple[int, ...], StageLayout((*NAMED_SPLITS, BALANCED))]
-Granularity: TypeAlias = Annotated[str, Choice(("none", "selective", "full"))]
-RecomputeModule: TypeAlias = Annotated[str, Choice(RECOMPUTE_MODULES)]
+NarrowActivation: TypeAlias = Annotated[str, Choice(("mlp_activation_input", "attention_output"))]
 GraphPart: TypeAlias = Annotated[str, Choice(GRAPH_PARTS)]
 RankOrder: TypeAlias = Annotated[str, Permutation(("tp", "cp", "ep", "dp", "pp"))]
 
@@ -166,24 +156,6 @@ class Parallelism:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recompute:
-    """Activation checkpointing, in Megatron's terms."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
-
-    granularity: Granularity = "none"
-    """Nothing, chosen modules, or whole layers are computed again in the backward pass."""
-    method: Annotated[str, Choice(("uniform", "block"))] = "uniform"
-    """For full: every layer in units (uniform), or the first layers of each model chunk (block)."""
-    num_layers: Count = 1
-    """For full: layers of a unit (uniform), or layers recomputed per model chunk (block)."""
-    early_stop: FlagOrAuto = None
-    """For full, layer by layer: ends with what a gradient needs last; null: where software is PyTorch."""
-    modules: tuple[RecomputeModule, ...] = ("core_attn",)
-    """For selective: what is recomputed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
     """The batch, the numbers and the optimizer."""
 
@@ -219,6 +191,8 @@ class Training:
     """Format of the optimizer's moments."""
     recompute: Recompute = field(default_factory=Recompute)
     """Activation checkpointing."""
+    narrow_activations: tuple[NarrowActivation, ...] = ()
+    """Kept in fewer bits beside fp8 products: inputs of the MLP's activation, outputs of attention."""
     activation_offload_layers: CountOrZero = 0
     """First layers of each model chunk whose kept activations wait in host memory."""
     moe: ExpertLoad = field(default_factory=ExpertLoad)

@@ -10,8 +10,9 @@ from simulator.memory.report import MemoryReport, Verdict
 from simulator.result import Result
 from simulator.shared import Shared
 from simulator.simulate import simulate, simulate_memory
+from simulator.spec.recompute import Recompute
 from simulator.spec.rules import broken_rules
-from simulator.spec.run import Parallelism, Recompute, RunSpec, Training
+from simulator.spec.run import Parallelism, RunSpec, Training
 
 MOST = 3
 

@@ -19,16 +19,9 @@ from simulator.spec.load import load_cluster, load_model
 from simulator.spec.lora import Lora
 from simulator.spec.model import ModelSpec
 from simulator.spec.published import Published
+from simulator.spec.recompute import RECOMPUTE_MODULES, Recompute
 from simulator.spec.rules import broken_rules
-from simulator.spec.run import (
-    GRAPH_PARTS,
-    RECOMPUTE_MODULES,
-    Parallelism,
-    Recompute,
-    RunSpec,
-    Runtime,
-    Training,
-)
+from simulator.spec.run import GRAPH_PARTS, Parallelism, RunSpec, Runtime, Training
 from simulator.spec.sharding import FullySharded
 from simulator.validation.published import Architecture, PublishedRun
 from simulator.validation.software import Generation, generation_of

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from simulator.simulate import simulate, simulate_memory
+from simulator.spec.recompute import Recompute
 from simulator.spec.rules import broken_rules
-from simulator.spec.run import Recompute, RunSpec, Training
+from simulator.spec.run import RunSpec, Training
 from simulator.validation.published import PublishedRun
 from simulator.validation.software import generation_of
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from simulator.simulate import simulate
 from simulator.spec.load import load_run
-from simulator.spec.run import FP8_RECIPES, Recompute, RunSpec
+from simulator.spec.recompute import Recompute
+from simulator.spec.run import FP8_RECIPES, RunSpec
 
 RECOMPUTE = (
     Recompute(),

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from simulator.partition.plan import plan_run
-from simulator.spec.run import Recompute, RunSpec
+from simulator.spec.recompute import Recompute
+from simulator.spec.run import RunSpec
 
 S, B, H, A = 2048, 1, 1024, 16
 SBH = S * B * H

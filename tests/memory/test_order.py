@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from simulator.memory.report import StageMemory
 from simulator.partition.plan import plan_run
 from simulator.simulate import simulate_memory
+from simulator.spec.recompute import Recompute
 from simulator.spec.rules import broken_rules
-from simulator.spec.run import Recompute, RunSpec
+from simulator.spec.run import RunSpec
 from simulator.spec.sharding import FullySharded, GatherBuffers
 
 MakeRun = Callable[..., RunSpec]

@@ -16,7 +16,8 @@ from simulator.partition.plan import plan_run
 from simulator.partition.segment import Segment
 from simulator.spec.expert_load import ExpertLoad
 from simulator.spec.load import load_model, load_run
-from simulator.spec.run import Recompute, RunSpec
+from simulator.spec.recompute import Recompute
+from simulator.spec.run import RunSpec
 
 TOKENS, TOP_K, HIDDEN = 4096, 2, 4096  # of the Mixtral run
 SIZES = st.sampled_from([1, 2, 4, 8])

@@ -14,7 +14,8 @@ from simulator.partition.recompute import in_units
 from simulator.result import Result
 from simulator.simulate import simulate
 from simulator.spec.load import load_run
-from simulator.spec.run import Recompute, RunSpec
+from simulator.spec.recompute import Recompute
+from simulator.spec.run import RunSpec
 
 RUN = replace(
     load_run("llama3-8b-8-h100"),

@@ -31,11 +31,15 @@ def expert_options(run: RunSpec) -> Iterator[Violation]:
 def expert_recompute(run: RunSpec) -> Iterator[Violation]:
     """What is recomputed by name exists in the model."""
     modules, model = run.training.recompute.modules, run.model
+    has_dense = not model.is_moe or model.first_k_dense_replace or model.moe_layer_freq > 1
+    if model.hybrid_layer_pattern:
+        has_dense = "-" in model.hybrid_layer_pattern
     has_shared = model.n_shared_experts or model.moe_shared_expert_intermediate_size
     for module, present in (
         ("moe", model.is_moe),
         ("moe_act", model.is_moe),
         ("shared_experts", has_shared),
+        ("activation", has_dense and not model.layers),
         ("mla_up_proj", model.attention_type == "mla"),
     ):
         if module in modules and not present:

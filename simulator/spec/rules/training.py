@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from simulator.spec.recompute import Recompute
 from simulator.spec.rules.violation import Violation, near_multiples
-from simulator.spec.run import FULL_PRECISIONS, GPT_CONVENTIONS, NARROW_PRECISIONS, Recompute, RunSpec
+from simulator.spec.run import FULL_PRECISIONS, GPT_CONVENTIONS, NARROW_PRECISIONS, RunSpec
 
 # Formats that run at the rate of another one's entry in ``peak_flops``.
 PEAK_KEY = {"mxfp8": "fp8", "nvfp4": "fp4"}
@@ -75,6 +76,12 @@ def narrow_options(run: RunSpec) -> Iterator[Violation]:
     if t.fp8_attention and (t.precision not in NARROW_PRECISIONS or run.runtime.attention == "unfused"):
         rule = f"needs precision {', '.join(NARROW_PRECISIONS)} and attention flash"
         yield Violation("training.fp8_attention", True, rule, "false")
+    if t.narrow_activations and t.precision not in NARROW_PRECISIONS:
+        rule = f"belongs to precision {', '.join(NARROW_PRECISIONS)}; it is {t.precision} here"
+        yield Violation("training.narrow_activations", t.narrow_activations, rule, "[]")
+    if "attention_output" in t.narrow_activations and run.runtime.attention == "unfused":
+        rule = "unfused attention keeps its probabilities, not its output"
+        yield Violation("training.narrow_activations", t.narrow_activations, rule, "[mlp_activation_input]")
     for key in ("num_layers_at_start_in_bf16", "num_layers_at_end_in_bf16"):
         asked, layers = getattr(t, key), run.model.num_hidden_layers
         if asked and t.precision not in NARROW_PRECISIONS:
