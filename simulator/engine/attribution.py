@@ -38,7 +38,10 @@ def breakdown(
     for record in records:
         task, start, finish = record.task, record.start, record.end
         if start > clock:
-            _attribute_idle(spent, clock, start, record, alike)
+            begun, cause = attribute_idle(spent, clock, start, record.cause)
+            late = cause is not None and cause.rank != record.rank and cause.rank in alike
+            if begun > clock:
+                spent[JITTER if late else BUBBLE] += begun - clock
         if task.profile is not None:
             blocks.setdefault(id(task.profile), (task.profile, []))[1].append(record)
         else:
@@ -55,21 +58,17 @@ def breakdown(
     return dict(spent)
 
 
-def _attribute_idle(
-    spent: defaultdict[str, float],
-    since: float,
-    until: float,
-    waiting: Record,
-    alike: Collection[int],
-) -> None:
-    """Walks back through what was waited for, from ``until`` to ``since``."""
-    cause = waiting.cause
+def attribute_idle(
+    spent: defaultdict[str, float], since: float, until: float, cause: Record | None
+) -> tuple[float, Record | None]:
+    """Walks back from ``until`` to ``since`` through the communication that was waited for.
+
+    Returns when it began, and the record before it: of a compute stream, or none.
+    """
     while cause is not None and cause.stream != COMPUTE and until > since:
         begun = max(since, cause.start)
         if begun < until:
             spent[cause.task.category] += until - begun
             until = begun
         cause = cause.cause
-    if until > since:
-        late = cause is not None and cause.rank != waiting.rank and cause.rank in alike
-        spent[JITTER if late else BUBBLE] += until - since
+    return until, cause

@@ -6,7 +6,7 @@ max-min fair rates, recomputed whenever one starts or ends among those that are 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Hashable, Mapping
+from collections.abc import Callable, Generator, Hashable, Mapping
 from typing import Any, TypeAlias
 
 import simpy
@@ -14,23 +14,33 @@ import simpy
 from simulator.engine.tasks import Flow
 from simulator.network.sharing import fair_rates
 
+Retimed: TypeAlias = Callable[[], None]
+
 
 class Transfer:
     """A transfer under way. ``left`` is in seconds at its own rate; ``speed`` 1 is that rate.
 
-    ``done`` is there once it has met a rival, and fires at its end; until then it ends when its own time is
-    up.
+    ``end`` is when it ends unless another one starts or ends before; ``retimed`` is called when that has
+    changed. Once ``shared``, because it has met a rival, a timer ends it; until then it leaves its links by
+    itself. ``done`` fires at the end of a shared transfer that has no ``retimed``.
     """
 
-    __slots__ = ("done", "flow", "left", "since", "speed", "timer")
+    __slots__ = ("done", "end", "flow", "left", "retimed", "shared", "since", "speed", "timer")
 
-    def __init__(self, flow: Flow, seconds: float, now: float) -> None:
+    def __init__(self, flow: Flow, seconds: float, now: float, retimed: Retimed | None) -> None:
         self.flow = flow
         self.left = seconds
         self.speed = 1.0
         self.since = now
-        self.done: simpy.Event | None = None
+        self.end = now + seconds
+        self.shared = False
         self.timer = 0  # counts reschedulings: an older timer that fires is ignored
+        self.retimed = retimed
+        self.done: simpy.Event | None = None
+
+    def has_left(self, now: float) -> bool:
+        """Whether it is over, but still named by its links."""
+        return self.retimed is not None and not self.shared and self.end <= now
 
 
 Capacities: TypeAlias = Mapping[Any, float]
@@ -53,56 +63,73 @@ class SharedLinks:
 
     def cross(self, flow: Flow, seconds: float) -> Generator[simpy.Event, Any, None]:
         """Carries a transfer that takes ``seconds`` alone, for the process that yields from this."""
-        transfer = Transfer(flow, seconds, self._env.now)
+        transfer = self.enter(flow, seconds, self._env.now)
+        yield self._env.timeout(seconds)  # no transfer is ever faster than alone
+        if not transfer.shared:
+            for link in flow.links:
+                self._on[link].remove(transfer)
+        elif transfer.done is not None and not transfer.done.triggered:
+            yield transfer.done
+
+    def enter(self, flow: Flow, seconds: float, now: float, retimed: Retimed | None = None) -> Transfer:
+        """A transfer begins. ``now`` may lie ahead of the clock, but nothing on the links may happen before.
+
+        With ``retimed`` nobody need end it; ``end`` may then change until it has come.
+        """
+        transfer = Transfer(flow, seconds, now, retimed)
         crowded = False
         for link in flow.links:
-            users = self._on.setdefault(link, [])
+            users = self._on.get(link)
+            if users is None:
+                self._on[link] = [transfer]
+                continue
+            if users and users[0].has_left(now):
+                users[:] = [user for user in users if not user.has_left(now)]
             crowded = crowded or bool(users)
             users.append(transfer)
         if crowded:
-            self._share(transfer)
-        yield self._env.timeout(seconds)  # no transfer is ever faster than alone
-        if transfer.done is None:
-            for link in flow.links:
-                self._on[link].remove(transfer)
-        elif not transfer.done.triggered:
-            yield transfer.done
+            self._share(transfer, now)
+        return transfer
 
-    def _schedule(self, transfer: Transfer) -> None:
+    def _schedule(self, transfer: Transfer, now: float) -> None:
         """(Re)starts the timer of a transfer's end."""
         transfer.timer += 1
+        transfer.end = now + transfer.left / transfer.speed
         version = transfer.timer
-        timeout = self._env.timeout(transfer.left / transfer.speed)
+        timeout = self._env.timeout(max(0.0, transfer.end - self._env.now))
         timeout.callbacks.append(lambda _: self._end(transfer, version))
+        if transfer.retimed is not None:
+            transfer.retimed()
 
     def _end(self, transfer: Transfer, version: int) -> None:
-        if version != transfer.timer or transfer.done is None:
+        if version != transfer.timer:
             return
-        rivals = self._joined(transfer)[1:]
+        now = self._env.now
+        rivals = self._joined(transfer, now)[1:]
         for link in transfer.flow.links:
             self._on[link].remove(transfer)
-        transfer.done.succeed()
+        if transfer.done is not None:
+            transfer.done.succeed()
         seen: set[int] = set()
         for rival in rivals:
             if id(rival) not in seen:
-                seen.update(id(t) for t in self._share(rival))
+                seen.update(id(t) for t in self._share(rival, now))
 
-    def _joined(self, transfer: Transfer) -> list[Transfer]:
+    def _joined(self, transfer: Transfer, now: float) -> list[Transfer]:
         """All transfers that share a link with this one, directly or through others."""
         found = {id(transfer)}
         queue = [transfer]
         for current in queue:
             for link in current.flow.links:
                 for other in self._on[link]:
-                    if id(other) not in found:
+                    if id(other) not in found and not other.has_left(now):
                         found.add(id(other))
                         queue.append(other)
         return queue
 
-    def _share(self, transfer: Transfer) -> list[Transfer]:
+    def _share(self, transfer: Transfer, now: float) -> list[Transfer]:
         """Gives a group of joined transfers their fair rates from now on."""
-        group = self._joined(transfer)
-        now = self._env.now
+        group = self._joined(transfer, now)
         rates = fair_rates(
             {i: t.flow.links for i, t in enumerate(group)},
             {link: capacity(self._capacities, link) for t in group for link in t.flow.links},
@@ -113,8 +140,10 @@ class SharedLinks:
             member.left = max(0.0, member.left - (now - member.since) * member.speed)
             member.since = now
             speed = rates[i] / member.flow.rate
-            if speed != member.speed or member.done is None:
-                member.done = member.done or self._env.event()
+            if speed != member.speed or not member.shared:
+                member.shared = True
+                if member.retimed is None and member.done is None:
+                    member.done = self._env.event()
                 member.speed = speed
-                self._schedule(member)
+                self._schedule(member, now)
         return group

@@ -13,6 +13,11 @@ FORWARD_DONE, GRADIENT_DONE, WEIGHTS_DONE, ACTIVATION, GRADIENT = range(5)
 _DONE = (FORWARD_DONE, GRADIENT_DONE, GRADIENT_DONE, WEIGHTS_DONE)  # by kind of action: F, B, I, W
 
 
+def is_message(token: Token) -> bool:
+    """Whether it is the token of a message's arrival."""
+    return isinstance(token, tuple) and token[0] in (ACTIVATION, GRADIENT)
+
+
 class Message(NamedTuple):
     """A boundary tensor on its way to ``target``. ``token`` is signalled when it has arrived."""
 

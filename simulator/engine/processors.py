@@ -6,12 +6,12 @@ memory, and waiting inside a block, does not slow down. A block counts by the sh
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import simpy
 
-from simulator.engine.tasks import Task
+from simulator.engine.tasks import Profile, Task
 
 BOUND = ("gemm", "grouped_gemm", "attention")
 """Categories limited by the processors."""
@@ -21,7 +21,12 @@ def bound_share(task: Task) -> float:
     """The share of a compute task's time that is limited by the processors."""
     if task.profile is None:
         return 1.0 if task.category in BOUND else 0.0
-    return sum(task.profile.get(category, 0.0) for category in BOUND) / task.seconds
+    return bound_part(task.profile, task.seconds)
+
+
+def bound_part(profile: Profile, seconds: float) -> float:
+    """The same of a block."""
+    return sum(profile.get(category, 0.0) for category in BOUND) / seconds if seconds else 0.0
 
 
 REST = 1e-12  # of the clock: work smaller than this is rounding
@@ -34,11 +39,12 @@ class Processors:
     have kept it from doing, if :attr:`met` any.
     """
 
-    __slots__ = ("_changed", "_env", "_held", "_left", "_since", "_task", "met")
+    __slots__ = ("_changed", "_env", "_left", "_since", "_task", "held", "listener", "met")
 
     def __init__(self, env: simpy.Environment) -> None:
         self._env = env
-        self._held = 0.0  # share that collectives hold now
+        self.held = 0.0  # share that collectives hold now
+        self.listener: Callable[[], None] | None = None  # told when that has changed
         self._task: Task | None = None
         self._left = 0.0  # of the task, in seconds at its own rate
         self._since = 0.0
@@ -48,15 +54,17 @@ class Processors:
     def hold(self, share: float) -> None:
         """A collective begins (or, with a negative share, ends)."""
         self._settle()
-        self._held = max(0.0, self._held + share)
+        self.held = max(0.0, self.held + share)
         self.met = True
         if self._changed is not None:
             self._changed.succeed()
             self._changed = None
+        if self.listener is not None:
+            self.listener()
 
     def begin(self, task: Task) -> None:
         """A compute task starts."""
-        self._task, self._left, self._since, self.met = task, task.seconds, self._env.now, self._held > 0.0
+        self._task, self._left, self._since, self.met = task, task.seconds, self._env.now, self.held > 0.0
 
     def catch_up(self) -> Generator[simpy.Event, Any, None]:
         """Runs what is left of the task after its own time."""
@@ -69,7 +77,7 @@ class Processors:
 
     @property
     def _rate(self) -> float:
-        held = self._held
+        held = self.held
         return 1.0 - held * bound_share(self._task) if held and self._task is not None else 1.0
 
     def _settle(self) -> None:

@@ -20,6 +20,7 @@ from simulator.engine.overlap import communicates
 from simulator.engine.segments import action_segments, expert_runs
 from simulator.engine.tasks import COMPUTE, Flow, Meeting, Streams, Task, Token
 from simulator.engine.uneven import loaded, loaded_operators
+from simulator.engine.wiring import steady_actions, together
 from simulator.partition.layer_share import LayerShare
 from simulator.partition.plan import RunPlan
 from simulator.partition.segment import Segment
@@ -96,22 +97,14 @@ class DeviceProgram:
             cuts: indices of actions before which ``issued`` notes how many tasks each stream has.
         """
         actions = list(_flat(order))
-        self._traffic = self._data_traffic()
-        self._beside = self._data_presses({action.stage for action in actions})
-        self._regathers = self.plan.data.regathers
-        self._prepared.clear()
-        self._place(self._traffic.begin(actions))
+        self._begin(actions, {action.stage for action in actions})
         sent: tuple[Token, ...] = ()
-        steady = _steady(order)
+        steady = steady_actions(order)
         for index, action in enumerate(order):
             if index in cuts:
                 self.issued[index] = {stream: len(tasks) for stream, tasks in self.streams.items()}
             waits = (*sent, *self._receive(action, exchanges[index] if exchanges is not None else None))
-            if action.partner is None:
-                self._compute(action, waits)
-            elif not self._compute_together(action, waits):
-                self._compute(action, waits)
-                self._compute(action.partner, ())
+            self._act(action, waits)
             sent = self._send(action) if exchanges is None else ()
             if self.options.overlap_p2p and (self.options.overlap_warmup_flush or index in steady):
                 sent = ()
@@ -120,6 +113,21 @@ class DeviceProgram:
         self._finish(sorted({action.stage for action in actions if action.kind is not Kind.F}))
         self._updates += 1
         return self.streams
+
+    def _begin(self, actions: Sequence[Action], stages: Iterable[int]) -> None:
+        """What precedes the first action; ``actions`` are at least those that traffic meets."""
+        self._traffic = self._data_traffic()
+        self._beside = self._data_presses(stages)
+        self._regathers = self.plan.data.regathers
+        self._prepared.clear()
+        self._place(self._traffic.begin(actions))
+
+    def _act(self, action: Action, waits: tuple[Token, ...]) -> None:
+        if action.partner is None:
+            self._compute(action, waits)
+        elif not self._compute_together(action, waits):
+            self._compute(action, waits)
+            self._compute(action.partner, ())
 
     def _data_traffic(self) -> DataTraffic:
         if self.plan.data.fully_sharded:
@@ -182,7 +190,7 @@ class DeviceProgram:
         gather = self.plan.message_gather
         if gather is not None:
             costs = self.blocks.costs
-            for each in _pair(action):
+            for each in together(action):
                 if self.pipeline.receives(each) is not None:
                     key = ("gather", *each[:4])
                     self._place([collective(gather, COMPUTE, waits, key, costs)])
@@ -208,7 +216,7 @@ class DeviceProgram:
     def _send(self, action: Action) -> tuple[Token, ...]:
         """Sends an action's outputs beside compute; the tokens of their arrival, for who waits for it."""
         tokens = []
-        for each in _pair(action):
+        for each in together(action):
             route = self._route(each)
             if route is not None:
                 microbatch = (each.microbatch,)
@@ -378,18 +386,6 @@ class DeviceProgram:
                 return []
 
 
-def _steady(order: Order) -> range:
-    """From a device's first backward to its last forward."""
-    forwards = [i for i, action in enumerate(order) if action.kind is Kind.F]
-    backwards = (i for i, a in enumerate(order) if a.partner is not None or a.kind is not Kind.F)
-    return range(next(backwards, len(order)), forwards[-1] + 1 if forwards else 0)
-
-
-def _pair(action: Action) -> tuple[Action, ...]:
-    """An action and the one that runs beside it."""
-    return (action,) if action.partner is None else (action, action.partner)
-
-
 def _flat(order: Order) -> Iterator[Action]:
     for action in order:
-        yield from _pair(action)
+        yield from together(action)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from simulator.engine.block import Blocks
 from simulator.engine.conditions import Condition
 from simulator.engine.disturbances import Disturbances, links
 from simulator.engine.messages import Exchange, Pipeline
 from simulator.engine.program import DeviceProgram, ProgramOptions
+from simulator.engine.quiet import QuietProgram
 from simulator.engine.steady import Cuts
 from simulator.engine.tasks import COMPUTE, Streams
+from simulator.engine.uplinks import Paths, on_uplinks
+from simulator.engine.wired_program import WiredProgram
+from simulator.engine.wiring import DeviceWiring
 from simulator.partition.plan import RunPlan
 from simulator.schedule.actions import Order
 
@@ -29,6 +34,8 @@ class Programs:
     cuts: Sequence[Sequence[int]]
     data: Sequence[Condition]  # by device: the worst links in its groups of data parallelism
     ends: Sequence[Sequence[int]] = ()  # by device, the actions before which updates stand; else at the end
+    wiring: Sequence[DeviceWiring] = ()  # by device, where its quiet steps are not to be tasks
+    quiet: list[QuietProgram] = field(default_factory=list)
     issued: Cuts = field(default_factory=list)
     updated: list[list[int]] = field(default_factory=list)  # tasks of each compute stream up to its updates
     _built: dict[tuple[Condition, ...], list[Streams]] = field(default_factory=dict)
@@ -49,6 +56,8 @@ class Programs:
         hops = tuple(self.disturbances.blocks(condition, condition).costs for condition in between)
         tied = self.plan.tied_embedding_bytes
         options = replace(self.options, hops=hops, tied_s=hops[-1].hop(tied, len(hops) - 1) if tied else None)
+        if self.wiring:
+            return self._around_quiet_steps(blocks, options)
         programs: list[Streams] = []
         self.issued, self.updated = [], []
         for device, order in enumerate(self.orders):
@@ -63,3 +72,24 @@ class Programs:
             self.issued.append(program.issued)
             self.updated.append(counts)
         return programs
+
+    def on_uplinks(
+        self, ranks: Mapping[int, Streams], paths: Paths, capacities: Mapping[str, float]
+    ) -> dict[int, Streams]:
+        """The streams of simulated ranks, and the messages of quiet steps, with what uplinks they cross."""
+        if not self.quiet:
+            return on_uplinks(ranks, paths, capacities)
+        messages = [program.messages for program in self.quiet]
+        found = on_uplinks({rank: {**ranks[rank], **messages[rank]} for rank in ranks}, paths, capacities)
+        self.quiet = [program.with_messages(found[rank]) for rank, program in enumerate(self.quiet)]
+        return {rank: {name: found[rank][name] for name in streams} for rank, streams in ranks.items()}
+
+    def _around_quiet_steps(self, blocks: Sequence[Blocks], options: ProgramOptions) -> list[Streams]:
+        programs = [
+            WiredProgram(self.plan, self.pipeline, own, options, device) for device, own in enumerate(blocks)
+        ]
+        self.quiet = [
+            program.build_around(wiring, marks)
+            for program, wiring, marks in zip(programs, self.wiring, self.cuts, strict=True)
+        ]
+        return [program.streams for program in programs]

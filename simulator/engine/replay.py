@@ -10,11 +10,12 @@ from typing import Any
 
 import simpy
 
+from simulator.engine.lane import Lane
 from simulator.engine.links import Capacities, SharedLinks
+from simulator.engine.messages import is_message
 from simulator.engine.processors import Processors
-from simulator.engine.tasks import COMPUTE, Meeting, Record, Streams, Task, Token
-
-LATER = 1 + 1e-12  # ends closer than rounding count as equal, whatever order sums were taken in
+from simulator.engine.quiet import QuietDevice, QuietProgram
+from simulator.engine.tasks import COMPUTE, LATER, Meeting, Record, Streams, Task, Token
 
 
 class DeadlockError(RuntimeError):
@@ -25,11 +26,12 @@ class DeadlockError(RuntimeError):
 class Replay:
     """What happened. ``records`` are grouped by (rank, stream), each in order of time.
 
-    ``capacities``: of the links, where they were shared.
+    ``capacities``: of the links, where they were shared. A range of steps of a ``quiet`` device is one record.
     """
 
     records: dict[tuple[int, str], list[Record]] = field(default_factory=dict)
     capacities: Capacities = field(default_factory=dict)
+    quiet: dict[int, QuietDevice] = field(default_factory=dict)
 
     @property
     def end(self) -> float:
@@ -44,16 +46,19 @@ class Replay:
 class _Board:
     """Tokens that have been signalled, and the events of those who wait for one that has not."""
 
-    __slots__ = ("_env", "_waiting", "arrived", "signalled")
+    __slots__ = ("_env", "_lane", "_waiting", "arrived", "signalled")
 
-    def __init__(self, env: simpy.Environment) -> None:
+    def __init__(self, env: simpy.Environment, lane: Lane | None) -> None:
         self._env = env
+        self._lane = lane
         self._waiting: dict[Token, simpy.Event] = {}
         self.signalled: dict[Token, Record] = {}
         self.arrived: dict[object, tuple[int, simpy.Event]] = {}
 
     def expect(self, token: Token) -> simpy.Event:
         """The event of a token that has not been signalled yet."""
+        if self._lane is not None and is_message(token):
+            return self._lane.watch(token)
         event = self._waiting.get(token)
         if event is None:
             event = self._waiting[token] = self._env.event()
@@ -65,6 +70,8 @@ class _Board:
         event = self._waiting.pop(token, None)
         if event is not None:
             event.succeed(record)
+        if self._lane is not None:
+            self._lane.signalled(token)
 
     def arrive(self, meeting: Meeting, cause: Record | None) -> simpy.Event:
         """The event that fires, with the last arrival's cause, when all members have come."""
@@ -78,7 +85,7 @@ class _Board:
 
     def unmet(self) -> list[object]:
         """What somebody still waits for."""
-        return [*self._waiting, *self.arrived]
+        return [*self._waiting, *self.arrived, *(self._lane.unmet() if self._lane is not None else ())]
 
 
 @contextmanager
@@ -97,22 +104,31 @@ def paused_collector() -> Iterator[None]:
             gc.enable()
 
 
-def replay(ranks: Mapping[int, Streams], capacities: Capacities | None = None) -> Replay:
+def replay(
+    ranks: Mapping[int, Streams],
+    capacities: Capacities | None = None,
+    quiet: Mapping[int, QuietProgram] | None = None,
+) -> Replay:
     """Runs all streams of all ranks to their end.
 
-    ``capacities``: of links; without them no transfer slows another down.
+    ``capacities``: of links; without them no transfer slows another down. ``quiet``: of ranks whose tasks
+    stand for steps.
     Ties in time are broken by the order of ``ranks`` and of their streams, so equal input gives equal output.
     Raises :class:`DeadlockError` naming a few of the things waited for in vain.
     """
     env = simpy.Environment()
-    board = _Board(env)
     links = SharedLinks(env, capacities) if capacities else None
+    lane = Lane(env, links) if quiet else None
+    board = _Board(env, lane)
     result = Replay(capacities=capacities or {})
     for rank, streams in ranks.items():
         processors = Processors(env)
+        device = None
+        if lane is not None and quiet is not None:
+            device = result.quiet[rank] = QuietDevice(lane, rank, quiet[rank], processors)
         for stream, tasks in streams.items():
             records = result.records[rank, stream] = []
-            env.process(_run_stream(env, board, links, processors, rank, stream, tasks, records))
+            env.process(_run_stream(env, board, links, processors, device, rank, stream, tasks, records))
     env.run()
     unfinished = sum(
         len(result.records[r, s]) < len(t) for r, streams in ranks.items() for s, t in streams.items()
@@ -127,6 +143,7 @@ def _run_stream(
     board: _Board,
     links: SharedLinks | None,
     processors: Processors,
+    device: QuietDevice | None,
     rank: int,
     stream: str,
     tasks: list[Task] | Any,
@@ -135,6 +152,10 @@ def _run_stream(
     signalled = board.signalled
     previous: Record | None = None
     for task in tasks:
+        if task.steps is not None and device is not None:
+            previous = yield from device.run(task, previous)
+            records.append(previous)
+            continue
         cause = previous
         for token in task.waits:
             awaited = signalled.get(token)

@@ -14,11 +14,15 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
+
 from simulator.engine.attribution import breakdown
 from simulator.engine.messages import Pipeline
+from simulator.engine.quiet import Mark, QuietDevice
 from simulator.engine.reach import Window, compared_windows
 from simulator.engine.replay import Replay
 from simulator.engine.tasks import COMPUTE, Record
+from simulator.engine.wiring import DeviceWiring
 from simulator.schedule.actions import Action, Kind, Order
 from simulator.schedule.definition import Schedule
 
@@ -30,6 +34,7 @@ TOLERANCE = 1e-12  # of the step: rounding of sums
 class Fold(NamedTuple):
     """A short step that stands for a long one."""
 
+    microbatches: int  # of the short one
     orders: list[Order]
     windows: list[Window]
     repeats: int  # windows the long step has and the short one has not
@@ -75,7 +80,7 @@ def _fold(schedule: Schedule, p: int, m: int, v: int, period: int, least: int, b
     compared = compared_windows(pipeline, orders, found, blocking=blocking)
     if compared is None or any(window.stop <= compared * window.length for window in found):
         return None
-    return Fold(orders, found, (m - short) // period, compared)
+    return Fold(short, orders, found, (m - short) // period, compared)
 
 
 def _window(short: Order, longer: Order, shift: int) -> Window | None:
@@ -151,6 +156,45 @@ def _shifts(records: Sequence[Record], marks: list[int]) -> Iterator[float]:
     for index in range(marks[-1], marks[0] - count):
         yield records[index + count].start - records[index].start
         yield records[index + count].end - records[index].end
+
+
+def steady_steps(events: Replay, fold: Fold, wiring: Sequence[DeviceWiring]) -> SteadyState | None:
+    """The same where the compared windows are quiet steps, ``None`` also where they are not."""
+    tolerance = TOLERANCE * events.end
+    seconds: float | None = None
+    spent = []
+    for device, (window, wired) in enumerate(zip(fold.windows, wiring, strict=True)):
+        quiet = events.quiet[device]
+        steps = [wired.begins[window.stop - k * window.length] for k in range(fold.compared, -1, -1)]
+        if any(step not in quiet.starts for step in range(steps[0], steps[-1])):
+            return None
+        marks = [quiet.at_marks[step] for step in steps]
+        for windows in _times(quiet, steps, marks):
+            if len({len(each) for each in windows}) > 1:
+                return None
+            shifts = np.diff(np.array(windows), axis=0)
+            if not shifts.size:
+                continue
+            seconds = float(shifts.flat[0]) if seconds is None else seconds
+            if not (np.abs(shifts - seconds) <= tolerance).all():
+                return None
+        before, after = (mark.spent for mark in marks[-2:])
+        spent.append({category: after[category] - before.get(category, 0.0) for category in after})
+    return None if seconds is None else SteadyState(seconds, spent)
+
+
+def _times(quiet: QuietDevice, steps: Sequence[int], marks: Sequence[Mark]) -> Iterator[list[list[float]]]:
+    """By window, starts and ends of steps and of the messages of each stream."""
+    yield [
+        [at for step in range(a, b) for at in (quiet.starts[step], quiet.ends[step])]
+        for a, b in pairwise(steps)
+    ]
+    for stream in marks[0].posted:
+        sent = quiet.sent(stream)
+        yield [
+            [at for send in sent[a.posted[stream] : b.posted[stream]] for at in (send.start, send.end)]
+            for a, b in pairwise(marks)
+        ]
 
 
 def extended(spent: dict[str, float], window: dict[str, float], repeats: int) -> dict[str, float]:

@@ -20,9 +20,19 @@ from simulator.engine.messages import Exchange, Pipeline, blocking_exchanges
 from simulator.engine.program import NORM_BYTES, NormKind, ProgramOptions
 from simulator.engine.programs import Programs
 from simulator.engine.replay import Replay, paused_collector, replay
-from simulator.engine.steady import Cuts, SteadyState, cut_points, extended, folds, steady_state
+from simulator.engine.steady import (
+    Fold,
+    SteadyState,
+    cut_points,
+    extended,
+    folds,
+    steady_state,
+    steady_steps,
+)
 from simulator.engine.tasks import COMPUTE, Streams
-from simulator.engine.uplinks import on_uplinks, paths_of_classes, paths_of_ranks
+from simulator.engine.uplinks import paths_of_classes, paths_of_ranks
+from simulator.engine.wired_program import meets_edges_only
+from simulator.engine.wiring import DeviceWiring, Habits, wire
 from simulator.engine.world import Layout, every_rank, rank_classes
 from simulator.graph.operators import Collective
 from simulator.partition.plan import RunPlan
@@ -100,11 +110,10 @@ def run_step(
         return machine.replay_updates(repeated(_whole_order(schedule, p, m, vp), m // schedule.directions))
     if _may_fold(options) and machine.has_one_class and plan.loads is None:
         for fold in folds(schedule, p, m, vp, blocking=_blocks(options, p, vp)):
-            short = machine.replay(fold.orders, cut_points(fold))
-            state = steady_state(short.events, fold, machine.issued)
+            short, state = machine.replay_short(fold)
             if state is not None:
                 return _extended(short, state, fold.repeats)
-    return machine.replay(_whole_order(schedule, p, m, vp))
+    return machine.replay(m)
 
 
 def replayed_orders(schedule: Schedule, p: int, m: int, vp: int, options: StepOptions) -> Sequence[Order]:
@@ -124,6 +133,13 @@ def replayed_orders(schedule: Schedule, p: int, m: int, vp: int, options: StepOp
 @lru_cache(maxsize=32)  # similar runs have it in common
 def _whole_order(schedule: Schedule, p: int, m: int, vp: int) -> list[Order]:
     return schedule.checked_order(p, m, vp)
+
+
+@lru_cache(maxsize=64)
+def _wiring(schedule: Schedule, p: int, m: int, vp: int, habits: Habits) -> tuple[DeviceWiring, ...]:
+    orders = _whole_order(schedule, p, m, vp)
+    stages = 1 + max(action.stage for order in orders for action in order)
+    return wire(Pipeline(schedule.placement(p, vp), stages, schedule.directions), orders, habits)
 
 
 def _as_run(schedule: Schedule, options: StepOptions) -> Schedule:
@@ -163,6 +179,8 @@ class _Machine:
         options: StepOptions,
     ) -> None:
         self._plan = plan
+        self._schedule = schedule
+        self._vp = vp
         self._layout = layout
         self._norm: NormKind = "all" if schedule.synchronous else "none"
         if schedule.synchronous and options.post_validation:
@@ -173,23 +191,48 @@ class _Machine:
         self._pipeline = Pipeline(placement, len(plan.chunks), schedule.directions)
         self._blocking = _blocks(options, layout.devices, vp)
         self._classes = disturbances.classes(layout, plan, placement)
-        self.issued: Cuts = []
+        self._habits = Habits(
+            blocking=self._blocking,
+            batched=options.batch_p2p,
+            overlaps=options.overlap_p2p,
+            overlaps_edges=options.overlap_warmup_flush,
+            gathers=plan.message_gather is not None,
+            pairs=options.overlap_experts,
+        )
+        self._has_quiet_steps = (
+            _may_fold(options) and self.has_one_class and plan.loads is None and meets_edges_only(plan)
+        )
 
     @property
     def has_one_class(self) -> bool:
         """Whether all replicas do the same at the same time."""
         return len(self._classes) == 1
 
-    def replay(self, orders: list[Order], cuts: Sequence[Sequence[int]] | None = None) -> StepReplay:
-        """One step of these orders; ``issued`` then holds the task counts at ``cuts``."""
-        programs = self._programs(orders, cuts)
+    def replay(self, m: int) -> StepReplay:
+        """One step of so many microbatches."""
+        return self._replayed(m, self._programs_of(m))
+
+    def replay_short(self, fold: Fold) -> tuple[StepReplay, SteadyState | None]:
+        """A short step, and its steady state if it comes to one."""
+        programs = self._programs_of(fold.microbatches, cut_points(fold))
+        step = self._replayed(fold.microbatches, programs)
+        if programs.wiring:
+            return step, steady_steps(step.events, fold, programs.wiring)
+        return step, steady_state(step.events, fold, programs.issued)
+
+    def _programs_of(self, m: int, cuts: Sequence[Sequence[int]] | None = None) -> Programs:
+        p, vp = self._layout.devices, self._vp
+        orders = _whole_order(self._schedule, p, m, vp)
+        wiring = _wiring(self._schedule, p, m, vp, self._habits) if self._has_quiet_steps else ()
+        return self._programs(orders, cuts, wiring=wiring)
+
+    def _replayed(self, m: int, programs: Programs) -> StepReplay:
         ranks = self._ranks(programs)
-        self.issued = programs.issued
-        events = replay(ranks, self._capacities)
+        events = replay(ranks, self._capacities, dict(enumerate(programs.quiet)))
         return StepReplay(
             seconds=events.end,
             breakdowns=self._breakdowns(events),
-            orders=tuple(orders),
+            orders=tuple(_whole_order(self._schedule, self._layout.devices, m, self._vp)),
             events=events,
         )
 
@@ -233,7 +276,7 @@ class _Machine:
         replicas = [replica.replicas for replica in self._classes]
         shares = [count / sum(replicas) for count in replicas]
         paths = paths_of_ranks(costs.uplinks) if all_of_them else paths_of_classes(costs.uplinks, shares)
-        return on_uplinks(ranks, paths, costs.capacities)
+        return programs.on_uplinks(ranks, paths, costs.capacities)
 
     def _one_of_each_class(self, programs: Programs) -> dict[int, Streams]:
         streams = [programs.streams(replica.conditions) for replica in self._classes]
@@ -246,6 +289,8 @@ class _Machine:
         orders: list[Order],
         cuts: Sequence[Sequence[int]] | None,
         ends: Sequence[Sequence[int]] = (),
+        *,
+        wiring: Sequence[DeviceWiring] = (),
     ) -> Programs:
         layout, devices = self._layout, range(self._layout.devices)
         return Programs(
@@ -259,9 +304,10 @@ class _Machine:
             ),
             disturbances=self._disturbances,
             orders=orders,
-            exchanges=self._exchanges(orders, ends) if self._blocking else None,
+            exchanges=self._exchanges(orders, ends) if self._blocking and not wiring else None,
             cuts=cuts or [()] * len(orders),
             ends=ends,
+            wiring=wiring,
             data=[
                 links(
                     worst(

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 COMPUTE = "compute"
+LATER = 1 + 1e-12  # ends closer than rounding count as equal, whatever order sums were taken in
 
 Token: TypeAlias = Hashable
 Profile: TypeAlias = Mapping[str, float]
@@ -58,7 +59,8 @@ class Task(NamedTuple):
 
     It starts after the task before it on its stream, its ``waits`` and its ``meeting``. With a ``flow`` it
     takes longer while others use its links; while it ``holds`` a share of the device's processors, compute
-    beside it takes longer. A replayed block ``carries`` so many bytes over each kind of link.
+    beside it takes longer. A replayed block ``carries`` so many bytes over each kind of link. Only
+    :mod:`simulator.engine.lane` runs a task that stands for ``steps`` of its device.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Task(NamedTuple):
     flow: Flow | None = None
     holds: float = 0.0
     carries: Mapping[str, float] | None = None
+    steps: range | None = None
 
 
 Streams: TypeAlias = Mapping[str, Sequence[Task]]

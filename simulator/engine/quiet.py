@@ -1,0 +1,301 @@
+"""The quiet steps of one device, one after the other."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+from typing import NamedTuple
+
+import simpy
+
+from simulator.engine.attribution import BESIDE, BUBBLE, ROUNDING, attribute_idle
+from simulator.engine.costing import exposed
+from simulator.engine.lane import Lane
+from simulator.engine.links import Transfer
+from simulator.engine.messages import Exchange
+from simulator.engine.processors import Processors, bound_part
+from simulator.engine.senders import Send, Sender
+from simulator.engine.tasks import COMPUTE, LATER, Profile, Record, Streams, Task, Token
+from simulator.engine.wiring import GATHER, DeviceWiring, Sent
+
+PP = exposed("pp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuietProgram:
+    """What the steps of one device take.
+
+    Attributes:
+        seconds: of each work of the wiring, and profiles that sum to them.
+        hops: a message on each route.
+        exchanges: seconds of a blocking one, by source and target.
+        gather: what follows each message that arrives scattered.
+        posts: messages of other actions, by the token that lets them go.
+        marks: steps before which the breakdown is noted.
+    """
+
+    wiring: DeviceWiring
+    seconds: Sequence[float]
+    profiles: Sequence[Profile]
+    hops: Sequence[Task]
+    exchanges: Mapping[tuple[int, int], float]
+    gather: Task | None
+    posts: Mapping[Token, Sent]
+    marks: frozenset[int] = frozenset()
+
+    @property
+    def messages(self) -> dict[str, list[Task]]:
+        """One on each route, by stream."""
+        found: defaultdict[str, list[Task]] = defaultdict(list)
+        for route, hop in zip(self.wiring.routes, self.hops, strict=True):
+            found[route.stream].append(hop)
+        return dict(found)
+
+    def with_messages(self, streams: Streams) -> QuietProgram:
+        """With those that streams hold."""
+        found = {stream: iter(streams[stream]) for stream in self.messages}
+        return replace(self, hops=[next(found[route.stream]) for route in self.wiring.routes])
+
+
+class Mark(NamedTuple):
+    """What stands before a step: the breakdown since the range of steps began, and messages by stream."""
+
+    spent: Mapping[str, float]
+    posted: Mapping[str, int]
+
+
+class QuietDevice:
+    """Runs quiet steps, a range of them whenever its compute stream comes to one.
+
+    With marks it keeps ``starts`` and ``ends`` by step, and what stood ``at_marks``.
+    """
+
+    __slots__ = (
+        "_cause",
+        "_counts",
+        "_done",
+        "_free",
+        "_gathering",
+        "_lane",
+        "_left",
+        "_next",
+        "_processors",
+        "_program",
+        "_rank",
+        "_rate",
+        "_running",
+        "_seconds",
+        "_senders",
+        "_since",
+        "_slowed",
+        "_spent",
+        "_start",
+        "_steps",
+        "_stop",
+        "_transfer",
+        "at_marks",
+        "ends",
+        "starts",
+        "version",
+    )
+
+    def __init__(self, lane: Lane, rank: int, program: QuietProgram, processors: Processors) -> None:
+        streams = {route.stream for route in program.wiring.routes}
+        senders = {stream: Sender(lane, rank, stream) for stream in sorted(streams)}
+        self._lane = lane
+        self._rank = rank
+        self._program = program
+        self._steps = program.wiring.steps
+        self._seconds = program.seconds
+        self._senders = [senders[route.stream] for route in program.wiring.routes]
+        self._processors = processors
+        self._next = self._stop = 0
+        self._free = 0.0  # when the step before ended
+        self._start = 0.0
+        self._running = False  # an action, from ``_start`` on
+        self._left = self._since = 0.0  # of it: seconds at its own rate, brought up to a time
+        self._rate = 1.0
+        self._slowed = False  # by collectives at any time of it
+        self._gathering = False
+        self._transfer: Transfer | None = None  # of the gather
+        self._counts: defaultdict[int, int] = defaultdict(int)
+        self._spent: defaultdict[str, float] = defaultdict(float)
+        self._done: simpy.Event = lane.env.event()
+        self.version = 0
+        self._cause: Send | None = None
+        self.starts: dict[int, float] = {}
+        self.ends: dict[int, float] = {}
+        self.at_marks: dict[int, Mark] = {}
+        lane.devices.append(self)
+        lane.posts.update(dict.fromkeys(program.posts, self))
+        processors.listener = self._processors_changed
+
+    def run(self, task: Task, previous: Record | None) -> Generator[simpy.Event, object, Record]:
+        """Runs the steps of a task, for the process of its stream. Its record's profile breaks them down."""
+        assert task.steps is not None
+        begun = self._lane.env.now
+        self._next, self._stop = task.steps.start, task.steps.stop
+        self._counts.clear()
+        self._spent.clear()
+        self._done = self._lane.env.event()
+        self._mark()
+        self._begin(begun)
+        yield self._done
+        profile = self._breakdown()
+        task = task._replace(seconds=self._free - begun, profile=profile)
+        record = Record(self._rank, COMPUTE, task, begun, previous)
+        record.end = self._free
+        return record
+
+    def _begin(self, at: float) -> None:
+        self._free = at
+        if self._next == self._stop:
+            self._lane.call(at, self._done)
+        else:
+            self._try()
+
+    def counts_on(self, token: Token) -> bool:
+        """Implements :class:`simulator.engine.lane.Device`."""
+        waits = self._steps[self._next].waits if self._next < self._stop else ()
+        return self._start < inf and token in waits
+
+    def resume(self) -> None:
+        """Implements :class:`simulator.engine.lane.Device`."""
+        self.version += 1
+        self._try()
+
+    def _try(self) -> None:
+        """Starts the next step as soon as its messages have come, if it is known when."""
+        work, waits, _, exchange = self._steps[self._next]
+        start, cause = self._free, None
+        arrivals = self._lane.arrivals
+        self._running = False
+        for token in waits:
+            send = arrivals.get(token)
+            if send is None:
+                self._start = inf
+                self._lane.waiting.setdefault(token, []).append(self)
+                return
+            if send.end > start * LATER:
+                cause = send
+            start = max(start, send.end)
+        self._start, self._cause = start, cause
+        if exchange is not None:
+            self._exchange(exchange)
+        elif work == GATHER:
+            self._lane.push(start, self)
+        else:
+            self._running = True
+            self._since, self._left, self._rate = start, self._seconds[work], 1.0
+            if self._processors.held:
+                self._slow_down(work)
+            self._lane.push(start + self._left / self._rate, self)
+
+    def _exchange(self, exchange: Exchange) -> None:
+        meeting = self._lane.meeting
+        other = meeting.pop(exchange.key, None)
+        if other is None:
+            meeting[exchange.key] = self
+            return
+        other.met(self._free)
+        self.met(self._free)
+
+    def met(self, at: float) -> None:
+        """Implements :class:`simulator.engine.lane.Device`."""
+        _, _, _, exchange = self._steps[self._next]
+        assert exchange is not None
+        self._start = at
+        self._lane.push(at + self._program.exchanges[exchange.source, exchange.target], self)
+
+    def _gather(self, at: float) -> None:
+        """The message has come, scattered over the group."""
+        gather, links = self._program.gather, self._lane.links
+        assert gather is not None
+        self._gathering, self._transfer = True, None
+        end = at + gather.seconds
+        if gather.flow is not None and links is not None:
+            self._transfer = links.enter(gather.flow, gather.seconds, at, self._gather_retimed)
+            end = self._transfer.end
+        self._lane.push(end, self)
+
+    def _gather_retimed(self) -> None:
+        if self._transfer is not None:
+            self.version += 1
+            self._lane.push(self._transfer.end, self)
+
+    def _slow_down(self, work: int) -> None:
+        bound = bound_part(self._program.profiles[work], self._seconds[work])
+        self._rate = 1.0 - self._processors.held * bound
+        self._slowed = True
+
+    def _processors_changed(self) -> None:
+        """Collectives hold more or fewer processors from now on."""
+        if not self._running:
+            return
+        now = self._lane.env.now
+        self._left -= max(0.0, now - self._since) * self._rate
+        self._since = max(self._since, now)
+        self._slow_down(self._steps[self._next].work)
+        self.version += 1
+        self._lane.push(self._since + self._left / self._rate, self)
+
+    def fire(self, at: float) -> None:
+        """Implements :class:`simulator.engine.lane.Owner`: the current step has ended."""
+        work, _, sends, _ = self._steps[self._next]
+        if work == GATHER and not self._gathering:
+            self._gather(at)
+            return
+        self._account(work, at)
+        self._free = at
+        for sent in sends:
+            self._senders[sent.route].send(at, self._program.hops[sent.route], sent.token)
+        self._next += 1
+        if self._program.marks:
+            self._mark()
+        self._begin(at)
+
+    def _account(self, work: int, at: float) -> None:
+        """Where the time since the step before went."""
+        spent, start = self._spent, self._start
+        if start > self._free:
+            until, _ = attribute_idle(spent, self._free, start, self._cause)
+            spent[BUBBLE] += max(0.0, until - self._free)
+        self._running = self._gathering = False
+        if work < 0:
+            spent[self._category(work)] += at - start
+        else:
+            self._counts[work] += 1
+            if self._slowed:
+                self._slowed = False
+                stretch = at - start - self._seconds[work]
+                if stretch > ROUNDING * at:
+                    spent[BESIDE] += stretch
+        if self._program.marks:
+            self.starts[self._next], self.ends[self._next] = start, at
+
+    def _category(self, work: int) -> str:
+        gather = self._program.gather
+        return gather.category if work == GATHER and gather is not None else PP
+
+    def post(self, at: float, token: Token) -> None:
+        """Implements :class:`simulator.engine.lane.Device`."""
+        sent = self._program.posts[token]
+        self._senders[sent.route].send(at, self._program.hops[sent.route], sent.token)
+
+    def _mark(self) -> None:
+        if self._next in self._program.marks:
+            posted = {sender.name: sender.posted for sender in self._senders}
+            self.at_marks[self._next] = Mark(self._breakdown(), posted)
+
+    def sent(self, stream: str) -> Sequence[Send]:
+        """Messages of a stream so far."""
+        return next(sender.sent for sender in self._senders if sender.name == stream)
+
+    def _breakdown(self) -> dict[str, float]:
+        total = defaultdict(float, self._spent)
+        for work, count in self._counts.items():
+            for category, seconds in self._program.profiles[work].items():
+                total[category] += count * seconds
+        return dict(total)

@@ -1,0 +1,104 @@
+"""Messages of quiet steps: each of a device's streams sends one after the other, over shared links."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from simulator.engine.links import SharedLinks, Transfer
+from simulator.engine.tasks import LATER, Record, Task, Token
+
+
+class Send(Record):
+    """A message on its way. ``end`` is when it arrives unless it meets others before."""
+
+    __slots__ = ("changed", "token", "transfer")
+
+    def __init__(
+        self, stream: Sender, hop: Task, token: Token, start: float, changed: Callable[[Send], None]
+    ) -> None:
+        super().__init__(stream.rank, stream.name, hop, start, None)
+        self.token = token
+        self.changed = changed
+        self.transfer: Transfer | None = None
+
+    def retimed(self) -> None:
+        """Its transfer ends at another time than it would have."""
+        if self.transfer is not None:
+            self.end = self.transfer.end
+            self.changed(self)
+
+
+class Post(Protocol):
+    """The queue of ends, and who waits for messages."""
+
+    links: SharedLinks | None
+
+    def push(self, at: float, owner: Sender) -> None:
+        """Queues an end."""
+        ...
+
+    def deliver(self, send: Send) -> None:
+        """A message is on its way."""
+        ...
+
+    def retimed(self, send: Send) -> None:
+        """It arrives at another time than announced."""
+        ...
+
+
+class Sender:
+    """One stream of messages of a device."""
+
+    __slots__ = ("_last", "_post", "_queue", "name", "rank", "sent", "version")
+
+    def __init__(self, post: Post, rank: int, name: str) -> None:
+        self.rank = rank
+        self.name = name
+        self.version = 0
+        self._post = post
+        self._last: Send | None = None
+        self._queue: deque[tuple[Task, Token]] = deque()
+        self.sent: list[Send] = []
+
+    @property
+    def posted(self) -> int:
+        """Messages so far, those that wait for one before them included."""
+        return len(self.sent) + len(self._queue)
+
+    def send(self, at: float, hop: Task, token: Token) -> None:
+        """Sends a message, after those before it."""
+        if self._queue or (self._last is not None and self._last.end > at):
+            self._queue.append((hop, token))
+            if len(self._queue) == 1:
+                self._await_last()
+        else:
+            self._start(at, hop, token)
+
+    def fire(self, at: float) -> None:
+        """The message before has arrived: the next one goes."""
+        self._start(at, *self._queue.popleft())
+        if self._queue:
+            self._await_last()
+
+    def _await_last(self) -> None:
+        assert self._last is not None
+        self.version += 1
+        self._post.push(self._last.end, self)
+
+    def _start(self, at: float, hop: Task, token: Token) -> None:
+        send = Send(self, hop, token, at, self._retimed)
+        if self._last is not None and at <= self._last.end * LATER:
+            send.cause = self._last
+        self._last = send
+        self.sent.append(send)
+        if hop.flow is not None and self._post.links is not None:
+            send.transfer = self._post.links.enter(hop.flow, hop.seconds, at, send.retimed)
+            send.end = send.transfer.end
+        self._post.deliver(send)
+
+    def _retimed(self, send: Send) -> None:
+        if self._queue and send is self._last:
+            self._await_last()
+        self._post.retimed(send)

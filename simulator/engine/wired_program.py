@@ -1,0 +1,99 @@
+"""One device's program in which only what data-parallel traffic meets is tasks; all else is quiet steps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+from simulator.engine.block import Block
+from simulator.engine.costing import exposed
+from simulator.engine.data_traffic import collective
+from simulator.engine.program import DeviceProgram
+from simulator.engine.quiet import QuietProgram
+from simulator.engine.segments import action_segments
+from simulator.engine.tasks import COMPUTE, Task, Token
+from simulator.engine.wiring import DeviceWiring, Sent, Work, together
+from simulator.graph.operators import Collective
+from simulator.partition.plan import RunPlan
+from simulator.schedule.actions import Action
+
+PP = exposed("pp")
+NOTHING = Block(0.0, {}, 0.0, {}, {})
+
+
+def meets_edges_only(plan: RunPlan) -> bool:
+    """Whether data-parallel traffic meets no actions but a stage's first forward and last gradient."""
+    data = plan.data
+    if data.fully_sharded:
+        return data.sharding.keep == "step" and data.sharding.reduce == "step"
+    return data.zero != 2
+
+
+@dataclass(slots=True)
+class WiredProgram(DeviceProgram):
+    """Builds the streams of one device around its quiet steps."""
+
+    posts: dict[Token, Sent] = field(default_factory=dict)
+
+    def build_around(self, wiring: DeviceWiring, marks: Collection[int] = ()) -> QuietProgram:
+        """Fills the streams; the quiet steps between their tasks are in what is returned.
+
+        ``marks``: actions before which the breakdown is noted.
+        """
+        order, done = wiring.order, 0
+        edges = [each for index in wiring.edges for each in together(order[index])]
+        self._begin(edges, {stage for work in wiring.works for stage, _ in work})
+        for index in wiring.edges:
+            self._quiet(done, wiring.runs_at[index])
+            done = wiring.begins[index + 1]
+            steps = wiring.steps[wiring.runs_at[index] : done]
+            done = wiring.runs_at[index] + len(steps)
+            self.posts |= {sent.after: sent for step in steps for sent in step.sends}
+            self._act(order[index], steps[0].waits)
+        self._quiet(done, len(wiring.steps))
+        self._finish(sorted({stage for work in wiring.works for stage, kind in work if kind}))
+        return self._program(wiring, frozenset(wiring.begins[mark] for mark in marks))
+
+    def _quiet(self, start: int, stop: int) -> None:
+        if start < stop:
+            self._compute_task(Task("quiet", COMPUTE, 0.0, steps=range(start, stop)))
+
+    def _program(self, wiring: DeviceWiring, marks: frozenset[int]) -> QuietProgram:
+        met = Counter(
+            step.work
+            for index in wiring.edges
+            for step in wiring.steps[wiring.runs_at[index] : wiring.begins[index + 1]]
+        )
+        blocks = [
+            self._block(work) if wiring.repeats[number] > met[number] else NOTHING
+            for number, work in enumerate(wiring.works)
+        ]
+        pairs = {(step.exchange.source, step.exchange.target) for step in wiring.steps if step.exchange}
+        gather = self.plan.message_gather
+        return QuietProgram(
+            wiring=wiring,
+            seconds=[block.seconds for block in blocks],
+            profiles=[block.profile for block in blocks],
+            hops=list(self._hops_of(wiring)),
+            exchanges={pair: self._hop(*pair)[0] for pair in pairs},
+            gather=None if gather is None else self._gather_task(gather),
+            posts=self.posts,
+            marks=marks,
+        )
+
+    def _gather_task(self, gather: Collective) -> Task:
+        _, task = collective(gather, COMPUTE, (), None, self.blocks.costs)
+        return task if task.flow is None else task._replace(flow=self._own(task.flow))
+
+    def _hops_of(self, wiring: DeviceWiring) -> Iterator[Task]:
+        for route in wiring.routes:
+            seconds, flow = self._hop(route.source, route.target)
+            yield Task("send", PP, seconds, flow=flow)
+
+    def _block(self, work: Work) -> Block:
+        (stage, kind), *other = work
+        if other:
+            ((back, gradient),) = other
+            return self.blocks.chain(self._together(Action(kind, stage, 0), Action(gradient, back, 0)))
+        return self.blocks.chain(action_segments(self.plan.chunks[stage].layers, kind))

@@ -1,0 +1,178 @@
+"""What each action of a schedule waits for and sends: the same for all runs of that schedule."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from simulator.engine.messages import Exchange, Message, Pipeline, blocking_exchanges, is_message
+from simulator.engine.tasks import Token
+from simulator.schedule.actions import Action, Kind, Order
+
+EXCHANGE, GATHER = -1, -2  # work of a step that is not an action
+
+Work: TypeAlias = tuple[tuple[int, Kind], ...]
+"""Stage and kind of an action, or of the two of a pair: what its length depends on."""
+
+
+class Route(NamedTuple):
+    """The way of messages from one device to another."""
+
+    stream: str
+    source: int
+    target: int
+
+
+class Sent(NamedTuple):
+    """A message on a device's ``route``. ``token`` is signalled when it has arrived, ``after`` lets it go."""
+
+    route: int
+    token: Token
+    after: Token
+
+
+class Step(NamedTuple):
+    """An action, a blocking exchange before it, or the gather of its scattered input.
+
+    ``work`` is a position in :attr:`DeviceWiring.works`, or EXCHANGE or GATHER. It waits for messages only:
+    what the device itself has made is there, as it runs one step after the other.
+    """
+
+    work: int
+    waits: tuple[Token, ...]
+    sends: tuple[Sent, ...]
+    exchange: Exchange | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceWiring:
+    """One device's actions as steps.
+
+    Attributes:
+        begins: by action, the first step that belongs to it; one more for what follows the last action.
+        runs_at: by action, its own step, or two of a pair whose actions run one after the other.
+        edges: actions that are a stage's first forward or last gradient, in order.
+        repeats: how many steps have each work.
+    """
+
+    order: Order
+    steps: tuple[Step, ...]
+    begins: tuple[int, ...]
+    runs_at: tuple[int, ...]
+    edges: tuple[int, ...]
+    works: tuple[Work, ...]
+    repeats: Counter[int]
+    routes: tuple[Route, ...]
+
+
+class Habits(NamedTuple):
+    """How the software communicates between stages."""
+
+    blocking: bool  # exchanges that both sides await
+    batched: bool  # of those: what is sent and received at once is one call
+    overlaps: bool  # in its steady state a device does not wait for what it has sent ...
+    overlaps_edges: bool  # ... nor outside it
+    gathers: bool  # messages arrive scattered
+    pairs: bool  # the two actions of a pair are one kernel sequence, not one after the other
+
+
+def wire(pipeline: Pipeline, orders: Sequence[Order], habits: Habits) -> tuple[DeviceWiring, ...]:
+    """The steps of every device."""
+    exchanges: Sequence[Sequence[Sequence[Exchange]]]
+    if habits.blocking:
+        exchanges = blocking_exchanges(pipeline, orders, batched=habits.batched)
+    else:
+        exchanges = [[()] * (len(order) + 1) for order in orders]
+    return tuple(
+        _wire_device(pipeline, order, own, habits) for order, own in zip(orders, exchanges, strict=True)
+    )
+
+
+def _wire_device(
+    pipeline: Pipeline, order: Order, exchanges: Sequence[Sequence[Exchange]], habits: Habits
+) -> DeviceWiring:
+    steps: list[Step] = []
+    begins: list[int] = []
+    runs_at: list[int] = []
+    works: dict[Work, int] = {}
+    routes: dict[Route, int] = {}
+    steady = steady_actions(order)
+    awaited: tuple[Token, ...] = ()  # own messages that are still on their way
+    for index, action in enumerate(order):
+        begins.append(len(steps))
+        steps += [Step(EXCHANGE, (), (), exchange) for exchange in exchanges[index]]
+        waits = () if habits.blocking else _messages(pipeline, action)
+        for each in together(action) if habits.gathers else ():
+            if pipeline.receives(each) is not None:
+                steps.append(Step(GATHER, waits, (), None))
+                waits = ()
+        waits = awaited + waits
+        runs_at.append(len(steps))
+        awaited = ()
+        for part in (together(action),) if habits.pairs else ((each,) for each in together(action)):
+            sends = () if habits.blocking else _sends(pipeline, part, routes)
+            work = tuple((each.stage, each.kind) for each in part)
+            steps.append(Step(works.setdefault(work, len(works)), waits, sends, None))
+            awaited += tuple(sent.token for sent in sends)
+            waits = ()
+        if habits.overlaps and (habits.overlaps_edges or index in steady):
+            awaited = ()
+    begins.append(len(steps))
+    steps += [Step(EXCHANGE, (), (), exchange) for exchange in exchanges[-1]]
+    return DeviceWiring(
+        order=order,
+        steps=tuple(steps),
+        begins=tuple(begins),
+        runs_at=tuple(runs_at),
+        edges=_edges(order),
+        works=tuple(works),
+        repeats=Counter(step.work for step in steps),
+        routes=tuple(routes),
+    )
+
+
+def _messages(pipeline: Pipeline, action: Action) -> tuple[Token, ...]:
+    """The messages from other devices that an action needs."""
+    tokens = (token for each in together(action) for token in pipeline.needs(each))
+    return tuple(filter(is_message, tokens))
+
+
+def _sends(pipeline: Pipeline, actions: Sequence[Action], routes: dict[Route, int]) -> tuple[Sent, ...]:
+    messages = map(pipeline.output_of, actions)
+    return tuple(
+        Sent(routes.setdefault(route_of(message), len(routes)), message.token, message.after)
+        for message in messages
+        if message is not None
+    )
+
+
+def route_of(message: Message) -> Route:
+    """The way of a message; activations and gradients have a stream each."""
+    stream = "send activations" if message.is_forward else "send gradients"
+    return Route(stream, message.source, message.target)
+
+
+def _edges(order: Order) -> tuple[int, ...]:
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for index, action in enumerate(order):
+        for each in together(action):
+            if each.kind is Kind.F:
+                first.setdefault(each.stage, index)
+            elif each.kind is not Kind.I:
+                last[each.stage] = index
+    return tuple(sorted({*first.values(), *last.values()}))
+
+
+def steady_actions(order: Order) -> range:
+    """From a device's first backward to its last forward."""
+    forwards = [i for i, action in enumerate(order) if action.kind is Kind.F]
+    backwards = (i for i, a in enumerate(order) if a.partner is not None or a.kind is not Kind.F)
+    return range(next(backwards, len(order)), forwards[-1] + 1 if forwards else 0)
+
+
+def together(action: Action) -> tuple[Action, ...]:
+    """An action and the one that runs beside it."""
+    return (action,) if action.partner is None else (action, action.partner)

@@ -1,0 +1,107 @@
+"""Steps in one queue give the step, and the breakdown, of a process for every stream."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from simulator.engine.replay import DeadlockError
+from simulator.engine.step import StepReplay
+from simulator.schedule.registry import SCHEDULES
+from simulator.simulation import Simulation
+from simulator.spec.cluster import Tier
+from simulator.spec.load import load_run
+from simulator.spec.run import RunSpec
+
+seconds = st.floats(0.01, 10.0)
+SYNCHRONOUS = [name for name, schedule in SCHEDULES.items() if schedule.synchronous]
+
+
+def same(quick: StepReplay, slow: StepReplay) -> None:
+    assert quick.seconds == pytest.approx(slow.seconds, rel=1e-9)
+    for ours, theirs in zip(quick.breakdowns, slow.breakdowns, strict=True):
+        for category in ours | theirs:
+            assert ours.get(category, 0.0) == pytest.approx(
+                theirs.get(category, 0.0), abs=1e-9 * slow.seconds
+            ), category
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    p=st.integers(1, 4),
+    m=st.integers(1, 3),
+    F=seconds,
+    B=seconds,
+    W=seconds,
+    message=st.floats(0.0, 5.0),
+    overlap=st.booleans(),
+)
+@pytest.mark.parametrize("name", SYNCHRONOUS)
+def test_every_schedule(pipeline, name, p, m, F, B, W, message, overlap):
+    schedule = SCHEDULES[name]
+    v = 2 if schedule.natural_v > 1 else 1
+    m *= 2 * p
+    if schedule.check(p, m, v):
+        return
+
+    def step(quick: bool) -> StepReplay:
+        return pipeline(
+            name, p, m, v, (F, B, W), message_s=message, overlap_p2p=overlap, fold_steady_state=quick
+        )
+
+    try:
+        slow = step(False)
+    except DeadlockError:  # blocking exchanges do not suit every schedule
+        with pytest.raises(DeadlockError):
+            step(True)
+        return
+    same(step(True), slow)
+
+
+@st.composite
+def crowded_worlds(draw: st.DrawFn) -> RunSpec:
+    """Pipelines on slow networks, whose messages meet each other and data-parallel traffic."""
+    run = load_run("llama3-8b-8-h100")
+    tp, pp, vp = draw(st.sampled_from([(1, 2, 1), (4, 4, 1), (8, 2, 2), (8, 4, 2), (2, 4, 4)]))
+    dp, flags = draw(st.sampled_from([2, 4])), draw(st.tuples(*[st.booleans()] * 5))
+    size, nics, over = draw(st.sampled_from([(8, 8, 1.0), (8, 1, 1.0), (2, 1, 16.0), (1, 1, 4.0)]))
+    tiers = (Tier(name="leaf", nodes=2), Tier(name="spine", oversubscription=over))
+    return replace(
+        run,
+        gpus=tp * pp * dp,
+        cluster=replace(
+            run.cluster,
+            gpus_per_node=size,
+            scale_up=replace(run.cluster.scale_up, domain_size=size),
+            scale_out=replace(run.cluster.scale_out, nics_per_node=nics, tiers=tiers),
+        ),
+        model=replace(run.model, num_hidden_layers=16),
+        parallelism=replace(
+            run.parallelism,
+            tp=tp,
+            pp=pp,
+            vp=vp,
+            dp=dp,
+            zero=draw(st.sampled_from([0, 1, 2])),
+            sequence_parallel=flags[4],
+            schedule="",
+        ),
+        training=replace(run.training, global_batch_size=2 * pp * dp, micro_batch_size=1),
+        runtime=replace(
+            run.runtime,
+            overlap_grad_reduce=flags[0],
+            overlap_param_gather=flags[1],
+            overlap_p2p=flags[2],
+            overlap_p2p_warmup_flush=flags[3],
+            ddp_bucket_elements=1e8,
+        ),
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(run=crowded_worlds())
+def test_messages_that_meet_others(run: RunSpec) -> None:
+    same(Simulation(run).step, Simulation(run, whole=True).step)
