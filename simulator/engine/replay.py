@@ -26,7 +26,7 @@ class DeadlockError(RuntimeError):
 class Replay:
     """What happened. ``records`` are grouped by (rank, stream), each in order of time.
 
-    ``capacities``: of the links, where they were shared. A range of steps of a ``quiet`` device is one record.
+    ``capacities``: of the links, where they were shared. Ranges of ``quiet`` steps are records.
     """
 
     records: dict[tuple[int, str], list[Record]] = field(default_factory=dict)
