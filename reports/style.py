@@ -96,6 +96,7 @@ def rc_params() -> dict[Any, Any]:
         "axes.titleweight": "bold",
         "axes.titlelocation": "left",
         "axes.titlecolor": ink,
+        "axes.titley": 1.0,  # nothing stands above an axes: a title need not look for its place
         "axes.labelcolor": muted,
         "axes.edgecolor": line,
         "axes.facecolor": "none",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from reports.causes import causes
+from reports.figures.bars import hanging_bars
 from reports.figures.canvas import bare, new_figure, styled
 from reports.quantities import percentages, seconds
 from reports.style import CAUSES, light
@@ -27,18 +28,15 @@ def breakdown(result: Result) -> Figure:
     axes = figure.subplots()
     axes.barh(0, result.mfu * step, color=light("line"), height=_HEIGHT)
     axes.text(result.mfu * step, 0, f"  {seconds(result.mfu * step)}", va="center", color=light("muted"))
-    begin = 0.0
+    ends = [0.0]
     shares = percentages([row.seconds for row in rows])
     for index, (row, share) in enumerate(zip(rows, shares, strict=True), start=1):
-        end = begin + row.seconds
-        axes.barh(index, row.seconds, left=begin, color=light(CAUSES.get(row.kind, "grey")), height=_HEIGHT)
-        axes.plot(
-            [end, end], [index - _HEIGHT / 2, index + 1 + _HEIGHT / 2], color=light("muted"), linewidth=0.6
-        )
+        begin, end = ends[-1], ends[-1] + row.seconds
+        ends.append(end)
         left = end > 0.8 * step
         label = f"{seconds(row.seconds)}  ·  {share} %"
         axes.text(begin if left else end, index, f"  {label}  ", va="center", ha="right" if left else "left")
-        begin = end
+    hanging_bars(axes, ends, [CAUSES.get(row.kind, "grey") for row in rows], _HEIGHT)
     axes.barh(last, step, color=light("muted"), height=_HEIGHT)
     axes.text(step, last, f"  {seconds(step, 4)}", va="center", fontweight="bold")
     axes.set_yticks(range(last + 1), ["model FLOPs at peak", *(row.words for row in rows), "step"])

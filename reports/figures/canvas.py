@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from reports.style import DPI, PALETTE, WIDTH_IN, light, rc_params
@@ -67,8 +68,9 @@ def inline_svg(figure: Figure, name: str, title: str) -> str:
         title: what it shows, for those who do not see it.
     """
     stream = StringIO()
+    figure.set(dpi=DPI, facecolor="none")
     with mpl.rc_context({"svg.fonttype": "none"}):
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None}, dpi=DPI)
+        FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})  # type: ignore[no-untyped-call]
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)

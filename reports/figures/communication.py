@@ -31,10 +31,10 @@ def communication(result: Result) -> Figure:
     figure = new_figure(0.8 + 0.34 * max(1, len(found)))
     axes = figure.subplots()
     longest = max((use.total_s for use in found.values()), default=1.0)
-    for index, (axis, use) in enumerate(found.items()):
-        colour = light(AXES[axis])
-        axes.barh(index, use.total_s, color=colour, alpha=0.3, height=0.6)
-        axes.barh(index, use.exposed_s, color=colour, height=0.6)
+    rows, colours = range(len(found)), [light(AXES[axis]) for axis in found]
+    axes.barh(rows, [use.total_s for use in found.values()], color=colours, alpha=0.3, height=0.6)
+    axes.barh(rows, [use.exposed_s for use in found.values()], color=colours, height=0.6)
+    for index, use in enumerate(found.values()):
         share = percent(use.exposed_s / use.total_s if use.total_s else 0.0, 0)
         text = f"  {seconds(use.exposed_s)} of {seconds(use.total_s)} exposed ({share})"
         axes.text(use.total_s, index, text, va="center")

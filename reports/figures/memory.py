@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from reports.figures.bars import boxes
 from reports.figures.canvas import new_figure, styled
 from reports.quantities import GIB, gibibytes
 from reports.style import MEMORY, light
@@ -27,8 +29,10 @@ def memory(result: Result) -> Figure:
     below = [0.0] * len(stages)
     for name, colour in MEMORY.items():
         sizes = [stage[name] / GIB for stage in stages]
-        axes.bar(range(len(stages)), sizes, bottom=below, color=light(colour), width=0.72, label=name)
-        below = [low + size for low, size in zip(below, sizes, strict=True)]
+        above = [low + size for low, size in zip(below, sizes, strict=True)]
+        found = [(x - 0.36, x + 0.36, low, high) for x, low, high in zip(count(), below, above, strict=False)]
+        boxes(axes, found, colour).set_label(name)
+        below = above
     capacity = result.memory["capacity_bytes"] / GIB
     _capacity_line(axes, capacity)
     axes.set(ylim=(0, 1.13 * max(capacity, *below)), xlabel="stage", ylabel="memory per GPU, GiB")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log, sqrt
+from math import log, nan, sqrt
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from reports.figures.canvas import bare, new_figure, styled
@@ -18,6 +19,7 @@ from simulator.result import Result
 MOST_LABELS = 9
 MOST_BARS = 10
 _TERA = 1e12
+_NAMES, _LINE = 0.8, 0.064  # where names begin, and how far apart they are, in fractions of the axes
 
 
 @styled
@@ -84,35 +86,17 @@ def _roofs(axes: Axes, details: Details, busy: Sequence[OperatorUse]) -> None:
 def _points(axes: Axes, busy: Sequence[OperatorUse], step_s: float) -> None:
     """Circles by category, and names with leaders for those that take the most time."""
     ordered = sorted(busy, key=lambda use: -use.runs * use.seconds)
-    names = list(dict.fromkeys(use.category for use in ordered))
-    for use in ordered:
-        axes.scatter(
-            use.flops / use.bytes,
-            use.flops / use.seconds / _TERA,
-            s=20 + 900 * use.runs * use.seconds / step_s,
-            color=light(PRODUCTS.get(use.category, "grey")),
-            alpha=0.65,
-            linewidth=0,
-            zorder=3,
-        )
-    labelled = sorted(ordered[:MOST_LABELS], key=lambda use: -use.flops / use.seconds)
-    low, high = axes.get_ylim()
-    highest = max((use.flops / use.seconds / _TERA for use in labelled), default=low)
-    top = log(highest / low) / log(high / low)
-    for index, use in enumerate(labelled):
-        axes.annotate(
-            use.name,
-            (use.flops / use.bytes, use.flops / use.seconds / _TERA),
-            xytext=(0.8, top - 0.064 * index),
-            textcoords="axes fraction",
-            fontsize=7.5,
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": light("grey"), "linewidth": 0.5, "relpos": (0, 0.5)},
-        )
-    handles = [
-        axes.scatter([], [], s=30, color=light(PRODUCTS.get(name, "grey")), label=name.replace("_", " "))
-        for name in names
-    ]
+    axes.scatter(
+        [use.flops / use.bytes for use in ordered],
+        [use.flops / use.seconds / _TERA for use in ordered],
+        s=[20 + 900 * use.runs * use.seconds / step_s for use in ordered],
+        color=[light(PRODUCTS.get(use.category, "grey")) for use in ordered],
+        alpha=0.65,
+        linewidth=0,
+        zorder=3,
+    )
+    _name(axes, ordered[:MOST_LABELS])
+    handles = [_circle(name) for name in dict.fromkeys(use.category for use in ordered)]
     axes.legend(
         handles=handles,
         loc="lower right",
@@ -124,13 +108,41 @@ def _points(axes: Axes, busy: Sequence[OperatorUse], step_s: float) -> None:
     )
 
 
+def _circle(category: str) -> Line2D:
+    """Its entry in the legend."""
+    colour, name = light(PRODUCTS.get(category, "grey")), category.replace("_", " ")
+    return Line2D([], [], linestyle="", marker="o", markersize=5.5, color=colour, label=name)
+
+
+def _name(axes: Axes, labelled: Sequence[OperatorUse]) -> None:
+    """Names below each other on the right, each with a line to its circle, in an order in which few cross."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    places = {  # as fractions of the axes
+        use.name: (
+            log(use.flops / use.bytes / left) / log(right / left),
+            log(use.flops / use.seconds / _TERA / low) / log(high / low),
+        )
+        for use in labelled
+    }
+    top = max(max((y for _, y in places.values()), default=0.0), _LINE * len(places))
+    middle = top - _LINE * len(places) / 2
+    slopes = {name: (y - middle) / max(_NAMES - x, 0.01) for name, (x, y) in places.items()}
+    lines = []
+    for index, name in enumerate(sorted(slopes, key=lambda name: -slopes[name])):
+        y = top - _LINE * index
+        axes.text(_NAMES, y, name, transform=axes.transAxes, fontsize=7.5, va="center", in_layout=False)
+        lines += [places[name], (_NAMES - 0.006, y), (nan, nan)]
+    across, up = zip(*lines, strict=True) if lines else ((), ())
+    axes.plot(across, up, color=light("grey"), linewidth=0.5, transform=axes.transAxes)
+
+
 def _movers(axes: Axes, moving: Sequence[OperatorUse], bandwidth: float) -> None:
     """Share of the memory bandwidth that the longest of the other kernels reach."""
     found = sorted(moving, key=lambda use: -use.runs * use.seconds)[:MOST_BARS]
-    for index, use in enumerate(found):
-        reached = use.bytes / use.seconds / bandwidth
-        axes.barh(index, 100 * reached, color=light("sky"), height=0.62)
-        axes.text(100 * reached, index, f" {percent(reached, 0)}", va="center", fontsize=8)
+    reached = [use.bytes / use.seconds / bandwidth for use in found]
+    axes.barh(range(len(found)), [100 * share for share in reached], color=light("sky"), height=0.62)
+    for index, share in enumerate(reached):
+        axes.text(100 * share, index, f" {percent(share, 0)}", va="center", fontsize=8)
     axes.set_yticks(range(len(found)), [use.name for use in found], fontsize=7.5)
     axes.set(xlim=(0, 112), ylim=(max(len(found), 4) - 0.5, -0.5), title="Memory-bound kernels")
     axes.set_xlabel("share of the memory bandwidth, %")

@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
@@ -19,7 +20,7 @@ from simulator.spec.cluster import ClusterSpec
 
 MOST_GPUS = 18  # drawn in a domain
 BINS = 240  # of the step, for the course of link use
-COURSES = {"nic": "NICs", "scale-up": "scale-up ports"}  # by the beginning of counters' names
+COURSES = {"nic": "NICs", "scale-up": "Scale-up ports"}  # by the beginning of counters' names
 DOMAIN, NODE = "scale-up domain", "node"
 Floats: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float64]]
 _WIDTH = 52.0  # of the boxes, in hundredths of the drawing
@@ -109,15 +110,12 @@ def _groups(result: Result) -> Mapping[str, GroupShape]:
 def _gpus(axes: Axes, cluster: ClusterSpec, count: int) -> None:
     drawn = min(count, MOST_GPUS)
     step = _WIDTH / drawn
-    for index in range(drawn):
-        side = min(0.8 * step, 3.4)
-        left = (index + 0.5) * step - side / 2
-        axes.add_patch(
-            FancyBboxPatch(
-                (left, -0.25), side, 0.5, boxstyle="round,pad=0,rounding_size=0.12", color=light("blue")
-            )
-        )
-        axes.plot([left + side / 2] * 2, [0.25, 0.72], color=light("grey"), linewidth=1)
+    side = min(0.8 * step, 3.4)
+    middles = [(index + 0.5) * step for index in range(drawn)]
+    style = "round,pad=0,rounding_size=0.12"
+    boxes = [FancyBboxPatch((x - side / 2, -0.25), side, 0.5, boxstyle=style) for x in middles]
+    axes.add_collection(PatchCollection(boxes, facecolor=light("blue"), linewidth=0), autolim=False)
+    axes.vlines(middles, 0.25, 0.72, color=light("grey"), linewidth=1)
     more = f", {drawn} drawn" if drawn < count else ""
     name = cluster.device.title or cluster.device.name
     axes.text(_WIDTH + 1, 0, f"{count} × {name}{more}", va="center", fontsize=8, color=light("muted"))
@@ -134,9 +132,8 @@ def _box(axes: Axes, row: int, text: str) -> None:
 
 
 def _rungs(axes: Axes, row: int) -> None:
-    for index in range(_RUNGS):
-        x = (index + 0.5) * _WIDTH / _RUNGS
-        axes.plot([x, x], [row + 0.28, row + 0.72], color=light("grey"), linewidth=1)
+    places = [(index + 0.5) * _WIDTH / _RUNGS for index in range(_RUNGS)]
+    axes.vlines(places, row + 0.28, row + 0.72, color=light("grey"), linewidth=1)
 
 
 def _chip(axes: Axes, row: int, index: int, count: int, axis: str, result: Result) -> None:

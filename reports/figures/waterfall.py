@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from reports.figures.bars import hanging_bars
 from reports.figures.canvas import bare, new_figure, styled
 from reports.losses import losses
 from reports.quantities import digits, percent
@@ -22,15 +23,11 @@ def waterfall(result: Result) -> Figure:
     axes = figure.subplots()
     axes.barh(0, 100.0, color=light("muted"), height=_HEIGHT)
     axes.text(100.0, 0, f"  {digits(result.peak_flops / 1e12)} TFLOP/s", va="center")
-    left = 100.0
+    steps = [100.0]
     for index, row in enumerate(rows, start=1):
-        end = left - 100.0 * row.share
-        axes.barh(index, left - end, left=end, color=light(CAUSES.get(row.kind, "grey")), height=_HEIGHT)
-        axes.plot(
-            [end, end], [index - _HEIGHT / 2, index + 1 + _HEIGHT / 2], color=light("muted"), linewidth=0.6
-        )
-        axes.text(max(left, end), index, f"  {row.printed} %", va="center")
-        left = end
+        steps.append(steps[-1] - 100.0 * row.share)
+        axes.text(max(steps[-2:]), index, f"  {row.printed} %", va="center")
+    hanging_bars(axes, steps, [CAUSES.get(row.kind, "grey") for row in rows], _HEIGHT)
     axes.barh(last, 100.0 * result.mfu, color=light("green"), height=_HEIGHT)
     axes.text(100.0 * result.mfu, last, f"  {percent(result.mfu)}", va="center", fontweight="bold")
     axes.set_yticks(range(last + 1), ["device peak", *(row.words for row in rows), "MFU"])

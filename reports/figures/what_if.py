@@ -19,9 +19,9 @@ def what_if(result: Result, run: RunSpec) -> Figure:
     rows = gains(result, run)
     figure = new_figure(0.75 + 0.29 * len(rows))
     axes = figure.subplots()
-    for index, row in enumerate(rows):
-        share = 100 * max(0.0, row.share)
-        axes.barh(index, share, color=light("green"), height=0.62)
+    shares = [100 * max(0.0, row.share) for row in rows]
+    axes.barh(range(len(rows)), shares, color=light("green"), height=0.62)
+    for index, (row, share) in enumerate(zip(rows, shares, strict=True)):
         axes.text(share, index, f"  {saved(row)}", va="center")
     axes.set_yticks(range(len(rows)), [row.words for row in rows])
     axes.set(xlim=(0, 10.5), ylim=(len(rows) - 0.5, -0.5), xlabel="step time saved, %")

@@ -83,11 +83,14 @@ def run(
 
 def _draw(result: Result, spec: RunSpec, report_file: Path | None, plots: Path | None) -> None:
     """Writes the report and the figures that were asked for."""
-    if report_file is not None:
-        from reports.html import write_report
+    from simulator.engine.replay import paused_collector
 
-        write_report(report_file, result, spec)
-    if plots is not None:
-        from reports.plots import write_plots
+    with paused_collector():  # of which nothing is given back before the end
+        if report_file is not None:
+            from reports.html import write_report
 
-        write_plots(plots, result, spec)
+            write_report(report_file, result, spec)
+        if plots is not None:
+            from reports.plots import write_plots
+
+            write_plots(plots, result, spec)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import TypeAlias
 
-from simulator.memory.report import MemoryReport, Verdict
+from simulator.memory.report import Verdict
 from simulator.result import Result
-from simulator.shared import Shared
-from simulator.simulate import simulate, simulate_memory
+from simulator.simulation import Simulation
 from simulator.spec.recompute import Recompute
 from simulator.spec.rules import broken_rules
 from simulator.spec.run import Parallelism, RunSpec, Training
@@ -57,24 +57,28 @@ class _Change:
         return replace(run, **{self.section: part})
 
 
+_Candidate: TypeAlias = tuple[Simulation, tuple[_Change, ...]]
+
+
 def remedies(run: RunSpec, most: int = MOST) -> list[Remedy]:
     """The ``most`` cheapest changes after which a run fits, by step time.
 
     Recompute, a smaller micro batch, a higher ZeRO stage, more pipeline or tensor parallelism and offload are
-    tried one by one, and in pairs where none of them is enough. Where nothing fits for sure, changes that may
-    fit are given.
+    tried one by one, and in pairs where none of them is enough; no recompute deeper than it takes. Where
+    nothing fits for sure, changes that may fit are given.
     """
     singles = list(_changes(run))
     for size in (1, 2):
-        found = []
-        for changes in combinations(singles, size):
-            changed = _applied(run, changes)
-            memory = None if changed is None else _memory(changed)
-            if changed is not None and memory is not None and memory.verdict != "does not fit":
-                found.append((changed, changes, memory))
-        sure = [candidate for candidate in found if candidate[2].verdict == "fits"]
+        found: list[_Candidate] = [
+            (simulation, changes)
+            for changes in combinations(singles, size)
+            if (changed := _applied(run, changes)) is not None
+            and (simulation := _prepared(changed)) is not None
+            and simulation.memory.verdict != "does not fit"
+        ]
+        sure = [candidate for candidate in found if candidate[0].memory.verdict == "fits"]
         if found:
-            return _simulated(sure or found, most)
+            return _timed(_least_recompute(sure or found), most)
     return []
 
 
@@ -129,23 +133,46 @@ def _applied(run: RunSpec, changes: tuple[_Change, ...]) -> RunSpec | None:
     return None if broken_rules(run) else run
 
 
-def _memory(run: RunSpec) -> MemoryReport | None:
+def _prepared(run: RunSpec) -> Simulation | None:
+    """The simulation, with the memory it takes, which needs no replay."""
     try:
-        return simulate_memory(run)
+        simulation = Simulation(run)
+        _ = simulation.memory
     except ValueError:  # a split that no rule foresaw
         return None
+    return simulation
 
 
-def _simulated(
-    candidates: list[tuple[RunSpec, tuple[_Change, ...], MemoryReport]], most: int
-) -> list[Remedy]:
-    shared, found = Shared(), []
-    for run, changes, memory in candidates:
+def _least_recompute(candidates: list[_Candidate]) -> Iterator[_Candidate]:
+    """Those that recompute no more than another one which is the same otherwise: that costs time only."""
+    runs = [simulation.run for simulation, _ in candidates]
+    for candidate, run in zip(candidates, runs, strict=True):
+        mine = run.training.recompute
+        if not any(
+            _is_less(other.training.recompute, mine) and _with_recompute(other, mine) == run for other in runs
+        ):
+            yield candidate
+
+
+def _is_less(some: Recompute, more: Recompute) -> bool:
+    if more.granularity == "full":
+        return some.granularity == "selective"
+    return set(some.modules) < set(more.modules)
+
+
+def _with_recompute(run: RunSpec, recompute: Recompute) -> RunSpec:
+    return replace(run, training=replace(run.training, recompute=recompute))
+
+
+def _timed(candidates: Iterable[_Candidate], most: int) -> list[Remedy]:
+    found = []
+    for simulation, changes in candidates:
         try:
-            seconds = simulate(run, shared=shared).step_time_s
+            seconds = simulation.step.seconds
         except ValueError:
             continue
         settings = {key: value for change in changes for key, value in change.settings.items()}
+        memory = simulation.memory
         found.append(
             Remedy(
                 settings=settings,

@@ -24,7 +24,6 @@ from simulator.spec.run import RunSpec
 
 ROOT = Path(__file__).parents[2]
 DEMO = str(ROOT / "workloads" / "runs" / "llama3.1-405b-16384-h100.yaml")
-COMMAND = f"from simulator.cli.app import main; main(['run', {DEMO!r}])"
 WORLDS = (1024, 4096, 16384, 65536, 131072)
 TP, PP, MICROBATCHES = 8, 16, 16
 TRILLION = "megatron-1t-3072-a100-sc21"
@@ -67,6 +66,11 @@ def medians_s(actions: Sequence[Callable[[], object]], repeats: int) -> list[flo
 def process(program: str) -> None:
     """One fresh interpreter, from start to exit."""
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+
+
+def command(*options: str) -> str:
+    """The program that the demo is."""
+    return f"from simulator.cli.app import main; main({['run', DEMO, *options]!r})"
 
 
 def at_scale(gpus: int) -> list[str]:
@@ -119,7 +123,8 @@ def main(arguments: Sequence[str]) -> None:
     run = load_run(DEMO)
     demo = {
         "interpreter start and exit": lambda: process("pass"),
-        "demo, whole process": lambda: process(COMMAND),
+        "demo, whole process": lambda: process(command()),
+        "demo with --report, whole process": lambda: process(command("--report", os.devnull)),
         "demo, reading the run file, warm process": lambda: load_run(DEMO),
         "demo, evaluation, warm process": lambda: simulate(run),
     }

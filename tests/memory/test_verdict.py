@@ -101,5 +101,15 @@ def test_a_remedy_can_be_set_as_it_reads(make_run: MakeRun) -> None:
     }
 
 
+def test_no_remedy_recomputes_more_than_another_that_suffices(make_run: MakeRun) -> None:
+    run = make_run(micro_batch_size=4)
+    tight = small_device(run, 0.9 * simulate_memory(run).peak_bytes / 2**30)
+    asked = [remedy.settings.get("training.recompute") for remedy in remedies(tight, most=99)]
+    deeper = {"granularity": "selective", "modules": ["core_attn", "layernorm", "mlp"]}
+    assert {"granularity": "selective", "modules": ["layernorm", "mlp"]} in asked
+    assert deeper not in asked
+    assert {"granularity": "full"} not in asked
+
+
 def test_nothing_helps_a_hopeless_run(make_run: MakeRun) -> None:
     assert remedies(small_device(make_run(), 0.1)) == []

@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex
 
 from reports.figures.breakdown import breakdown
 from reports.figures.canvas import inline_svg, save
+from reports.figures.labels import Labels
 from reports.figures.pipeline import pipeline
 from reports.figures.run import figures
 from reports.figures.waterfall import waterfall
@@ -70,7 +71,8 @@ def test_a_gantt_shows_every_stage_and_the_whole_step(interleaved):
     assert [label.get_text() for label in whole.get_yticklabels()] == [
         str(stage) for stage in range(run.parallelism.pp)
     ]
-    assert {text.get_text() for text in close.texts} & {"0", "1", "2"}
+    (labels,) = close.findobj(Labels)
+    assert set(labels.words) & {"0", "1", "2"}
 
 
 def test_results_without_details_are_refused_with_the_remedy():
