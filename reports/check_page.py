@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reports.check_scores import FIGURES, NAMES, error_cells
-from reports.figures.canvas import inline_svg, save
+from reports.figures.canvas import inline_svg, save_all
 from reports.figures.check import check
 from reports.files import replacing
 from reports.page import Section, figure, page, paragraph, table, tiles
@@ -26,10 +26,7 @@ def write_check_report(path: Path, result: Check) -> None:
 
 def write_check_plots(folder: Path, result: Check) -> None:
     """Write a PNG and an SVG per class and precision into a folder, which is made if it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for points in _drawn(result):
-        for suffix in (".png", ".svg"):
-            save(check(points), folder / f"{_key(points)}{suffix}")
+    save_all(folder, {_key(points): check(points) for points in _drawn(result)})
 
 
 def _drawn(result: Check) -> Iterator[Points]:

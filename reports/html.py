@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from reports.headline import comparisons, facts, headline, remarks, remedy, titl
 from reports.inputs import PARTS, inputs, readable
 from reports.page import Section, figure, page, paragraph, points, table, tiles
 from reports.quantities import digits, gibibytes, percent, scaled, seconds
+from reports.style import WORK_NAMES
 from simulator.details import OperatorUse
 from simulator.result import Result
 
@@ -103,10 +105,22 @@ def _fits(result: Result) -> str:
     found = result.memory
     peak, capacity = gibibytes(found["peak_bytes"]), gibibytes(found["capacity_bytes"])
     fullest = max(found["stages"], key=lambda stage: stage["peak_bytes"])
-    moment = f"It peaks during {fullest['peak_action']}, with {fullest['kept_forwards']} forwards kept."
+    moment = (
+        f"It peaks in {_in_words(fullest['peak_action'])}, with {fullest['kept_forwards']} forwards kept."
+    )
     text = paragraph(f"{peak} of {capacity} GiB on the fullest stage: {verdict(result)}. {moment}")
     remedies = found.get("remedies")
     return text + (paragraph("To make it fit:") + points(map(remedy, remedies)) if remedies else "")
+
+
+def _in_words(action: str) -> str:
+    """``113B0`` as a person would say it."""
+    found = re.fullmatch(r"r?(\d+)([FBIW])(\d+)", action)
+    return (
+        f"the {WORK_NAMES[found[2]]} of microbatch {found[3]} on virtual stage {found[1]}"
+        if found
+        else action
+    )
 
 
 def _operators(result: Result) -> str:

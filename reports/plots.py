@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.figures.canvas import save
+from reports.figures.canvas import save_all
 from reports.figures.run import figures
 from simulator.result import Result
 
@@ -20,7 +20,4 @@ def write_plots(folder: Path, result: Result, run: RunSpec) -> None:
         OSError: the folder or a file cannot be written.
         ValueError: the result has no details; ``simulate(run, timeline=True)`` keeps them.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, drawn in figures(result, run).items():
-        for suffix in (".png", ".svg"):
-            save(drawn, folder / f"{name}{suffix}")
+    save_all(folder, figures(result, run))

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from reports.causes import by_kind
 from reports.figures.canvas import new_figure, styled
-from reports.quantities import GIB, digits
+from reports.quantities import GIB, digits, percent, scaled
 from reports.style import CAUSES, light
 from reports.sweep_table import axis_names, label
 from simulator.sweep.compare import pareto_front
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from simulator.sweep.search import Outcome
 
 MOST_CELLS = 24  # values of an axis that a map can show
+_SEEN = 0.002  # of a step: what takes less cannot be seen in a bar
 _SHOWN = 12  # layouts whose losses are drawn
 
 
@@ -69,7 +71,9 @@ def heat_map(outcome: Outcome, rows: int, columns: int) -> Figure:
             axes.fill_between(
                 [x - 0.49, x + 0.49], y - 0.48, y + 0.48, color=light("blue"), alpha=shade, lw=0
             )
-            words = digits(evaluation.step_time_s) + ("" if slower < 5e-4 else f"\n+{100 * slower:.0f} %")
+            words = digits(evaluation.step_time_s) + (
+                f"\n+{percent(slower, 1 if slower < 0.1 else 0)}" if slower else ""
+            )
             colour = light("paper") if shade > 0.5 else light("ink")
             axes.text(x, y, words, ha="center", va="center", color=colour, fontsize=7.5)
     axes.set_xticks(range(len(across)), across)
@@ -91,10 +95,12 @@ def pareto(outcome: Outcome) -> Figure:
     front = pareto_front(outcome.ranked, (lambda e: e.step_time_s, lambda e: e.peak_bytes))
     line = [(e.peak_bytes / GIB, e.step_time_s) for e in front]
     axes.plot(*zip(*line, strict=True), color=light("blue"), marker="o", markersize=4, drawstyle="steps-pre")
-    for evaluation in (front[0], front[-1]):
+    for evaluation, side, above in ((front[0], "right", -12), (front[-1], "left", 6)):
         at = (evaluation.peak_bytes / GIB, evaluation.step_time_s)
-        axes.annotate(f"id {evaluation.number}", at, textcoords="offset points", xytext=(4, 6), fontsize=8)
-    axes.set(xlabel="peak memory of the fullest GPU, GiB", ylabel="step time, s", ylim=(0, _top(line)))
+        axes.annotate(
+            f"id {evaluation.number}", at, xytext=(0, above), textcoords="offset points", ha=side, fontsize=8
+        )
+    axes.set(xlabel="peak memory of the fullest GPU, GiB", ylabel="step time, s", ylim=_range(line, times))
     axes.set_title("Step time against memory")
     return figure
 
@@ -105,26 +111,23 @@ def losses(outcome: Outcome) -> Figure:
     shown = outcome.ranked[:_SHOWN]
     figure = new_figure(1.1 + 0.3 * len(shown))
     axes = figure.subplots()
-    for row, evaluation in enumerate(shown):
-        begin = 0.0
-        spent = by_kind(evaluation.breakdown_s)
-        for kind, colour in CAUSES.items():
-            length = spent.get(kind, 0.0)
-            axes.barh(
-                row, length, left=begin, color=light(colour), height=0.7, label=kind if row == 0 else None
-            )
-            begin += length
-        axes.barh(row, max(0.0, evaluation.step_time_s - begin), left=begin, color=light("line"), height=0.7)
-        axes.text(
-            evaluation.step_time_s, row, f"  {digits(evaluation.step_time_s, 4)}", va="center", fontsize=8
-        )
+    steps = np.array([evaluation.step_time_s for evaluation in shown])
+    spent = [by_kind(evaluation.breakdown_s) for evaluation in shown]
+    begin = np.zeros(len(shown))
+    for kind, colour in CAUSES.items():
+        lengths = np.array([each.get(kind, 0.0) for each in spent])
+        label = kind if max(lengths / steps) > _SEEN else None
+        axes.barh(range(len(shown)), lengths, left=begin, color=light(colour), height=0.7, label=label)
+        begin += lengths
+    for row, step in enumerate(steps):
+        axes.text(step, row, f"  {digits(step, 4)}", va="center", fontsize=8)
     axes.set_yticks(range(len(shown)), [_short(outcome, evaluation) for evaluation in shown])
     axes.tick_params(axis="y", labelsize=7.5)
     axes.set(xlabel="time, s (mean over all GPUs)", ylim=(len(shown) - 0.5, -0.5))
-    axes.set_xlim(0, 1.1 * max(e.step_time_s for e in shown))
+    axes.set_xlim(0, 1.1 * max(steps))
     axes.set_title("Where the step of the best layouts goes")
     axes.grid(visible=False, axis="y")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(CAUSES))
+    figure.legend(loc="outside lower center", ncols=len(CAUSES))
     return figure
 
 
@@ -151,7 +154,8 @@ def scaling(outcome: Outcome) -> Figure:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     axes.set_xticks(counts, [f"{gpus:,}" for gpus in counts])
-    axes.set_yticks(rates, [digits(rate) for rate in rates])
+    axes.set_yticks(rates, [scaled(rate) for rate in rates])
+    axes.margins(y=0.12)
     axes.minorticks_off()
     axes.set(xlabel="GPUs", ylabel="tokens/s", title="Throughput over the number of GPUs")
     axes.legend()
@@ -196,5 +200,8 @@ def _short(outcome: Outcome, evaluation: Evaluation) -> str:
     return " · ".join([*words, f"id {evaluation.number}"])
 
 
-def _top(line: Sequence[tuple[float, float]]) -> float:
-    return 1.6 * max(seconds for _, seconds in line)
+def _range(line: Sequence[tuple[float, float]], times: Sequence[float]) -> tuple[float, float]:
+    """Step times to show: those of the line, and what is not far above it."""
+    best, worst = min(times), min(max(times), 1.6 * max(seconds for _, seconds in line))
+    margin = max(0.12 * (worst - best), 0.01 * best)
+    return best - margin, worst + margin

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def write_results(outcome: Outcome, directory: Path) -> list[Path]:
     """Write ``results.csv`` (and ``.parquet`` where pyarrow is installed), the winner's run file and launch
-    settings, and the figures. Gives the files; raises OSError naming the one that cannot be written.
+    settings. Gives the files; raises OSError naming the one that cannot be written.
     """
     written = [_text(directory / "results.csv", csv_text(outcome))]
     if write_parquet(outcome, directory / "results.parquet"):
@@ -25,17 +25,6 @@ def write_results(outcome: Outcome, directory: Path) -> list[Path]:
     written.append(_text(directory / "best.yaml", run_file(outcome, outcome.best)))
     for settings in launch_settings(outcome.layouts[outcome.best.number].run):
         written.append(_text(directory / settings.file_name, settings.text))
-    return [*written, *_figures(outcome, directory)]
-
-
-def _figures(outcome: Outcome, directory: Path) -> list[Path]:
-    from reports.figures.canvas import save  # noqa: PLC0415  matplotlib takes most of a second
-    from reports.sweep_figures import sweep_figures  # noqa: PLC0415
-
-    written = []
-    for name, figure in sweep_figures(outcome).items():
-        save(figure, directory / f"{name}.png")
-        written.append(directory / f"{name}.png")
     return written
 
 

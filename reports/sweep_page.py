@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reports.figures.canvas import inline_svg
 from reports.files import replacing
-from reports.page import Section, figure, page, paragraph, table, tiles
+from reports.page import Section, figure, listing, page, paragraph, table, tiles
 from reports.quantities import gibibytes, percent, scaled, seconds
 from reports.sweep_figures import sweep_figures
 from reports.sweep_table import FIGURES, axis_names, cells, label, reason
@@ -20,6 +19,12 @@ if TYPE_CHECKING:
     from simulator.sweep.search import Outcome
 
 MOST_ROWS = 50
+_TITLES = {
+    "losses": "Where the step of the best layouts goes",
+    "pareto": "Step time against memory",
+    "map": "Best step time by two settings",
+    "scaling": "Throughput over the number of GPUs",
+}
 _CAPTIONS = {
     "losses": "Each bar is one layout's step, fastest first; colours say what the GPUs did or waited for.",
     "pareto": "Every feasible layout; the line joins those that no other beats in both time and memory.",
@@ -73,17 +78,20 @@ def _sections(outcome: Outcome) -> Iterator[Section]:
             for place, e in enumerate(outcome.ranked[:MOST_ROWS], 1)
         ]
         yield Section(
-            "ranking", "Ranking", table(heads, rows, text_columns=2 + len(outcome.sweep.space.axes))
+            "ranking",
+            "Ranking",
+            table(heads, rows, text_columns=2 + len(outcome.sweep.space.axes), remarks=True),
         )
         drawn = sweep_figures(outcome)
-        body = "".join(figure(inline_svg(f, n, n), _CAPTIONS[n]) for n, f in drawn.items())
+        body = "".join(figure(inline_svg(f, n, _TITLES[n]), _CAPTIONS[n]) for n, f in drawn.items())
         yield Section("figures", "Pictures", body)
     yield Section("left-out", "Left out", _left_out(outcome))
     if best is not None:
         run = outcome.layouts[best.number].run
         files = [("Run file", run_file(outcome, best))]
         files += [(settings.program, settings.text) for settings in launch_settings(run)]
-        yield Section("settings", "Settings of the best layout", "".join(_listing(*each) for each in files))
+        body = "".join(listing(*each) for each in files)
+        yield Section("settings", "Settings of the best layout", f'<div class="listings">{body}</div>')
 
 
 def _left_out(outcome: Outcome) -> str:
@@ -91,8 +99,4 @@ def _left_out(outcome: Outcome) -> str:
     rows = [(rule, f"{n:,}", census.examples.get(rule, "")) for rule, n in census.illegal.most_common()]
     rows += [(f"infeasible: {why}", f"{n:,}", "") for why, n in outcome.infeasible.most_common()]
     rows += [(f"failed: {why}", f"{n:,}", "") for why, n in outcome.failed.most_common()]
-    return table(("rule", "layouts", "for example"), rows, text_columns=1) if rows else paragraph("Nothing.")
-
-
-def _listing(title: str, text: str) -> str:
-    return f"<h3>{escape(title)}</h3><pre>{escape(text)}</pre>"
+    return table(("rule", "layouts", "for example"), rows, remarks=True) if rows else paragraph("Nothing.")

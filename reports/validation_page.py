@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reports.causes import causes
-from reports.figures.canvas import inline_svg, save
+from reports.figures.canvas import inline_svg, save_all
 from reports.figures.validation import figures
 from reports.files import replacing
 from reports.page import Section, figure, page, paragraph, points, table, tiles
@@ -62,10 +62,7 @@ def write_validation_plots(
     folder: Path, validation: Validation, crossed: CrossValidation | None = None
 ) -> None:
     """Write NAME.png and NAME.svg for each figure into a folder, which is made if it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, drawn in figures(validation, _left_out(crossed), WORST).items():
-        for suffix in (".png", ".svg"):
-            save(drawn, folder / f"{name}{suffix}")
+    save_all(folder, figures(validation, _left_out(crossed), WORST))
 
 
 def _left_out(crossed: CrossValidation | None) -> Validation | None:
@@ -130,9 +127,9 @@ def _explained(validation: Validation) -> str:
         marks = [p.assumed] if p.assumed else []
         if p.row.run_id in validation.transferred:
             marks.append("factor of other devices")
-        told.append(f"{index}: {'; '.join([recipe(p.row), *marks])}. Predicted: {_mostly(p)}.")
+        told.append(f"{'; '.join([recipe(p.row), *marks])}. Predicted: {_mostly(p)}.")
     heads = ("row", "run", "measured, s", "predicted, s", "error, %", "inside p10 – p90")
-    return table(heads, rows, text_columns=2) + points(told)
+    return table(heads, rows, text_columns=2) + points(told, "numbered")
 
 
 def _mostly(p: Prediction) -> str:

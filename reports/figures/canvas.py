@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from io import StringIO
 from pathlib import Path
@@ -18,6 +18,7 @@ from reports.style import DPI, PALETTE, WIDTH_IN, light, rc_params
 
 P = ParamSpec("P")
 T = TypeVar("T")
+FILES = (".png", ".svg")
 
 
 def styled(draw: Callable[P, T]) -> Callable[P, T]:
@@ -56,6 +57,18 @@ def save(figure: Figure, path: Path) -> None:
         raise ValueError(f"cannot draw into {path.name!r}: the name must end in .png, .svg or .pdf")
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {"Software": None}}[suffix]
     figure.savefig(path, dpi=DPI, metadata=metadata)
+
+
+def save_all(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:
+    """Write NAME.png and NAME.svg for each figure into a folder, which is made if it is not there.
+
+    Raises OSError naming what cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {folder / f"{name}{suffix}": drawn for name, drawn in figures.items() for suffix in FILES}
+    for path, drawn in paths.items():
+        save(drawn, path)
+    return list(paths)
 
 
 @styled

@@ -47,7 +47,7 @@ def check(points: Points) -> Figure:
     right.set(xscale="log", xlim=ends, ylim=(_LIMITS[0] - 5, _LIMITS[1] + 5))
     right.set(xlabel="measured time, µs", ylabel="error, %", title="Errors, their median and 80 % of them")
     for axis in (left.xaxis, left.yaxis, right.xaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
         axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
     return figure
 

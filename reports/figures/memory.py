@@ -100,4 +100,5 @@ def _capacity_line(axes: Axes, capacity: float) -> None:
         ha="right",
         va="bottom",
         fontsize=8,
+        bbox={"facecolor": light("paper"), "alpha": 0.8, "edgecolor": "none", "pad": 1},
     )

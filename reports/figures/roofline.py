@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from math import log, nan, sqrt
 
 from matplotlib.axes import Axes
@@ -59,7 +60,7 @@ def _roofs(axes: Axes, details: Details, busy: Sequence[OperatorUse]) -> None:
         axes.annotate(
             f"{dtype}: {digits(peak / _TERA)} TFLOP/s",
             (ridge, peak / _TERA),
-            xytext=(2, 4),
+            xytext=(9, 4),
             textcoords="offset points",
             fontsize=8,
         )
@@ -125,15 +126,30 @@ def _name(axes: Axes, labelled: Sequence[OperatorUse]) -> None:
         for use in labelled
     }
     top = max(max((y for _, y in places.values()), default=0.0), _LINE * len(places))
-    middle = top - _LINE * len(places) / 2
-    slopes = {name: (y - middle) / max(_NAMES - x, 0.01) for name, (x, y) in places.items()}
+    heights = [top - _LINE * index for index in range(len(places))]
     lines = []
-    for index, name in enumerate(sorted(slopes, key=lambda name: -slopes[name])):
-        y = top - _LINE * index
+    for y, name in zip(heights, _untangled(places, heights), strict=True):
         axes.text(_NAMES, y, name, transform=axes.transAxes, fontsize=7.5, va="center", in_layout=False)
         lines += [places[name], (_NAMES - 0.006, y), (nan, nan)]
     across, up = zip(*lines, strict=True) if lines else ((), ())
     axes.plot(across, up, color=light("grey"), linewidth=0.5, transform=axes.transAxes)
+
+
+def _untangled(places: Mapping[str, tuple[float, float]], heights: Sequence[float]) -> list[str]:
+    """Names from the top down; neighbours change places until no two of their lines cross."""
+    names = sorted(places, key=lambda name: -places[name][1])
+    for _ in names:
+        for index, (high, low) in enumerate(pairwise(heights)):
+            upper, lower = names[index : index + 2]
+            x = max(places[upper][0], places[lower][0])
+            if _height(places[upper], high, x) < _height(places[lower], low, x):
+                names[index : index + 2] = lower, upper
+    return names
+
+
+def _height(place: tuple[float, float], end: float, x: float) -> float:
+    """Of the line from a circle to its name, at ``x``."""
+    return place[1] + (end - place[1]) * (x - place[0]) / (_NAMES - place[0]) if place[0] < _NAMES else end
 
 
 def _movers(axes: Axes, moving: Sequence[OperatorUse], bandwidth: float) -> None:

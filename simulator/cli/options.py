@@ -17,6 +17,9 @@ JsonFile: TypeAlias = Annotated[
         "--json", metavar="FILE", help="Write the result as JSON; '-' prints it instead of the tables."
     ),
 ]
+Plots: TypeAlias = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Write every figure as PNG and SVG into this folder.")
+]
 ReportFile: TypeAlias = Annotated[
     Path | None,
     typer.Option("--report", metavar="FILE.html", help="Write a report with pictures, in one file."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simulator.cli.options import JsonFile, Overrides, ReportFile
+from simulator.cli.options import JsonFile, Overrides, Plots, ReportFile
 
 if TYPE_CHECKING:
     from simulator.result import Result
@@ -38,9 +38,7 @@ def run(
         ),
     ] = None,
     report_file: ReportFile = None,
-    plots: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write every figure as PNG and SVG into this folder.")
-    ] = None,
+    plots: Plots = None,
     trace_detail: Annotated[
         Detail | None,
         typer.Option(help="What a slice of the timeline is; the run file's simulation.detail if left out."),

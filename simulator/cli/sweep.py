@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simulator.cli.options import JsonFile, Overrides, ReportFile
+from simulator.cli.options import JsonFile, Overrides, Plots, ReportFile
 
 if TYPE_CHECKING:
     from simulator.sweep.execute import Executor
@@ -30,7 +30,7 @@ def sweep(
             "-o",
             "--output",
             metavar="DIR",
-            help="Keep every result in this directory, with CSV, figures and the winner's settings.",
+            help="Keep every result in this directory, with CSV and the winner's settings.",
         ),
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes to simulate in; 0: one per core.")] = 0,
@@ -43,6 +43,7 @@ def sweep(
     ] = 0,
     json_file: JsonFile = None,
     report_file: ReportFile = None,
+    plots: Plots = None,
     top: Annotated[int, typer.Option(min=1, help="Layouts to print.")] = 10,
 ) -> None:
     """Simulate many layouts and rank them."""
@@ -62,7 +63,8 @@ def sweep(
                 from reports.sweep_files import write_results
 
                 write_results(outcome, directory)
-    _show(outcome, json_file, report_file, explain, top)
+    _draw(outcome, report_file, plots)
+    _show(outcome, json_file, explain, top)
     if not outcome.complete:
         from simulator.cli.lazy import INTERRUPTED
 
@@ -83,16 +85,25 @@ def _executor(workers: int, dask: str) -> Iterator[Executor]:
     yield executor_for(workers)
 
 
-def _show(outcome: Outcome, json_file: Path | None, report: Path | None, explain: int, top: int) -> None:
-    """Everything that was asked for in words, numbers and pictures."""
-    from reports.files import STDOUT, write_json
-    from reports.sweep_table import print_explanation, print_outcome
-    from simulator.sweep.outcome_json import outcome_json
-
+def _draw(outcome: Outcome, report: Path | None, plots: Path | None) -> None:
+    """Writes the report and the figures that were asked for."""
     if report is not None:
         from reports.sweep_page import write_sweep_report
 
         write_sweep_report(report, outcome)
+    if plots is not None:
+        from reports.figures.canvas import save_all
+        from reports.sweep_figures import sweep_figures
+
+        save_all(plots, sweep_figures(outcome))
+
+
+def _show(outcome: Outcome, json_file: Path | None, explain: int, top: int) -> None:
+    """Everything that was asked for in words and numbers."""
+    from reports.files import STDOUT, write_json
+    from reports.sweep_table import print_explanation, print_outcome
+    from simulator.sweep.outcome_json import outcome_json
+
     if json_file is not None:
         write_json(outcome_json(outcome, explain), json_file)
     if json_file == STDOUT:

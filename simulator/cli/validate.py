@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simulator.cli.options import JsonFile, ReportFile
+from simulator.cli.options import JsonFile, Plots, ReportFile
 
 if TYPE_CHECKING:
     from simulator.validation.predict import Progress
@@ -38,9 +38,7 @@ def validate(
         typer.Option(metavar="FILE.md", help="With --cross-validate: the accuracy table of the README."),
     ] = None,
     report_file: ReportFile = None,
-    plots: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write every figure as PNG and SVG into this folder.")
-    ] = None,
+    plots: Plots = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes to simulate in.")] = 2,
 ) -> None:
     """Compare predictions with published measurements of training runs."""

@@ -197,7 +197,16 @@ def with_key(spec: Any, path: Path, value: Any) -> Any:
 
 
 def _example(axes: tuple[Axis, ...], labels: tuple[Any, ...], broken: Violation) -> str:
-    """One illegal combination in words."""
-    at = ", ".join(f"{axis.path[-1]} {label}" for axis, label in zip(axes, labels, strict=False))
+    """The rule, and one combination that breaks it, in words."""
+    at = ", ".join(f"{axis.path[-1]} {_flow(label)}" for axis, label in zip(axes, labels, strict=False))
     subject = f"{broken.key_path} {broken.rule}".strip()
-    return f"{at}: {subject}" + (f" (try {broken.suggestion})" if broken.suggestion else "")
+    return subject + (f" (try {broken.suggestion})" if broken.suggestion else "") + f"; with {at}"
+
+
+def _flow(value: Any) -> str:
+    """A value as a line of YAML has it."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -12,7 +12,12 @@ from PIL import Image
 
 from calibration.check import Check, Points
 from reports.check_page import write_check_report
+from reports.sweep_page import write_sweep_report
 from reports.validation_page import write_validation_report
+from simulator.sweep.execute import Inline
+from simulator.sweep.read import read_sweep
+from simulator.sweep.search import Progress, search
+from simulator.sweep.store import Store
 from simulator.validation.predict import Simulations
 from simulator.validation.rows import shipped_rows
 from simulator.validation.validate import validate
@@ -30,7 +35,7 @@ addEventListener("load", () => {
   const figures = [...document.querySelectorAll("svg.figure")].map(svg => ({
     name: svg.getAttribute("aria-label"),
     size: boxes(svg),
-    shapes: [...svg.querySelectorAll("path")].filter(p => Math.max(...boxes(p)) > 0).length,
+    shapes: [...svg.querySelectorAll("path, use")].filter(p => Math.max(...boxes(p)) > 0).length,
     words: [...svg.querySelectorAll("text")].filter(t => boxes(t)[0] > 0).length,
   }));
   const found = {
@@ -41,6 +46,14 @@ addEventListener("load", () => {
   document.documentElement.innerHTML = "<body><pre>FOUND" + JSON.stringify(found) + "END</pre></body>";
 });
 </script>"""
+SWEEP = """
+run:
+  model: llama3-8b
+  cluster: h100
+  gpus: [8, 16, 32]
+  parallelism: {tp: [1, 2, 4, 8]}
+  training: {seq_length: 4096, micro_batch_size: [1, 2, 4], global_batch_size: 32}
+"""
 
 pytestmark = [
     pytest.mark.slow,
@@ -86,6 +99,16 @@ def test_so_are_those_of_a_validation_and_of_a_check_of_kernels(tmp_path):
     points = Points(kernel_class="gemm", dtype="bf16", predicted=1.1 * times, measured=times)
     write_check_report(page, Check(hardware="h100", profile="h100", points=(points,), skipped=()))
     assert len(inspected(tmp_path, page.read_text(encoding="utf-8"))["figures"]) == 1
+
+
+def test_so_are_those_of_a_sweep(tmp_path):
+    file, page = tmp_path / "small.yaml", tmp_path / "sweep.html"
+    file.write_text(SWEEP, encoding="utf-8")
+    with Store(None, "", resume=False) as store:
+        write_sweep_report(page, search(read_sweep(str(file), []), store, Inline(), Progress()))
+    found = inspected(tmp_path, page.read_text(encoding="utf-8"))
+    assert {key for key, _, _ in found["sections"]} == {"best", "ranking", "figures", "left-out", "settings"}
+    assert len(found["figures"]) == 4
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -78,6 +78,13 @@ def test_the_table_ranks_and_says_why_the_others_are_slower(run, sweep_file):
     assert "exposed tp +" in out
 
 
+def test_every_figure_is_a_png_and_an_svg(run, sweep_file, tmp_path):
+    code, _, _ = run(sweep_file(), "--plots", tmp_path / "plots")
+    assert code == 0
+    names = {path.name for path in (tmp_path / "plots").iterdir()}
+    assert names == {f"{f}{s}" for f in ("losses", "pareto", "map", "scaling") for s in (".png", ".svg")}
+
+
 def test_resuming_a_finished_sweep_evaluates_nothing(run, sweep_file, tmp_path):
     directory = tmp_path / "out"
     _, first, _ = run(sweep_file(), "-o", directory, "--json", "-")
