@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from reports.columns import table
 from reports.quantities import digits, gibibytes, percent, scaled, seconds
 from reports.screen import make_console, show
 from simulator.sweep.compare import differences, main_losses, pareto_front
@@ -28,6 +29,7 @@ SHORT_NAMES = {
     "tp_overlap": "TP overlap",
 }
 FIGURES = ("step", "tokens/s", "MFU", "bubble", "GiB")
+NARROW = 110  # columns; below, a table of layouts has no room for reasons
 WIDTH = 140  # columns where no terminal sets a width: a table of layouts is wide
 
 
@@ -37,9 +39,10 @@ def print_outcome(outcome: Outcome, top: int = 10, console: Console | None = Non
     sections: list[RenderableType] = [_head(outcome)]
     if outcome.best is not None:
         sections += _section(
-            f"Best {min(top, len(outcome.ranked))} of {len(outcome.ranked):,}", _ranked(outcome, top)
+            f"Best {min(top, len(outcome.ranked))} of {len(outcome.ranked):,}",
+            _ranked(outcome, top, console.width - 2),
         )
-        sections += _section("Fastest for their memory", _front(outcome))
+        sections += _section("Fastest for their memory", _front(outcome, console.width - 2))
         sections += _spending(outcome)
     sections += _section("Left out", _left_out(outcome))
     show(console, *sections)
@@ -109,25 +112,24 @@ def _head(outcome: Outcome) -> RenderableType:
     )
 
 
-def _ranked(outcome: Outcome, top: int) -> RenderableType:
+def _ranked(outcome: Outcome, top: int, room: int) -> RenderableType:
+    """The best layouts; on a narrow screen the reasons why the others are slower stand below."""
     best = outcome.ranked[0]
-    table = _grid()
-    table.add_row(
-        *(
-            Text(head, style="dim")
-            for head in ("#", "id", *axis_names(outcome), *FIGURES, "slower", "because of")
-        )
-    )
+    heads = ["#", "id", *axis_names(outcome), *FIGURES, "slower", "because of"]
+    rows = []
     for place, evaluation in enumerate(outcome.ranked[:top], 1):
-        slower = evaluation.step_time_s / best.step_time_s - 1
-        table.add_row(
-            *(Text(cell) for cell in (str(place), str(evaluation.number), *map(label, evaluation.labels))),
-            *map(Text, cells(evaluation)),
-            Text("" if evaluation is best else f"{100 * slower:+.1f} %"),
-            Text("" if evaluation is best else reason(evaluation, best)),
-            style="bold green" if evaluation is best else "",
-        )
-    return table
+        slower = f"{100 * (evaluation.step_time_s / best.step_time_s - 1):+.1f} %"
+        why = ("", "") if evaluation is best else (slower, reason(evaluation, best))
+        names = (str(place), str(evaluation.number), *map(label, evaluation.labels))
+        rows.append([*names, *cells(evaluation), *why])
+    narrow = room < NARROW
+    if narrow:
+        reasons = table(("#", "slower because of"), [(row[0], row[-1]) for row in rows[1:]], room)
+        heads, rows = heads[:-1], [row[:-1] for row in rows]
+    left = {*range(2 + len(outcome.sweep.space.axes)), len(heads) if narrow else len(heads) - 1}
+    found = table(heads, rows, room, text=left)
+    found.rows[0].style = "bold green"
+    return Group(found, "", reasons) if narrow and len(rows) > 1 else found
 
 
 def cells(evaluation: Evaluation) -> Sequence[str]:
@@ -145,15 +147,12 @@ def _grid() -> Table:
     return Table.grid(padding=(0, 2, 0, 0))
 
 
-def _front(outcome: Outcome) -> RenderableType:
+def _front(outcome: Outcome, room: int) -> RenderableType:
     """Step time against memory."""
     front = pareto_front(outcome.ranked, (lambda e: e.step_time_s, lambda e: e.peak_bytes))
-    table = _grid()
-    table.add_row(*(Text(head, style="dim") for head in ("id", *axis_names(outcome), *FIGURES)))
-    for evaluation in front[:8]:
-        row = (str(evaluation.number), *map(label, evaluation.labels), *cells(evaluation))
-        table.add_row(*map(Text, row))
-    return table
+    heads = ("id", *axis_names(outcome), *FIGURES)
+    rows = [(str(e.number), *map(label, e.labels), *cells(e)) for e in front[:8]]
+    return table(heads, rows, room, text=range(1 + len(outcome.sweep.space.axes)))
 
 
 def _spending(outcome: Outcome) -> list[RenderableType]:
@@ -177,17 +176,17 @@ def _spending(outcome: Outcome) -> list[RenderableType]:
 
 def _left_out(outcome: Outcome) -> RenderableType:
     census = outcome.census
-    table = _grid()
+    found = _grid()
     rows = [(rule, number, census.examples.get(rule, "")) for rule, number in census.illegal.most_common()]
     rows += [(f"infeasible: {why}", number, "") for why, number in outcome.infeasible.most_common()]
     rows += [(f"failed: {why}", number, "") for why, number in outcome.failed.most_common()]
     if not rows:
         return Text("nothing")
     for what, number, example in rows:
-        table.add_row(
+        found.add_row(
             Text(f"{number:,}"), Text(what), Text(example, style="dim", overflow="ellipsis", no_wrap=True)
         )
-    return table
+    return found
 
 
 def _line(outcome: Outcome, evaluation: Evaluation) -> str:
@@ -205,14 +204,14 @@ def _figures(evaluation: Evaluation) -> RenderableType:
 
 def _waterfall(slower: Evaluation, best: Evaluation) -> RenderableType:
     """From the step time of the best to that of the layout, cause by cause."""
-    table = _grid()
-    table.add_row(Text("best step"), Text(""), Text(seconds(best.step_time_s, 4)))
+    found = _grid()
+    found.add_row(Text("best step"), Text(""), Text(seconds(best.step_time_s, 4)))
     at = best.step_time_s
     for name, lost in differences(slower, best):
         if abs(lost) < 1e-4 * best.step_time_s:
             continue
         at += lost
         sign = "+" if lost > 0 else "−"
-        table.add_row(Text(cause(name)), Text(f"{sign}{seconds(abs(lost))}"), Text(seconds(at, 4)))
-    table.add_row(Text("this step"), Text(""), Text(seconds(slower.step_time_s, 4)))
-    return table
+        found.add_row(Text(cause(name)), Text(f"{sign}{seconds(abs(lost))}"), Text(seconds(at, 4)))
+    found.add_row(Text("this step"), Text(""), Text(seconds(slower.step_time_s, 4)))
+    return found

@@ -319,27 +319,25 @@ def _files(paths: list[Path]) -> list[Path]:
 
 
 def _print_check(result: Check) -> None:
-    from rich.table import Table
+    from rich.padding import Padding
+    from rich.text import Text
 
     from reports.check_scores import FIGURES, NAMES, error_cells
-    from reports.screen import make_console
+    from reports.columns import table
+    from reports.screen import make_console, show
 
     outcome = result.to_dict()
-    table = Table(title=f"{result.hardware}: predicted / measured - 1 with profile {result.profile}")
-    for column in NAMES:
-        table.add_column(column)
-    for column in FIGURES:
-        table.add_column(column, justify="right")
     overall = {"class": "all", "dtype": "", **outcome["overall"]}
-    for row in [*outcome["classes"], overall]:
-        table.add_row(row["class"], row["dtype"], *error_cells(row))
+    rows = [(row["class"], row["dtype"], *error_cells(row)) for row in [*outcome["classes"], overall]]
     console = make_console()
-    console.print(table)
-    for skipped in result.skipped:
-        lines = ", ".join(map(str, skipped.lines))
-        console.print(
-            f"{skipped.n} rows of {skipped.file} not predicted (lines {lines} ...): {skipped.reason}"
-        )
+    title = f"{result.hardware}: predicted / measured − 1 with profile {result.profile}"
+    errors = table((*NAMES, *FIGURES), rows, console.width - 2)
+    skipped = [
+        f"{each.n:,} rows of {each.file} not predicted: {each.reason} "
+        f"(lines {', '.join(map(str, each.lines))} ...)"
+        for each in result.skipped
+    ]
+    show(console, Text(title, style="bold"), Padding(errors, (0, 0, 0, 2)), *map(Text, ["", *skipped]))
 
 
 def _print_fits(document: dict[str, Any]) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import typer
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
+from reports.columns import table
 from reports.quantities import digits, gibibytes, scaled, seconds
 from reports.screen import make_console, show
 from simulator.cli.lazy import LazyGroup
@@ -63,7 +63,7 @@ def hardware() -> None:
     )
     print_table(
         "Clusters",
-        ("cluster", "device", "GPUs/node", "in the node", "between nodes"),
+        ("cluster", "device", "GPUs per node", "in the node", "between nodes"),
         [_cluster_row(load_cluster(name)) for name in catalogue.names("clusters")],
     )
     print_table(
@@ -83,7 +83,7 @@ def models() -> None:
     )
 
 
-def _device_row(device: DeviceSpec, alias: str) -> Iterable[str]:
+def _device_row(device: DeviceSpec, alias: str) -> tuple[str, ...]:
     peaks = (device.peak_flops.get(precision, 0.0) / 1e12 for precision in ("bf16", "fp8"))
     rates = (device.memory_bandwidth / 1e12, device.tdp_w)
     return device.name, alias, *map(_given, peaks), gibibytes(device.memory_bytes), *map(_given, rates)
@@ -93,7 +93,7 @@ def _given(value: float) -> str:
     return digits(value) if value else "-"
 
 
-def _cluster_row(cluster: ClusterSpec) -> Iterable[str]:
+def _cluster_row(cluster: ClusterSpec) -> tuple[str, ...]:
     inside, outside = cluster.scale_up, cluster.scale_out
     return (
         cluster.name,
@@ -104,11 +104,11 @@ def _cluster_row(cluster: ClusterSpec) -> Iterable[str]:
     )
 
 
-def _link_row(link: LinkSpec) -> Iterable[str]:
+def _link_row(link: LinkSpec) -> tuple[str, ...]:
     return link.name, link.kind, f"{digits(link.bandwidth / 1e9)} GB/s", seconds(link.latency_s)
 
 
-def _model_row(model: ModelSpec) -> Iterable[str]:
+def _model_row(model: ModelSpec) -> tuple[str, ...]:
     return (
         model.name,
         scaled(model.published_parameters) if model.published_parameters else "-",
@@ -122,11 +122,8 @@ def _model_row(model: ModelSpec) -> Iterable[str]:
     )
 
 
-def print_table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Names left, which may fold in a narrow terminal; numbers right, which may not."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for index, head in enumerate(heads):
-        table.add_column(head, no_wrap=index > 0, overflow="fold", justify="left" if index < 2 else "right")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    show(make_console(WIDTH), Text(title, style="bold"), Padding(table, (0, 0, 0, 2)), "")
+def print_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A title, and under it names on the left and numbers on the right."""
+    console = make_console(WIDTH)
+    found = table(heads, rows, console.width - 2)
+    show(console, Text(title, style="bold"), Padding(found, (0, 0, 0, 2)), "")
