@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from rich.table import Table
 from rich.text import Text
 
-_FIGURE = re.compile(r"\S+( \S{1,8})?")  # a number and its unit, or one word
+_FIGURE = re.compile(r"\S+( [/–] \S+| \S{1,8})?")  # a number and its unit, two numbers, or one word
 _FEWEST = 12  # columns of a name that has to fold
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from reports.screen import is_plain, make_console, show
+from reports.columns import table
+from reports.screen import make_console, show
 from reports.validation_scores import FIGURES, NAMES, TITLES, percent, score_lines, worst
 
 if TYPE_CHECKING:
@@ -19,79 +19,74 @@ if TYPE_CHECKING:
 
 WIDTH = 130
 WORST = 10
+NARROW = 100  # columns; below, LEAST is left out
+LEAST = ("groups", "mean", "worst", "constant HFU")
 
 
 def print_validation(validation: Validation, console: Console | None = None) -> None:
     """Print the table by source, device and kind of model, the worst rows, and what is not predicted."""
     console = console or make_console(WIDTH)
-    plain = is_plain(console)
+    room = console.width - 2
     sections: list[RenderableType] = [Text(TITLES[validation.protocol], style="bold")]
     if validation.counted:
-        sections += [Padding(_table(validation, plain), (0, 0, 0, 2)), "", _worst(validation, plain)]
+        sections += [Padding(_table(validation, room), (0, 0, 0, 2)), "", _worst(validation, room)]
     else:
         sections.append("  no row of high confidence is predicted")
-    sections += [*_memory(validation), *_choices(validation), "", _reasons(validation, plain), ""]
+    sections += [*_memory(validation), *_choices(validation), "", _reasons(validation), ""]
     show(console, *sections)
 
 
 def print_cross_validation(crossed: CrossValidation, console: Console | None = None) -> None:
     """Print the tables of every protocol, and the factors of all rows together."""
     console = console or make_console(WIDTH)
-    plain = is_plain(console)
+    room = console.width - 2
     for validation in crossed.protocols.values():
         sections: list[RenderableType] = [Text(TITLES[validation.protocol], style="bold")]
         if validation.counted:
-            sections += [Padding(_table(validation, plain), (0, 0, 0, 2)), "", _worst(validation, plain), ""]
+            sections += [Padding(_table(validation, room), (0, 0, 0, 2)), "", _worst(validation, room), ""]
         show(console, *sections)
     heading = Text(
         "Sustained factors fitted on all rows: to ship in a kernel profile, not a score", style="bold"
     )
-    show(console, heading, Padding(_factors(crossed, plain), (0, 0, 0, 2)), "")
+    show(console, heading, Padding(_factors(crossed, room), (0, 0, 0, 2)), "")
 
 
-def _factors(crossed: CrossValidation, plain: bool) -> Table:
-    table = _plain_table(plain)
-    for name in ("device", "precision"):
-        table.add_column(name)
-    for name in ("factor", "rows", "groups", "of single groups"):
-        table.add_column(name, justify="right")
+def _factors(crossed: CrossValidation, room: int) -> Table:
+    rows = []
     for f in crossed.class_factors:
         low, high = f.spread
-        table.add_row(
-            *(f.device, f.precision, f"{f.factor:.3f}", str(f.rows), str(f.groups), f"{low:.2f} – {high:.2f}")
-        )
-    return table
+        numbers = (f"{f.factor:.3f}", str(f.rows), str(f.groups), f"{low:.2f} – {high:.2f}")
+        rows.append((f.device, f.precision, *numbers))
+    return table(("device", "precision", "factor", "rows", "groups", "of single groups"), rows, room)
 
 
-def _plain_table(plain: bool) -> Table:
-    return Table(box=None if plain else box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-
-
-def _table(validation: Validation, plain: bool) -> Table:
-    table = _plain_table(plain)
-    for name in NAMES:
-        table.add_column(name)
-    for name in FIGURES:
-        table.add_column(name, justify="right")
+def _table(validation: Validation, room: int) -> Table:
+    """A line per group and blank lines between blocks; on a narrow screen the figures that matter most."""
+    names = [*NAMES, *FIGURES]
+    shown = [index for index, name in enumerate(names) if room >= NARROW or name not in LEAST]
+    rows = list[tuple[str, ...]]()
     for block in score_lines(validation):
-        table.add_section()
-        for line in block:
-            table.add_row(*line.names, *line.figures)
-    return table
+        rows += [("",) * len(names)] if rows else []
+        rows += [(*line.names, *line.figures) for line in block]
+    cut = [[row[index] for index in shown] for row in rows]
+    return table([names[index] for index in shown], cut, room, text=range(len(NAMES)))
 
 
-def _worst(validation: Validation, plain: bool) -> RenderableType:
-    table = _plain_table(plain)
-    for name, justify in (("worst rows", "left"), ("measured s", "right"), ("predicted s", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    table.add_column("error %", justify="right")
-    table.add_column("note")
-    for p in worst(validation, WORST):
-        note = "factor of other devices" if p.row.run_id in validation.transferred else ""
-        table.add_row(
-            p.row.run_id, f"{p.measured_s:.4g}", f"{p.predicted_s:.4g}", f"{100 * p.error:+.1f}", note
+def _worst(validation: Validation, room: int) -> RenderableType:
+    rows = [
+        (
+            p.row.run_id,
+            f"{p.measured_s:.4g}",
+            f"{p.predicted_s:.4g}",
+            f"{100 * p.error:+.1f}",
+            "factor of other devices" if p.row.run_id in validation.transferred else "",
         )
-    return Padding(table, (0, 0, 0, 2))
+        for p in worst(validation, WORST)
+    ]
+    heads = ["worst rows", "measured, s", "predicted, s", "error, %", "note"]
+    if not any(row[-1] for row in rows):
+        heads, rows = heads[:-1], [row[:-1] for row in rows]  # type: ignore[misc]
+    return Padding(table(heads, rows, room, text=(0, 4)), (0, 0, 0, 2))
 
 
 def _memory(validation: Validation) -> list[RenderableType]:
@@ -128,13 +123,15 @@ def _choices(validation: Validation) -> list[RenderableType]:
     ]
 
 
-def _reasons(validation: Validation, plain: bool) -> RenderableType:
+def _reasons(validation: Validation) -> RenderableType:
     reasons = validation.reasons()
     rows = sum(refused.row.identity.confidence == "high" for refused in validation.refused)
-    heading = Text(f"Not predicted: {rows} rows of high confidence, for these reasons")
-    table = Table(box=None, show_header=False, padding=(0, 1), pad_edge=False)
-    table.add_column(justify="right")
-    table.add_column()
+    heading = Text(
+        f"Not predicted: {rows} rows of high confidence" + (", for these reasons" if reasons else "")
+    )
+    found = Table(box=None, show_header=False, padding=(0, 1), pad_edge=False)
+    found.add_column(justify="right")
+    found.add_column()
     for reason, count in reasons.most_common():
-        table.add_row(str(count), reason)
-    return Group(heading, Padding(table, (0, 0, 0, 2)))
+        found.add_row(str(count), reason)
+    return Group(heading, Padding(found, (0, 0, 0, 2)))
