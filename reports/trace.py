@@ -129,13 +129,16 @@ def _flow(number: int, arrow: Arrow, places: list[_Place]) -> Iterator[dict[str,
 
 
 def _counter(counter: Counter, pid: int) -> Iterator[dict[str, Any]]:
+    """The course of a quantity; of values within a nanosecond the last one."""
     unit, factor = UNITS[counter.unit]
-    for time, value in zip(counter.times_s, counter.values, strict=True):
-        ts = round(time * NANOSECONDS) / 1000
+    course = {
+        round(time * NANOSECONDS): value for time, value in zip(counter.times_s, counter.values, strict=True)
+    }
+    for nanoseconds, value in course.items():
         yield {
             "ph": "C",
             "name": counter.name,
             "pid": pid,
-            "ts": ts,
+            "ts": nanoseconds / 1000,
             "args": {unit: round(value / factor, 4)},
         }

@@ -5,6 +5,7 @@ import json
 import re
 from collections import defaultdict
 from itertools import pairwise
+from math import isfinite
 
 import pytest
 
@@ -31,6 +32,10 @@ def threads(records):
         if record["ph"] == "X":
             found[record["pid"], record["tid"]].append((record["ts"], record["ts"] + record["dur"]))
     return found
+
+
+def ns(microseconds):
+    return round(1000 * microseconds)
 
 
 def test_every_record_is_complete_and_none_is_before_the_step(records):
@@ -65,6 +70,57 @@ def test_flows_come_in_pairs_that_begin_with_slices_and_point_forward(records):
         assert target["bp"] == "e"
         for end in (source, target):
             assert (end["pid"], end["tid"], end["ts"]) in begins
+
+
+def test_an_arrow_ends_inside_the_one_slice_that_is_open_there(records):
+    """Viewers read by time, then by place in the file, and drop an arrow where no slice is open."""
+    spans = {
+        thread: [(ns(begin), ns(end)) for begin, end in found] for thread, found in threads(records).items()
+    }
+    place = {id(record): index for index, record in enumerate(records)}
+    last_slice = max(place[id(record)] for record in records if record["ph"] == "X")
+    sources = {record["id"]: record for record in records if record["ph"] == "s"}
+    for record in records:
+        if record["ph"] not in "sf":
+            continue
+        assert place[id(record)] > last_slice
+        thread, now = (record["pid"], record["tid"]), ns(record["ts"])
+        assert sum(begin <= now < end for begin, end in spans[thread]) == 1
+        if record["ph"] == "f":
+            assert place[id(sources[record["id"]])] < place[id(record)]
+
+
+def test_courses_of_counters_go_forward_in_time(records):
+    courses = defaultdict(list)
+    for record in records:
+        if record["ph"] == "C":
+            courses[record["pid"], record["name"]].append(record["ts"])
+            assert all(type(value) in (int, float) and isfinite(value) for value in record["args"].values())
+    assert all(before < after for times in courses.values() for before, after in pairwise(times))
+
+
+def test_numbers_and_names_are_what_viewers_take(records):
+    """Whole numbers for processes and threads, none of them 0; whole nanoseconds; a name for everything."""
+    for record in records:
+        assert isinstance(record["name"], str) and record["name"]
+        assert isinstance(record["pid"], int) and record["pid"] > 0
+        assert isinstance(record.get("tid", 1), int)
+        assert record.get("tid", 1) > 0 or record["ph"] == "M"
+        for moment in (record["ts"], record.get("dur", 0)):
+            assert 1000 * moment == pytest.approx(ns(moment), abs=1e-5)
+        assert isinstance(record.get("cat", ""), str)
+
+
+def test_every_process_and_thread_is_named_and_placed_once(records):
+    metadata = [(r["name"], r["pid"], r["tid"]) for r in records if r["ph"] == "M"]
+    assert len(metadata) == len(set(metadata))
+    for pid, tid in threads(records):
+        assert {
+            ("process_name", pid, 0),
+            ("process_sort_index", pid, 0),
+            ("thread_name", pid, tid),
+            ("thread_sort_index", pid, tid),
+        } <= set(metadata)
 
 
 def test_counters_name_their_unit_and_belong_to_a_named_process(records):
@@ -102,5 +158,7 @@ def test_a_file_holds_arrows_and_counters_too(interleaved, tmp_path):
     _, result = interleaved
     write_trace(tmp_path / "t.json.gz", result.timeline, None, result.details)
     with gzip.open(tmp_path / "t.json.gz", "rt", encoding="utf-8") as stream:
-        kinds = {record["ph"] for record in json.load(stream)["traceEvents"]}
+        document = json.load(stream, parse_constant=pytest.fail)  # NaN and Infinity are not JSON
+    assert document["displayTimeUnit"] in ("ms", "ns")
+    kinds = {record["ph"] for record in document["traceEvents"]}
     assert kinds == {"M", "X", "s", "f", "C"}
