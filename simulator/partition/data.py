@@ -11,6 +11,7 @@ folding), hence buckets and collectives of their own.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
 from typing import Literal
 
@@ -160,23 +161,7 @@ class DataParallel:
         if self.fully_sharded:
             limit, size = 1.0, float("inf")
         first = min(limit, FIRST_BUCKET_ELEMENTS) if self.cut_all else limit
-        buckets: list[Bucket] = []
-        held, stop = 0.0, len(layer_parameters)
-        for index in reversed(range(len(layer_parameters))):
-            held += layer_parameters[index]
-            if held and (held >= (limit if buckets else first) or index == 0):
-                buckets.append(
-                    Bucket(
-                        parameters=held,
-                        first_layer=index,
-                        stop_layer=stop,
-                        axis=axis,
-                        messages=max(1, ceil(held / size)),
-                        parameter_bytes=self.parameter_bytes,
-                    )
-                )
-                held, stop = 0.0, index
-        return tuple(buckets)
+        return _buckets(layer_parameters, limit, first, size, axis, self.parameter_bytes)
 
     def reduce_gradients(self, bucket: Bucket, name: str) -> tuple[Collective, ...]:
         """The reduction of one bucket, nothing without replicas.
@@ -308,3 +293,27 @@ class DataParallel:
             name="zero_gradients", kind="optimizer", read_bytes=0.0, write_bytes=kept * self.grad_bytes
         )
         return (*self.optimizer.step(shard, self.grad_bytes), zero) if on_device else (zero,)
+
+
+@lru_cache(maxsize=4096)  # similar runs have them in common
+def _buckets(
+    layer_parameters: tuple[float, ...], limit: float, first: float, size: float, axis: Axis, width: float
+) -> tuple[Bucket, ...]:
+    """A bucket is complete once it holds ``limit`` elements, the first one with ``first``."""
+    buckets: list[Bucket] = []
+    held, stop = 0.0, len(layer_parameters)
+    for index in reversed(range(len(layer_parameters))):
+        held += layer_parameters[index]
+        if held and (held >= (limit if buckets else first) or index == 0):
+            buckets.append(
+                Bucket(
+                    parameters=held,
+                    first_layer=index,
+                    stop_layer=stop,
+                    axis=axis,
+                    messages=max(1, ceil(held / size)),
+                    parameter_bytes=width,
+                )
+            )
+            held, stop = 0.0, index
+    return tuple(buckets)

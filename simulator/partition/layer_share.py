@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from operator import is_
 from typing import NamedTuple
 
 from simulator.graph.adapters import adapt
@@ -52,8 +53,6 @@ class LayerShare:
     kind: str
     forward: Segment
     backward: Segment
-    input_gradient: Segment  # the two parts of ``backward``, for schedules that run them apart
-    weight_gradient: Segment
     parameters: float  # that are trained
     replicated_parameters: float  # of them, held by every rank of the TP group
     saved_bytes: float  # kept from forward to backward
@@ -67,6 +66,20 @@ class LayerShare:
     preparation: Segment = NOTHING  # once a step, before the first forward: the weights quantised
     nodes: tuple[Node, ...] = field(default=(), compare=False, repr=False)  # what it was made of
 
+    @property
+    def input_gradient(self) -> Segment:
+        """Of ``backward``, what the layer before waits for, for schedules that run its parts apart."""
+        return self._gradients[0]
+
+    @property
+    def weight_gradient(self) -> Segment:
+        """The rest of ``backward``."""
+        return self._gradients[1]
+
+    @cached_property
+    def _gradients(self) -> tuple[Segment, Segment]:
+        return split_gradients(self.backward)
+
     @cached_property
     def flops(self) -> float:
         """FLOPs of both passes, recomputation included."""
@@ -79,8 +92,6 @@ def without_backward(layer: LayerShare) -> LayerShare:
     return replace(
         layer,
         backward=NOTHING,
-        input_gradient=NOTHING,
-        weight_gradient=NOTHING,
         saved_bytes=0.0,
         working_bytes=layer.saved_bytes + layer.working_bytes,
     )
@@ -123,6 +134,19 @@ class Narrow(NamedTuple):
     kept: tuple[str, ...] = ()
 
 
+class _Divided(NamedTuple):
+    """A layer, a rank's share of its nodes, and what they do forward."""
+
+    layer: LayerGraph
+    nodes: tuple[Node, ...]
+    forward: Segment
+
+
+def _divided(layer: LayerGraph, split: Split) -> _Divided:
+    nodes = tuple(split.share(node) for node in layer.nodes)
+    return _Divided(layer, nodes, forward_segment(nodes, split.tensor))
+
+
 @lru_cache(maxsize=4096)
 def share_end(
     build: Callable[[ModelSpec, GraphOptions], LayerGraph],
@@ -132,7 +156,7 @@ def share_end(
 ) -> LayerShare:
     """A rank's share of the embedding or a head, which ``build`` makes."""
     layer = _in_its_precision(adapt(build(model, opts), opts), model, opts)
-    return _share_layer(layer, split, dtype=opts.dtype)
+    return _share_layer(_divided(layer, split), split, dtype=opts.dtype)
 
 
 @lru_cache(maxsize=4096)
@@ -146,21 +170,40 @@ def share_decoder_layer(
     narrow: Narrow | None,
 ) -> LayerShare:
     """A rank's share of a layer; ``kind`` ``None`` is a multi-token-prediction layer."""
-    modules = frozenset(recompute.modules if recompute.granularity == "selective" else ())
-    layer = prediction_layer(model, opts) if kind is None else model_layer(model, opts, kind)
-    layer = _in_its_precision(adapt(layer, opts), model, opts)
-    if narrow is not None:
-        layer = quantize_layer(layer, narrow.recipe, fuse_norm=narrow.fuse_norm, attention=narrow.attention)
-        layer = keep_narrow(layer, narrow.recipe, narrow.kept)
+    divided = _divided_decoder_layer(model, opts, kind, split, narrow)
     share = _share_layer(
-        layer,
+        divided,
         split,
         full=full,
-        modules=modules,
+        modules=frozenset(recompute.modules if recompute.granularity == "selective" else ()),
         early_stop=bool(recompute.early_stop),
         dtype=opts.dtype,
     )
-    return share if narrow is None else _with_weights(share, layer, split, narrow)
+    return share if narrow is None else _with_weights(share, divided.nodes, narrow)
+
+
+@lru_cache(maxsize=1024)
+def _divided_decoder_layer(
+    model: ModelSpec,
+    opts: GraphOptions,
+    kind: LayerKind | PlacedLayer | None,
+    split: Split,
+    narrow: Narrow | None,
+) -> _Divided:
+    """In common to all that may be recomputed of it."""
+    return _divided(_decoder_layer(model, opts, kind, narrow), split)
+
+
+@lru_cache(maxsize=256)
+def _decoder_layer(
+    model: ModelSpec, opts: GraphOptions, kind: LayerKind | PlacedLayer | None, narrow: Narrow | None
+) -> LayerGraph:
+    layer = prediction_layer(model, opts) if kind is None else model_layer(model, opts, kind)
+    layer = _in_its_precision(adapt(layer, opts), model, opts)
+    if narrow is None:
+        return layer
+    layer = quantize_layer(layer, narrow.recipe, fuse_norm=narrow.fuse_norm, attention=narrow.attention)
+    return keep_narrow(layer, narrow.recipe, narrow.kept)
 
 
 def _in_its_precision(layer: LayerGraph, model: ModelSpec, opts: GraphOptions) -> LayerGraph:
@@ -169,9 +212,8 @@ def _in_its_precision(layer: LayerGraph, model: ModelSpec, opts: GraphOptions) -
     return in_full_precision(layer) if wide else layer
 
 
-def _with_weights(share: LayerShare, layer: LayerGraph, split: Split, narrow: Narrow) -> LayerShare:
+def _with_weights(share: LayerShare, nodes: tuple[Node, ...], narrow: Narrow) -> LayerShare:
     """The quantised copies of a layer's weights: their bytes, and how they come about once a step."""
-    nodes = [split.share(node) for node in layer.nodes]
     quantized = sum(quantized_weights(node) for node in nodes)
     held = share.weight_bytes / PARAMETER_BYTES
     wide = held - (quantized if narrow.only_copy else 0.0)
@@ -185,7 +227,7 @@ def _with_weights(share: LayerShare, layer: LayerGraph, split: Split, narrow: Na
 
 
 def _share_layer(
-    layer: LayerGraph,
+    divided: _Divided,
     split: Split,
     *,
     full: bool = False,
@@ -193,21 +235,19 @@ def _share_layer(
     early_stop: bool = False,
     dtype: str = "bf16",
 ) -> LayerShare:
-    tp = split.tensor
-    nodes = requantizing(tuple(split.share(node) for node in layer.nodes), modules)
+    tp, layer = split.tensor, divided.layer
+    nodes = requantizing(divided.nodes, modules)
+    same = all(map(is_, nodes, divided.nodes))
     none: frozenset[str] = frozenset()
     everything = saved_bytes(layer, nodes, tp, full=False, modules=none)
     saved = saved_bytes(layer, nodes, tp, full=full, modules=modules)
     backward = backward_segment(nodes, tp, full=full, modules=modules, early_stop=early_stop)
-    input_part, weight_part = split_gradients(backward)
     held = sum(node.parameters + node.replicated_parameters for node in nodes)
     trained = [node for node in nodes if node.trained]
     return LayerShare(
         kind=f"{layer.kind}+recompute" if full else layer.kind,
-        forward=forward_segment(nodes, tp),
+        forward=divided.forward if same else forward_segment(nodes, tp),
         backward=backward,
-        input_gradient=input_part,
-        weight_gradient=weight_part,
         parameters=sum(node.parameters + node.replicated_parameters for node in trained),
         weight_bytes=held * parameter_bytes(dtype),
         replicated_parameters=sum(node.replicated_parameters for node in trained),

@@ -43,7 +43,6 @@ def _carrying(share: LayerShare, size: float, kind: str) -> LayerShare:
         share,
         forward=_beside(share.forward, out),
         backward=_beside(share.backward, back),
-        input_gradient=_beside(share.input_gradient, back),
         working_bytes=share.working_bytes + size,
     )
 

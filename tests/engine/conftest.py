@@ -19,7 +19,7 @@ from simulator.partition.data import DataParallel
 from simulator.partition.layer_share import LayerShare
 from simulator.partition.optimizer import Optimizer
 from simulator.partition.plan import RunPlan
-from simulator.partition.segment import SegmentBuilder, split_gradients
+from simulator.partition.segment import SegmentBuilder
 from simulator.partition.tensor import TensorParallel
 from simulator.schedule.registry import SCHEDULES
 
@@ -58,13 +58,10 @@ def layer(forward: float, input_gradient: float, weight_gradient: float) -> Laye
     ahead.compute(work("F", forward))
     back.compute(work("I", input_gradient))
     back.beside(work("W", weight_gradient))
-    inputs, weights = split_gradients(back.build())
     return LayerShare(
         kind="test",
         forward=ahead.build(),
         backward=back.build(),
-        input_gradient=inputs,
-        weight_gradient=weights,
         parameters=1.0,
         replicated_parameters=0.0,
         saved_bytes=1.0,
