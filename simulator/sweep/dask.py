@@ -8,9 +8,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from simulator.spec.errors import Problem, SpecError
+from simulator.sweep.choices import Constraint
 from simulator.sweep.evaluation import Evaluation, evaluate_all
 from simulator.sweep.execute import chunks
-from simulator.sweep.space import Constraint, Layout
+from simulator.sweep.space import Layout
 
 CONNECT_S = 10.0
 RETRIES = 3  # of a chunk whose worker died

@@ -10,8 +10,9 @@ from simulator.engine.replay import paused_collector
 from simulator.shared import Shared
 from simulator.simulation import Simulation
 from simulator.spec.run import RunSpec
+from simulator.sweep.choices import Constraint
 from simulator.sweep.expression import ExpressionError
-from simulator.sweep.space import Constraint, Layout
+from simulator.sweep.space import Layout
 
 Status: TypeAlias = Literal["ok", "infeasible", "failed"]
 

@@ -10,8 +10,9 @@ from itertools import islice
 from threading import Thread
 from typing import Protocol, TypeVar
 
+from simulator.sweep.choices import Constraint
 from simulator.sweep.evaluation import Evaluation, evaluate_all
-from simulator.sweep.space import Constraint, Layout
+from simulator.sweep.space import Layout
 
 T = TypeVar("T")
 

@@ -19,11 +19,12 @@ from simulator.spec.run import RunSpec
 from simulator.spec.schema import keys_at, validate
 from simulator.spec.yaml_loader import Node, read_yaml
 from simulator.sweep.axes import AxisNode, find_axes
+from simulator.sweep.choices import Axis, Choice, Constraint
 from simulator.sweep.expression import Expression, ExpressionError, parse_expression
 from simulator.sweep.names import Path, dependencies, needs_result
 from simulator.sweep.objective import Objective
 from simulator.sweep.settings import Settings
-from simulator.sweep.space import Axis, Choice, Constraint, Space, refuse_too_many
+from simulator.sweep.space import Space, refuse_too_many
 
 RUN, CONSTRAINTS = "run", "constraints"
 SETTINGS: Final = keys_at(Settings, ())

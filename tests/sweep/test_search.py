@@ -11,13 +11,13 @@ from simulator.simulate import simulate, simulate_memory
 from simulator.spec.errors import SpecError
 from simulator.spec.rules import broken_layout_rules
 from simulator.sweep.bounds import Bounds
+from simulator.sweep.choices import with_key
 from simulator.sweep.compare import differences, main_losses, pareto_front
 from simulator.sweep.evaluation import Evaluation, evaluate
 from simulator.sweep.execute import Inline
 from simulator.sweep.outcome_json import outcome_json
 from simulator.sweep.read import read_sweep
 from simulator.sweep.search import Progress, enumerate_layouts, search
-from simulator.sweep.space import with_key
 from simulator.sweep.store import Store
 
 SPACE = """

@@ -4,9 +4,10 @@ import pytest
 
 from simulator.spec.errors import SpecError
 from simulator.spec.rules import broken_layout_rules
+from simulator.sweep.choices import with_key
 from simulator.sweep.read import read_sweep
 from simulator.sweep.search import enumerate_layouts
-from simulator.sweep.space import Census, with_key
+from simulator.sweep.space import Census
 
 RUN = """
 run:
@@ -172,12 +173,45 @@ def test_with_key_changes_one_value(sweep_file):
     assert with_key(changed, ("training", "micro_batch_size"), 1) == run
 
 
-def test_the_first_broken_rule_is_the_first_of_all(sweep_file):
-    sweep = sweep_of(sweep_file, parallelism="{tp: [1, 3], pp: [1, 2, 5], vp: [1, 2], cp: [1, 2]}")
-    expected = Counter()
-    for run, _ in sweep.space._combinations(sweep.space.base, (), Census()):
-        broken = broken_layout_rules(run)
-        expected.update([broken[0].name] if broken else [])
-    census = Census()
-    list(sweep.space.layouts(census))
-    assert census.illegal == expected
+MIXED = """
+run:
+  model: [llama3-8b, mixtral-8x7b]
+  cluster: h100
+  gpus: [8, 12]
+  parallelism:
+    tp: [1, 2, 3]
+    pp: [1, 2]
+    vp: 'divisors(num_hidden_layers / pp / 4)'
+    ep: [1, 'max(2, 8 // dp)']
+    schedule: ["", zb-v, dualpipe]
+    zero: [1, 3]
+  training: {seq_length: 4096, micro_batch_size: [1, 2], global_batch_size: 24}
+  runtime: [{tp_overlap: true}, {ep_overlap: true}, {}]
+constraints: {narrow: tp * pp < 6}
+"""
+
+
+def asked_anew(space):
+    """Every combination with the name of the first rule it breaks, none of it remembered."""
+
+    def below(run, labels):
+        if len(labels) == len(space.axes):
+            met = all(constraint.met(run) for constraint in space.constraints)
+            broken = [*([] if met else ["narrow"]), *(rule.name for rule in broken_layout_rules(run))]
+            yield labels, run, broken[0] if broken else ""
+            return
+        axis = space.axes[len(labels)]
+        for choice in axis.values(run):
+            yield from below(with_key(run, axis.path, choice.value), (*labels, choice.label))
+
+    yield from below(space.base, ())
+
+
+def test_rules_that_are_remembered_say_what_they_say_when_asked_anew(sweep_file):
+    space, census = read_sweep(sweep_file(MIXED)).space, Census()
+    expected = list(asked_anew(space))
+    found = [(layout.labels, layout.run) for layout in space.layouts(census)]
+    assert found == [(labels, run) for labels, run, broken in expected if not broken]
+    assert census.illegal == Counter(broken for _, _, broken in expected if broken)
+    assert len(census.illegal) > 6
+    assert census.legal > 20
