@@ -21,6 +21,7 @@ from simulator.spec.cluster import ClusterSpec
 MOST_GPUS = 18  # drawn in a domain
 BINS = 240  # of the step, for the course of link use
 COURSES = {"nic": "NICs", "scale-up": "Scale-up ports"}  # by the beginning of counters' names
+UPLINKS = "uplinks to "  # and the level
 DOMAIN, NODE = "scale-up domain", "node"
 Floats: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float64]]
 _WIDTH = 52.0  # of the boxes, in hundredths of the drawing
@@ -42,10 +43,13 @@ def topology(result: Result, cluster: ClusterSpec) -> Figure:
     if result.details is None:
         raise ValueError("the result has no links to draw: simulate(run, timeline=True) keeps them")
     levels = _levels(cluster, result.world_size)
+    kept = result.details.counters
+    uplinks = dict.fromkeys(c.name.rpartition(" ")[0] for c in kept if c.name.startswith(UPLINKS))
+    titles = COURSES | {name: f"U{name.removeprefix('u')}" for name in uplinks}
     courses = [
         (title, found)
-        for kind, title in COURSES.items()
-        if (found := [c for c in result.details.counters if c.name.startswith(kind)])
+        for kind, title in titles.items()
+        if (found := [c for c in kept if c.name.startswith(f"{kind} ")])
     ]
     tower_in = 0.5 + 0.52 * (len(levels) + 1)
     figure = new_figure(tower_in + 1.9 * len(courses))

@@ -19,8 +19,10 @@ Series: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 _NOTHING: Series = ((0.0,), (0.0,))
 
 
-def link_use(events: Replay, first_ranks: Sequence[int]) -> dict[tuple[str, int], Series]:
-    """By kind of link and device; of a simulation of every rank, what the first replica's links carried.
+def link_use(events: Replay, first_ranks: Sequence[int]) -> dict[tuple[str, int | Above], Series]:
+    """By kind of link and device (uplinks: by whose they are), what links carried.
+
+    Of a simulation of every rank, those of the first replica, and all uplinks.
 
     Args:
         events: a replay whose transfers name their links.
@@ -40,9 +42,9 @@ def link_use(events: Replay, first_ranks: Sequence[int]) -> dict[tuple[str, int]
     for time, begins, index in sorted(starts + ends):
         (use.begin if begins else use.end)(time, transfers[index])
     found = {
-        (kind, device): (tuple(series), tuple(series.values()))
+        (kind, whose): (tuple(series), tuple(series.values()))
         for (kind, owner), series in use.series.items()
-        if (device := _device(owner)) is not None
+        if (whose := _whose(owner)) is not None
     }
     for device, rank in enumerate(first_ranks):
         for kind, blocks in _of_blocks(events.stream(rank, COMPUTE)).items():
@@ -67,10 +69,10 @@ def _sum(one: Series, other: Series) -> Series:
     return tuple(times), tuple(values)
 
 
-def _device(owner: Hashable) -> int | None:
-    """Whose a link is: a device's, or in a simulation of every rank that of (device, replica)."""
+def _whose(owner: Hashable) -> int | Above | None:
+    """Whose a link is: a switch's, a device's, or in a simulation of every rank that of (device, replica)."""
     if isinstance(owner, Above):
-        return None
+        return owner
     if isinstance(owner, tuple):
         device, replica = owner
         return int(device) if not any(replica) else None

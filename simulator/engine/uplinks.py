@@ -48,8 +48,8 @@ def paths_of_ranks(uplinks: Sequence[Uplinks]) -> Paths:
             return ()
         out, into = directions(leaving.name)
         return (
-            ((out, Above(here)), leaving.share / up.ranks[here]),
-            ((into, Above(there)), leaving.share / up.ranks[there]),
+            ((out, Above(here)), leaving.share / int(up.ranks[here])),
+            ((into, Above(there)), leaving.share / int(up.ranks[there])),
         )
 
     return path
@@ -76,6 +76,13 @@ def paths_of_classes(uplinks: Sequence[Uplinks], shares: Sequence[float]) -> Pat
         )
 
     return path
+
+
+def switches_of(up: Uplinks, device: int, *, every_rank: bool) -> list[Above]:
+    """Whose uplinks a device's ranks use: those of its kinds of switches, or of the one of its first rank."""
+    if every_rank:
+        return [Above(int(up.switch[device, 0]))]
+    return [Above(int(kind)) for kind in np.unique(up.kind[up.below[device] > 0])]
 
 
 def _one_of_each(up: Uplinks) -> list[int]:

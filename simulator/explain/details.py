@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from simulator.cost.kernels import peak_flops
 from simulator.details import Communication, Counter, Details, GroupShape, OperatorUse, Work
 from simulator.engine.costing import OperatorCosts, exposed
-from simulator.engine.link_use import link_use
+from simulator.engine.link_use import Series, link_use
 from simulator.engine.messages import Pipeline
 from simulator.engine.step import StepReplay
 from simulator.engine.timeline import arrows, shown, work
+from simulator.engine.uplinks import Above, directions, switches_of
 from simulator.explain.census import census
 from simulator.graph.operators import Awaited
 from simulator.memory.activations import Passes
@@ -132,7 +134,9 @@ def _links(subject: Subject) -> Iterator[Counter]:
     capacities = subject.costs.capacities
     devices, ranks = subject.pipeline.devices, subject.ranks_per_device
     shown = range(0, devices * ranks, ranks)
-    for (kind, device), (times, values) in link_use(subject.step.events, shown).items():
+    use = link_use(subject.step.events, shown)
+    carried = {(kind, owner): series for (kind, owner), series in use.items() if isinstance(owner, int)}
+    for (kind, device), (times, values) in (carried | _on_uplinks(subject, use)).items():
         yield Counter(
             device=device,
             process=subject.process(device * subject.ranks_per_device),
@@ -142,3 +146,17 @@ def _links(subject: Subject) -> Iterator[Counter]:
             times_s=times,
             values=values,
         )
+
+
+def _on_uplinks(
+    subject: Subject, use: Mapping[tuple[str, int | Above], Series]
+) -> dict[tuple[str, int], Series]:
+    """By kind and device, the busiest uplinks above it, per rank below them."""
+    found = {}
+    for device, up in product(range(subject.pipeline.devices), subject.costs.uplinks):
+        above = switches_of(up, device, every_rank=subject.ranks_per_device > 1)
+        for kind in directions(up.name):
+            courses = [use[kind, owner] for owner in above if (kind, owner) in use]
+            if courses:
+                found[kind, device] = max(courses, key=lambda course: max(course[1]))
+    return found

@@ -97,6 +97,20 @@ def test_messages_and_reductions_that_leave_a_leaf_together_share_its_uplinks() 
     assert max(lengths) == pytest.approx(1.5 * min(lengths), rel=0.01)
 
 
+def test_pictures_show_the_uplinks_above_each_stage_folded_or_not() -> None:
+    run = on_leaves(load_run("llama3-8b-8-h100"), 2, 4.0, tp=1, pp=2, dp=8)
+    shown = []
+    for ranks in ("classes", "all"):
+        result = simulate(replace(run, simulation=Simulation(ranks=ranks)), timeline=True)
+        assert result.details is not None
+        shown.append([c for c in result.details.counters if c.name.startswith("uplinks to spine")])
+    folded, whole = shown
+    assert {(c.name.split()[-1], c.device) for c in folded} == {(d, i) for d in ("in", "out") for i in (0, 1)}
+    for one, other in zip(folded, whole, strict=True):
+        assert 0.9 * one.capacity < max(one.values) <= one.capacity * (1 + 1e-9)
+        assert max(one.values) == pytest.approx(max(other.values))
+
+
 def test_full_bisection_adds_no_link() -> None:
     run = on_leaves(load_run("llama3-8b-8-h100"), 2, 1.0, tp=1, pp=2, dp=8)
     flat = replace(run.cluster.scale_out, tiers=(Tier(name="leaf"),))
