@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.readers import Table
+from calibration.triton import DEFAULT, TUNED, is_triton, is_tuned
 from simulator.cost.attention import Core
 from simulator.cost.gemm import GemmCoefficients, Products, gemm_times
 from simulator.cost.memory_bound import MemoryCoefficients
@@ -114,18 +115,32 @@ def moe_row_times(
     up = np.where(
         np.char.endswith(table["kernel"], "nongated"), 1.0, 2.0
     )  # gated layers compute two matrices
-    operand = OPERAND_BYTES[dtype]
     written = QUANTISED_BYTES.get(dtype, 2.0)
-    first = Products.of(m=per_group, n=up * width, k=hidden, batch=groups, operand_bytes=operand)
-    second = Products.of(m=per_group, n=hidden, k=width, batch=groups, operand_bytes=operand)
-    permute = rows * hidden * (2.0 + written) + rows * hidden * 2.0 + tokens / ranks * hidden * 2.0
+    first = Products.of(m=per_group, n=up * width, k=hidden, batch=groups, operand_bytes=OPERAND_BYTES[dtype])
+    second = Products.of(m=per_group, n=hidden, k=width, batch=groups, operand_bytes=OPERAND_BYTES[dtype])
+    gathered = np.where(is_triton(table), 0.0, rows * hidden * (2.0 + written))  # Triton's product gathers
+    permute = gathered + rows * hidden * 2.0 + tokens / ranks * hidden * 2.0
     activation = rows * width * (2.0 * up + written)
     return (
-        gemm_times(first, rates, c)
-        + gemm_times(second, rates, c)
+        _grouped_times(table, first, rates, c)
+        + _grouped_times(table, second, rates, c)
         + streams.times(streams.permute(dtype + variant), permute, 2.0)
         + streams.times("activation", activation)
     )
+
+
+def _grouped_times(table: Table, products: Products, rates: Rates, c: GemmCoefficients) -> Array:
+    """Products of expert layers, in whatever tiles the row's kernel has."""
+    times = np.empty(len(table))
+    triton, tuned = is_triton(table), is_tuned(table)
+    for chosen, blocks in ((triton & tuned, TUNED), (triton & ~tuned, DEFAULT), (~triton, None)):
+        some = Products(*(sizes[chosen] for sizes in products))
+        if blocks:
+            padded = some._replace(k=blocks.step_k * np.ceil(some.k / blocks.step_k))
+            times[chosen] = gemm_times(padded, rates, c, blocks.tiles)
+        else:
+            times[chosen] = gemm_times(some, rates, c)
+    return times
 
 
 def attention_cores(table: Table) -> Core:

@@ -11,8 +11,9 @@ NVIDIA, "Matrix multiplication background user's guide", sections 2 and 3.)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ from pydantic import ConfigDict
 from simulator.cost.rates import Rates
 
 Array = npt.NDArray[np.float64]
+
+Tiles: TypeAlias = Sequence[tuple[int, int]]
 
 # rows × columns of C; relative rates are coefficients by tile area
 TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64))
@@ -138,36 +141,36 @@ class Products(NamedTuple):
         return cls(rows, columns, inner, count, traffic)
 
 
-def gemm_times(products: Products, rates: Rates, c: GemmCoefficients) -> Array:
-    """The times of many products, in seconds."""
+def gemm_times(products: Products, rates: Rates, c: GemmCoefficients, tiles: Tiles = TILES) -> Array:
+    """The times of many products, in seconds; ``tiles``: those that the library has to choose from."""
     times = np.empty(products.m.shape)
     for start in range(0, times.size, _BLOCK):
         part = slice(start, start + _BLOCK)
-        times[part] = _times(Products(*(x[part] for x in products)), rates, c)
+        times[part] = _times(Products(*(x[part] for x in products)), rates, c, tiles)
     return times
 
 
-def _times(products: Products, rates: Rates, c: GemmCoefficients) -> Array:
+def _times(products: Products, rates: Rates, c: GemmCoefficients, tiles: Tiles) -> Array:
     m, n, k, batch, traffic = products
     bandwidth = c.bandwidth * rates.memory_bandwidth
     if not c.tiled:
         roofline = np.maximum(2.0 * batch * m * n * k / (c.efficiency * rates.peak), traffic / bandwidth)
         return np.asarray(roofline + c.fixed_s)
-    compute = _compute_times(products, rates, c)
+    compute = _compute_times(products, rates, c, tiles)
     memory = traffic / bandwidth + c.ramp_s * traffic / (traffic + _RAMP_BYTES)
     longer, shorter = np.maximum(compute, memory), np.minimum(compute, memory)
     time = longer * (1.0 + (shorter / longer) ** c.overlap) ** (1.0 / c.overlap)
     return np.asarray(time * (1.0 + c.throttle * time / (time + c.throttle_s)) + c.fixed_s)
 
 
-def _compute_times(products: Products, rates: Rates, c: GemmCoefficients) -> Array:
+def _compute_times(products: Products, rates: Rates, c: GemmCoefficients, candidates: Tiles) -> Array:
     """The best tile's time on the SMs, with or without splitting k."""
     m, n, k, batch, _ = products
     peak, memory_bandwidth, sm_count = rates
     best = np.full(m.shape, np.inf)
     split_cost = c.split_traffic * _PARTIAL_BYTES / (c.bandwidth * memory_bandwidth) * batch * m * n
     most = np.clip(k / _MIN_SPLIT_K, 1.0, _MAX_SPLIT)
-    for rows, columns in TILES:
+    for rows, columns in candidates:
         per_k = 2.0 * rows * columns * sm_count / (c.tile_rate(rows, columns) * peak)
         tiles = batch * np.ceil(m / rows) * np.ceil(n / columns)
         np.minimum(best, _wave_array(tiles / sm_count, c.wave) * (k + c.prologue_k) * per_k, out=best)

@@ -51,7 +51,7 @@ def test_a100_attention_on_shapes_no_fit_saw() -> None:
     assert found.p90 <= 0.19
 
 
-@pytest.mark.parametrize(("device", "dtype"), [("h100", "bf16"), ("h100", "fp8_block")])
+@pytest.mark.parametrize(("device", "dtype"), [("a100", "bf16"), ("h100", "bf16"), ("h100", "fp8_block")])
 def test_balanced_expert_layers_no_fit_saw(device: str, dtype: str) -> None:
     rows = table(f"moe_gemm_{device}.csv.gz", dtype=[dtype], distribution=["balanced"], moe_ep_size=[1])
     found = errors(*predicted(rows.where(held_out(rows) & (rows["num_tokens"] >= 1024)), device))
