@@ -43,6 +43,7 @@ from simulator.sweep.timed_model import (
     Rows,
     TimedModel,
     Timer,
+    Way,
     counts_by_chunk,
     on_one_stage,
 )
@@ -83,43 +84,42 @@ class Bounds:
         is_open = p.stage_split == BALANCED or run.schedule == AUTOMATIC
         if is_open and counts_by_chunk(run.training):
             return Bound(0.0, 0.0)  # what the split is decides what layers do
-        model = self._model(run, schedule, floor=rough or schedule.pairs or run.runtime.ep_overlap)
+        model = self._model(run, schedule, _timed(run, schedule, rough=rough))
         if is_open or schedule.forward_only:
             return _bound_of_any(model.stages(1, 1, "equal")[0], run)
         blocks = self._shared.blocks(run, schedule.directions)
         stages = model.stages(p.pp, p.vp if schedule.directions == 1 else 1, p.stage_split)
-        way = _way(schedule, p.pp, p.vp, len(stages))
-        seconds = _pipeline_seconds(schedule, way, stages, self._crossing(run, model.plan, blocks), run)
+        path = _path(schedule, p.pp, p.vp, len(stages))
+        seconds = _pipeline_seconds(schedule, path, stages, self._crossing(run, model.plan, blocks), run)
         data, on_device = _data(run, model.plan, schedule.directions), p.offload == StateOffload()
-        held = stages[way.placement].sum(axis=1)
+        held = stages[path.placement].sum(axis=1)
         live = _live(schedule, p.pp, p.vp, run)
-        peaks = live * stages[:, SAVED][way.placement].min(axis=1)
+        peaks = live * stages[:, SAVED][path.placement].min(axis=1)
         if on_device:
             peaks = peaks + _static_bytes(data, held)
             seconds += _optimizer_seconds(data, held[0], blocks)
             if schedule.directions == 1 and schedule.synchronous:
-                layers = model.dense_parameters(way.first, p.pp, p.vp, p.stage_split)
+                layers = model.dense_parameters(path.first, p.pp, p.vp, p.stage_split)
                 buckets = [data.buckets(each, cut=index == 0) for index, each in enumerate(layers)]
                 seconds += _data_seconds(run, data, buckets, blocks, tail=not schedule.splits_backward)
                 seconds = max(seconds, _reduction_seconds(run, data, buckets, blocks))
         return Bound(seconds * (1.0 - SLACK), float(peaks.max()) * (1.0 - SLACK))
 
-    def _model(self, run: RunSpec, schedule: Schedule, *, floor: bool) -> TimedModel:
+    def _model(self, run: RunSpec, schedule: Schedule, way: Way) -> TimedModel:
         """The timed layers of a run, in common to all ways to cut them into stages."""
         alone = run if counts_by_chunk(run.training) else on_one_stage(run)
         key: tuple[object, ...] = (
             *(id(run.model), id(run.cluster), alone.gpus, alone.parallelism, run.training),
             *(schedule.forward_only, replace(run.runtime, **OVERLAPS)),
         )
-        split = schedule.splits_backward
-        found = self._models.get((key, split, floor))
+        found = self._models.get((key, way))
         if found is None:
             plan = self._plans.get(key)
             if plan is None:
                 plan = self._plans[key] = plan_run(alone, forward_only=schedule.forward_only)
             kernels = self._kernels.setdefault(id(self._shared.kernels(run)), {})
-            timer = Timer(self._shared.blocks(alone), kernels, split=split, floor=floor)
-            found = self._models[key, split, floor] = TimedModel(run, plan, timer)
+            timer = Timer(self._shared.blocks(alone), kernels, way)
+            found = self._models[key, way] = TimedModel(run, plan, timer)
         return found
 
     def _crossing(self, run: RunSpec, plan: RunPlan, blocks: Blocks) -> Rows:
@@ -131,6 +131,13 @@ class Bounds:
             hops = [blocks.costs.hop(plan.message_bytes, device) if pp > 1 else 0.0 for device in range(pp)]
             found = self._hops[key] = (blocks, np.array(hops))
         return found[1]
+
+
+def _timed(run: RunSpec, schedule: Schedule, *, rough: bool) -> Way:
+    """How the layers of a run are timed. What two that run at once take together is not known beforehand."""
+    overlaps, split = run.runtime.ep_overlap, schedule.splits_backward
+    floor = rough or schedule.pairs or (overlaps and split)
+    return Way(split, floor, overlaps and not floor, run.runtime.delay_wgrad and not floor)
 
 
 def _bound_of_any(whole: Rows, run: RunSpec) -> Bound:
@@ -146,7 +153,7 @@ def _data(run: RunSpec, plan: RunPlan, copies: int) -> DataParallel:
     return replace(plan.data, replicas=replicas, shard_ranks=shards, model_copies=copies)
 
 
-class _Way(NamedTuple):
+class _Path(NamedTuple):
     """How a microbatch goes through the devices.
 
     ``placement``: the virtual stages of each device; ``entry``: its first one on the way; ``first``: those of
@@ -162,12 +169,12 @@ class _Way(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _way(schedule: Schedule, p: int, v: int, stages: int) -> _Way:
+def _path(schedule: Schedule, p: int, v: int, stages: int) -> _Path:
     placement = schedule.placement(p, v)
     device_of = {stage: device for device, held in enumerate(placement) for stage in held}
-    path = np.array([device_of[stage] for stage in range(stages)])
-    here, there = path[:-1], path[1:]
-    return _Way(
+    devices = np.array([device_of[stage] for stage in range(stages)])
+    here, there = devices[:-1], devices[1:]
+    return _Path(
         placement=np.array(placement),
         entry=np.array([min(held) for held in placement]),
         first=tuple(placement[0]),
@@ -176,7 +183,7 @@ def _way(schedule: Schedule, p: int, v: int, stages: int) -> _Way:
     )
 
 
-def _pipeline_seconds(schedule: Schedule, way: _Way, stages: Rows, hops: Rows, run: RunSpec) -> float:
+def _pipeline_seconds(schedule: Schedule, path: _Path, stages: Rows, hops: Rows, run: RunSpec) -> float:
     """The longest of the devices' chains of work.
 
     Before a device's first stage on the way nothing runs on it but that forward, after its last backward
@@ -184,12 +191,12 @@ def _pipeline_seconds(schedule: Schedule, way: _Way, stages: Rows, hops: Rows, r
     """
     forward, backward = stages[:, FORWARD], stages[:, BACKWARD]
     per_device = float(run.microbatches // schedule.directions)
-    busy: Rows = per_device * (forward + backward)[way.placement].sum(axis=1)
+    busy: Rows = per_device * (forward + backward)[path.placement].sum(axis=1)
     if schedule.directions == 1 and schedule.synchronous:
-        crossed = hops[way.hop] * way.crosses
-        busy += np.concatenate(((0.0,), np.cumsum(forward[:-1] + crossed)))[way.entry]
+        crossed = hops[path.hop] * path.crosses
+        busy += np.concatenate(((0.0,), np.cumsum(forward[:-1] + crossed)))[path.entry]
         if not schedule.splits_backward:
-            busy += np.concatenate(((0.0,), np.cumsum(backward[:-1] + crossed)))[way.entry]
+            busy += np.concatenate(((0.0,), np.cumsum(backward[:-1] + crossed)))[path.entry]
     return float(busy.max())
 
 

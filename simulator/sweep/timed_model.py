@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.engine.block import Blocks
+from simulator.engine.overlap import communicates
 from simulator.graph.operators import Attention, Copy, Gemm, GroupedGemm, MemoryBound
 from simulator.partition.chunk import stages_of
 from simulator.partition.layer_share import LayerShare
@@ -30,18 +31,51 @@ KERNELS: Final = (Gemm, GroupedGemm, Attention, MemoryBound, Copy)
 Seconds = Callable[[Segment], float]
 
 
+class Way(NamedTuple):
+    """How layers are timed. ``split``: a backward pass in its two parts. ``floor``: their kernels alone.
+
+    ``paired``: a forward and a backward of layers with experts may be one block, as the engine joins them,
+    with weight gradients beside communication where ``delay_wgrad`` says so.
+    """
+
+    split: bool
+    floor: bool
+    paired: bool
+    delay_wgrad: bool
+
+
 class Timer:
     """Times layers by replayed blocks or, where two of them may hide in each other, by their kernels."""
 
-    def __init__(self, blocks: Blocks, known: dict[int, tuple[Segment, float]], *, split: bool, floor: bool):
+    def __init__(self, blocks: Blocks, known: dict[int, tuple[Segment, float]], way: Way) -> None:
         """``known``: kernels' seconds of segments on this cluster, to be added to."""
         self._blocks = blocks
         self._known = known
-        self._split = split
-        self._seconds: Seconds = self._kernels if floor else lambda segment: blocks.block(segment).seconds
+        self._way = way
+        self._split = way.split
+        self._seconds: Seconds = self._kernels if way.floor else lambda segment: blocks.block(segment).seconds
 
-    def row(self, layer: LayerShare) -> tuple[float, ...]:
-        """Of one layer."""
+    def rows(self, layers: Sequence[LayerShare]) -> dict[int, tuple[float, ...]]:
+        """By identity of each of these layers."""
+        rows = {id(layer): self._row(layer) for layer in layers}
+        if self._way.paired:
+            joined = [
+                layer for layer in layers if communicates(layer.forward) and communicates(layer.backward)
+            ]
+            saved = max((self._gain(a, b) for a in joined for b in joined), default=0.0)
+            for layer in joined:
+                forward, backward, *rest = rows[id(layer)]
+                rows[id(layer)] = (forward - saved / 2.0, backward - saved / 2.0, *rest)
+        return rows
+
+    def _gain(self, ahead: LayerShare, back: LayerShare) -> float:
+        """What a layer's forward and another's backward save as one block. Half of it for every forward and
+        every backward, whatever its partner, is at least what is saved."""
+        joint = self._blocks.joint(ahead.forward, back.backward, delay_wgrad=self._way.delay_wgrad)
+        apart = self._seconds(ahead.forward) + self._seconds(back.backward)
+        return max(0.0, apart - self._blocks.block(joint).seconds)
+
+    def _row(self, layer: LayerShare) -> tuple[float, ...]:
         backward = [layer.input_gradient, layer.weight_gradient] if self._split else [layer.backward]
         return (
             self._seconds(layer.forward),
@@ -92,11 +126,7 @@ class TimedModel:
         self.plan = plan
         self._stages: dict[tuple[object, ...], Rows] = {}
         self._dense: dict[tuple[object, ...], list[tuple[float, ...]]] = {}
-        known: dict[int, tuple[float, ...]] = {}
-        for chunk in plan.chunks:
-            for layer in chunk.layers:
-                if id(layer) not in known:
-                    known[id(layer)] = timer.row(layer)
+        known = timer.rows(list(dict.fromkeys(layer for chunk in plan.chunks for layer in chunk.layers)))
         chunks = [np.array([known[id(layer)] for layer in chunk.layers]) for chunk in plan.chunks]
         self._whole = (
             np.array([rows.sum(axis=0) for rows in chunks]) if counts_by_chunk(run.training) else None

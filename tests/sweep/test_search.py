@@ -74,6 +74,52 @@ def test_bounds_bound(choices, data):
     assert bound.seconds <= simulate(run).step_time_s
 
 
+OVERLAPPED = """
+run:
+  model: [mixtral-8x7b, deepseek-v3]
+  cluster: h100
+  gpus: 16
+  parallelism:
+    tp: [1, 2]
+    pp: [1, 2]
+    vp: [1, 2]
+    ep: [2, 4]
+    etp: 1
+    zero: [1, 3]
+    schedule: ["", interleaved-1f1b]
+    stage_split: even
+  training:
+    seq_length: 2048
+    micro_batch_size: [1, 2]
+    global_batch_size: 64
+    precision: [bf16, fp8]
+    recompute: [{granularity: none}, {granularity: selective, modules: [moe_act]}, {granularity: full}]
+  runtime:
+    ep_overlap: true
+    delay_wgrad: [false, true]
+    moe_dispatcher: [alltoall, deepep]
+    moe_grouped_gemm: fused
+    software: [megatron, compiled]
+"""
+
+
+@settings(deadline=None, max_examples=12)
+@given(data=st.data())
+def test_bounds_bound_layers_that_run_beside_each_other(overlapped, data):
+    run = data.draw(st.sampled_from(overlapped)).run
+    bounds = Bounds()
+    rough, fine = bounds.bound(run, rough=True), bounds.bound(run)
+    assert rough.seconds <= fine.seconds * (1 + 1e-9)
+    assert fine.seconds <= simulate(run).step_time_s
+
+
+@pytest.fixture(scope="module")
+def overlapped(tmp_path_factory):
+    path = tmp_path_factory.mktemp("overlapped") / "overlapped.yaml"
+    path.write_text(OVERLAPPED, encoding="utf-8")
+    return enumerate_layouts(read_sweep(path))[0]
+
+
 def test_one_shared_cache_changes_nothing(sweep_file):
     layouts, _ = enumerate_layouts(read_sweep(sweep_file()))
     shared = Shared()
