@@ -83,7 +83,7 @@ def plan_run(run: RunSpec, *, copies: int = 1, forward_only: bool = False) -> Ru
         else 0.0,
         microbatches=run.microbatches,
         padded_vocab_size=opts.vocab_size,
-        loads=_loads(run),
+        loads=loads_of(run),
         forward_only=forward_only,
     )
 
@@ -182,7 +182,7 @@ def _context(run: RunSpec) -> ContextParallel:
     )
 
 
-def _loads(run: RunSpec) -> MicrobatchLoads | None:
+def loads_of(run: RunSpec) -> MicrobatchLoads | None:
     """How microbatches differ. Replicas meet in each layer where they share parameters or experts."""
     if run.documents is None:
         return None

@@ -23,7 +23,7 @@ from simulator.engine.block import Blocks
 from simulator.engine.step import StepOptions, replayed_orders
 from simulator.memory.shards import optimizer_bytes
 from simulator.partition.data import FULLY_SHARDED, Bucket, DataParallel
-from simulator.partition.plan import RunPlan, plan_run
+from simulator.partition.plan import RunPlan, loads_of, plan_run
 from simulator.partition.segment import Segment
 from simulator.preparation.automatic import measured_schedule
 from simulator.preparation.prepare import schedule_of
@@ -79,6 +79,12 @@ class Bounds:
 
     def bound(self, run: RunSpec, *, rough: bool = False) -> Bound:
         """The bound of a legal layout. A ``rough`` one counts kernels alone, which need no replay."""
+        found, loads = self._bound(run, rough=rough), loads_of(run)
+        if loads is None:
+            return found
+        return replace(found, seconds=found.seconds * min(1.0, *loads.work))  # any microbatch's attention
+
+    def _bound(self, run: RunSpec, *, rough: bool) -> Bound:
         p = run.parallelism
         schedule = measured_schedule(run) if run.schedule == AUTOMATIC else schedule_of(run)
         is_open = p.stage_split == BALANCED or run.schedule == AUTOMATIC

@@ -39,6 +39,7 @@ run:
     micro_batch_size: [1, 2]
     global_batch_size: 64
     precision: [bf16, fp8]
+    documents: [{packing: cut}, {distribution: lognormal, mean: 900, sigma: 1.5}]
     recompute: [{granularity: none}, {granularity: full}, {granularity: full, method: block, num_layers: 2}]
   runtime:
     overlap_grad_reduce: [true, false]
