@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.shared import Shared
 from simulator.simulate import simulate, simulate_memory
+from simulator.spec.documents import Documents
 from simulator.spec.errors import SpecError
 from simulator.spec.rules import broken_layout_rules
 from simulator.sweep.bounds import Bounds
@@ -39,13 +42,15 @@ run:
     micro_batch_size: [1, 2]
     global_batch_size: 64
     precision: [bf16, fp8]
-    documents: [{packing: cut}, {distribution: lognormal, mean: 900, sigma: 1.5}]
     recompute: [{granularity: none}, {granularity: full}, {granularity: full, method: block, num_layers: 2}]
   runtime:
     overlap_grad_reduce: [true, false]
     tp_overlap: [false, true]
     overlap_param_gather: [true, false]
 """
+
+
+UNEVEN = Documents(distribution="lognormal", mean=900.0, sigma=1.5)
 
 
 def found(path, *overrides, directory=None, resume=False):
@@ -68,6 +73,8 @@ def test_bounds_bound(choices, data):
     for axis in choices.axes:
         choice = data.draw(st.sampled_from(list(axis.values(run))), label=axis.key)
         run = with_key(run, axis.path, choice.value)
+    documents = data.draw(st.sampled_from([Documents(), UNEVEN]), label="documents")
+    run = replace(run, training=replace(run.training, documents=documents))
     if broken_layout_rules(run):
         return
     bound = Bounds().bound(run)
