@@ -28,6 +28,7 @@ class Shown(LazyGroup):
         "schedules": "simulator.cli.show_schedule:schedules",
         "schedule": "simulator.cli.show_schedule:schedule",
         "collective": "simulator.cli.show_collective:collective",
+        "keys": "simulator.cli.show_keys:keys",
         "profile": "simulator.cli.show_profile:profile",
     }
 

@@ -1,9 +1,12 @@
 """``stepcast show`` lists what ships and explains one piece of it."""
 
+import dataclasses
+
 import pytest
 
 from simulator.cli.app import main
 from simulator.spec import catalogue
+from simulator.spec.run import Parallelism
 
 
 @pytest.fixture
@@ -31,6 +34,24 @@ def test_models_lists_every_model(show):
     code, out, _ = show("models")
     assert code == 0
     assert set(catalogue.names("models")) <= first_words(out)
+
+
+def test_keys_lists_every_way_to_split_and_its_default(show):
+    code, out, err = show("keys")
+    assert (code, err) == (0, "")
+    fields = [f"parallelism.{field.name}" for field in dataclasses.fields(Parallelism)]
+    assert set(fields) <= first_words(out)
+    assert "model.hidden_size" not in out
+
+
+def test_keys_of_a_section_and_the_nearest_name(show):
+    code, out, _ = show("keys", "training.documents")
+    assert code == 0
+    assert first_words(out) >= {"training.documents.mean", "training.documents.lengths[]"}
+    assert "gpus" not in first_words(out)
+    code, _, err = show("keys", "paralelism")
+    assert code == 2
+    assert "parallelism" in err
 
 
 @pytest.mark.parametrize("name", ["h100", "h100-sxm5-80gb", "H100-SXM5-80GB"])
