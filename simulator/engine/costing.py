@@ -178,7 +178,9 @@ class OperatorCosts:
         if not nic:
             return Flow(ports, port)
         leaving = self._leaving(load)
-        nic = min([nic, *(self.uplinks[leave.level].bandwidth / leave.share for leave in leaving)])
+        for leave in leaving:
+            up = self.uplinks[leave.level]
+            nic = min(nic, up.bandwidth / (up.most_below() * leave.share))
         times = port / nic  # each channel through a NIC passes several ports: each counts as a flow there
         if not port:
             return Flow(nics, nic, (), leaving)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from math import inf
 from typing import Literal, get_args
@@ -61,7 +62,7 @@ class Network:
         key = (kind, size_bytes, axis, sms)
         found = self._cache.get(key)
         if found is None:
-            group = self.placement.group(axis)
+            group = self._group(axis)
             found = self._cache[key] = self._fastest(self._candidates(kind, size_bytes, group), group, sms)
         return found
 
@@ -71,7 +72,7 @@ class Network:
         ``sent``: bytes from each of its ranks to each. Where one rank gets f times the mean it is an even
         all-to-all of f times the size. Raises ValueError for another number of ranks.
         """
-        group, traffic = self.placement.group(axis), np.asarray(sent, dtype=float)
+        group, traffic = self._group(axis), np.asarray(sent, dtype=float)
         if traffic.shape != (group.ranks, group.ranks) or traffic.min() < 0:
             raise ValueError(f"{axis}: bytes between {group.ranks} × {group.ranks} ranks, none negative")
         if group.ranks == 1 or not traffic.any():
@@ -84,7 +85,7 @@ class Network:
         self, kind: CollectiveName, size_bytes: float, axis: GroupAxis
     ) -> tuple[TransferEstimate, ...]:
         """Every allowed algorithm and protocol, fastest first."""
-        group = self.placement.group(axis)
+        group = self._group(axis)
         found = [self._answer(c, group, None) for c in self._candidates(kind, size_bytes, group)]
         return tuple(sorted(found, key=lambda estimate: estimate.seconds))
 
@@ -97,7 +98,7 @@ class Network:
         key = ("send_recv", size_bytes, axis, stage)
         found = self._cache.get(key)
         if found is None:
-            group = self.placement.group(axis)
+            group = self._group(axis)
             hop = self.placement.stage_hop(stage) if axis == "pp" else group.worst_hop
             several = group.ranks > 1 and size_bytes > 0
             share = (
@@ -108,6 +109,16 @@ class Network:
             inside = hop.inside_domain or hop.inside_node
             found = self._cache[key] = self._fastest(options, group, None, inside=inside)
         return found
+
+    def _group(self, axis: GroupAxis) -> Group:
+        """The groups of an axis; where switches are oversubscribed, with how many of them share uplinks."""
+        group = self.placement.group(axis)
+        if not self.uplinks or axis in ("pp", "world"):
+            return group
+        joined, shares = axis in self.placement.joined, [1.0] * len(self.cluster.scale_out.tiers)
+        for up in self.uplinks:
+            shares[up.level] = up.most_below(joined=joined)
+        return replace(group, stage_shares=tuple(shares))
 
     def _stage_share(self, stage: int) -> float:
         """Share of the NIC rate left to messages from a stage to the next, those of all its ranks at once."""
@@ -132,13 +143,13 @@ class Network:
 
     def collective_load(self, kind: CollectiveName, size_bytes: float, axis: GroupAxis) -> Load:
         """What a collective puts on a rank's links."""
-        algorithm, group = self.collective(kind, size_bytes, axis).algorithm, self.placement.group(axis)
+        algorithm, group = self.collective(kind, size_bytes, axis).algorithm, self._group(axis)
         load = collective_load(kind, size_bytes, group, algorithm)
         return self._with_leaving(load, group, pairwise=kind == "all_to_all")
 
     def node_limited_load(self, size_bytes: float, axis: GroupAxis, copies: int, limit: int = 0) -> Load:
         """The same for a node-limited all-to-all."""
-        group = self.placement.group(axis)
+        group = self._group(axis)
         load = node_limited_load(size_bytes, copies, limit, group)
         return self._with_leaving(load, group, pairwise=True)
 
@@ -146,7 +157,7 @@ class Network:
         """The same for a message to a neighbour; which of a stage's messages cross uplinks, these tell."""
         if axis == "pp":
             return message_load(size_bytes, self.placement.stage_hop(stage))
-        group = self.placement.group(axis)
+        group = self._group(axis)
         return self._with_leaving(message_load(size_bytes, group.worst_hop), group, pairwise=False)
 
     def _with_leaving(self, load: Load, group: Group, *, pairwise: bool) -> Load:
@@ -163,7 +174,7 @@ class Network:
         ``copies`` is the router's top-k, ``limit`` the most domains a token goes to (0: no limit), ``sms``
         the SMs of the kernel (0: as many as fill the link).
         """
-        group = self.placement.group(axis)
+        group = self._group(axis)
         if group.ranks == 1 or size_bytes == 0:
             return NOTHING
         routing = Routing(copies=copies, limit=limit, sms=sms)

@@ -63,7 +63,8 @@ class Group:
 
     ``nic_bandwidth`` is the share of one rank, bytes/s per direction: NICs are shared equally by the
     GPUs of a node, since the sibling groups on it communicate at the same time. ``tier`` indexes
-    ``ScaleOut.tiers``; −1: none crossed.
+    ``ScaleOut.tiers``; −1: none crossed. ``stage_shares``: per tier, the most that a stage's ranks are of
+    those below a switch; without them all are.
     """
 
     axis: str
@@ -75,6 +76,7 @@ class Group:
     nic_bandwidth: float
     tier: int
     nodes_per_switch: tuple[int, ...]  # per tier: most of the group's nodes below one switch of it
+    stage_shares: tuple[float, ...] = ()
 
     @property
     def inside_domain(self) -> bool:
@@ -144,7 +146,7 @@ class Placement:
         rank_order: str = "tp-cp-ep-dp-pp",
     ) -> None:
         self.cluster = cluster
-        self._joined = JOINED if copies == 2 else frozenset()
+        self.joined = JOINED if copies == 2 else frozenset()
         etp = etp or tp
         self.world_size = tp * cp * dp * pp
         if tp * cp * dp % (etp * ep):
@@ -198,7 +200,7 @@ class Placement:
 
     def _ranks(self, axis: str, offsets: Ranks, base: int) -> Ranks:
         """The group whose first rank on its pipeline device is ``base``, ascending."""
-        if axis not in self._joined:
+        if axis not in self.joined:
             return offsets + base
         pp = self._dense["pp"]
         there = pp.size - 1 - 2 * (base // pp.stride % pp.size)  # devices from here to the other copy

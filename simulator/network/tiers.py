@@ -32,26 +32,27 @@ def pairs_leaving(group: Group, level: int) -> float:
 
 
 def neighbour_share(out: ScaleOut, group: Group) -> float:
-    """Share of the NIC rate left to rings and trees, all ranks below a switch crossing its uplinks at once.
+    """Share of the NIC rate left to rings and trees, all groups of a stage crossing uplinks at once.
 
     The uplinks carry them in full while a switch has as many nodes of the group as it is oversubscribed.
     """
-    return min(
-        (_left(out, level, neighbours_leaving(group, level)) for level in _crossed(group)), default=1.0
-    )
+    shares = (_left(out, group, level, neighbours_leaving(group, level)) for level in _crossed(group))
+    return min(shares, default=1.0)
 
 
 def pairwise_share(out: ScaleOut, group: Group) -> float:
-    """Share of the NIC rate left to all-to-all traffic, all ranks below a switch sending at once."""
-    return min((_left(out, level, pairs_leaving(group, level)) for level in _crossed(group)), default=1.0)
+    """Share of the NIC rate left to all-to-all traffic, all ranks of a stage sending at once."""
+    shares = (_left(out, group, level, pairs_leaving(group, level)) for level in _crossed(group))
+    return min(shares, default=1.0)
 
 
 def _crossed(group: Group) -> range:
     return range(group.tier + 1)
 
 
-def _left(out: ScaleOut, level: int, leaving: float) -> float:
-    return min(1.0, 1.0 / (oversubscription(out, level) * leaving)) if leaving > 0 else 1.0
+def _left(out: ScaleOut, group: Group, level: int, leaving: float) -> float:
+    at_once = leaving * (group.stage_shares[level] if group.stage_shares else 1.0)
+    return min(1.0, 1.0 / (oversubscription(out, level) * at_once)) if at_once > 0 else 1.0
 
 
 def _nodes_below(group: Group, level: int) -> int:

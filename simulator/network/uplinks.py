@@ -50,6 +50,10 @@ class Uplinks:
         """By device and switch, the share of the ranks below the switch that are the device's."""
         return np.asarray(np.array([self._count(places) for places in self.switch]) / self.ranks)
 
+    def most_below(self, *, joined: bool = False) -> float:
+        """The most that a device's ranks are of those below a switch; ``joined``: two with equal stages."""
+        return float((self.below + self.below[::-1] if joined else self.below).max())
+
     def crossing(self, source: int, target: int) -> Crossing:
         """Of messages from all ranks of a device to their counterparts on another."""
         found = self._crossings.get((source, target))

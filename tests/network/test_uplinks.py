@@ -65,6 +65,27 @@ def test_messages_that_few_ranks_send_out_are_not_slowed_down(make_cluster: Any)
     assert apart.send_recv(1e9).seconds == pytest.approx(4 * unhindered.send_recv(1e9).seconds, rel=0.01)
 
 
+def test_alone_a_stage_has_the_uplinks_to_itself(make_cluster: Any) -> None:
+    """Two replicas of four stages below a leaf: a stage's rings send out an eighth of what all NICs could."""
+
+    def seconds(oversubscription: float) -> float:
+        cluster = make_cluster(tiers=leaves(8, oversubscription))
+        layout = Placement(cluster, tp=8, pp=4, dp=8, rank_order="tp-cp-pp-dp")
+        return Network(cluster, layout).collective("all_gather", 1e10, "dp").seconds
+
+    assert seconds(8.0) == pytest.approx(seconds(1.0))
+    assert seconds(32.0) == pytest.approx(4 * seconds(1.0), rel=0.02)
+
+
+def test_two_devices_with_equal_stages_reduce_at_once(make_cluster: Any) -> None:
+    cluster = make_cluster(tiers=leaves(8, 16.0))
+    one, two = (
+        Network(cluster, Placement(cluster, tp=8, pp=4, dp=8, rank_order="tp-cp-pp-dp", copies=copies))
+        for copies in (1, 2)
+    )
+    assert (one._group("dp_cp").stage_shares[1], two._group("dp_cp").stage_shares[1]) == (0.25, 0.5)
+
+
 def test_a_message_waits_for_the_switches_on_its_own_way(make_cluster: Any) -> None:
     tiers = (Tier(name="leaf", nodes=2), Tier(name="far", latency_s=1e-3))
     network = Network(make_cluster(tiers=tiers), Placement(make_cluster(tiers=tiers), tp=8, pp=4))
