@@ -9,7 +9,7 @@ message is told when it comes. An end that turns out to lie elsewhere is queued 
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import inf
@@ -17,9 +17,9 @@ from typing import Protocol
 
 import simpy
 
-from simulator.engine.links import SharedLinks
+from simulator.engine.links import Link, SharedLinks
 from simulator.engine.senders import Send
-from simulator.engine.tasks import Token
+from simulator.engine.tasks import Task, Token
 
 
 class Owner(Protocol):
@@ -110,6 +110,10 @@ class Lane:
             event.succeed()
 
         self._at(at).callbacks.append(happen)
+
+    def links_of(self, task: Task) -> Sequence[Link]:
+        """The links a task crosses, none where they are not shared."""
+        return self.links.named(task.flow.links) if self.links is not None and task.flow is not None else ()
 
     def signalled(self, token: Token) -> None:
         """A process has signalled a token."""

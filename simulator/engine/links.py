@@ -6,41 +6,67 @@ max-min fair rates, recomputed whenever one starts or ends among those that are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import simpy
 
-from simulator.engine.tasks import Flow
+from simulator.engine.tasks import Flow, Task
 from simulator.network.sharing import fair_rates
 
-Retimed: TypeAlias = Callable[[], None]
+
+class Passage(Protocol):
+    """A transfer from ``start`` to ``end`` that nobody runs: while it is alone it ends by itself.
+
+    Once it has met a rival it has a ``transfer``, and is told of every change of that one's end.
+    """
+
+    start: float
+    end: float
+    task: Task
+    transfer: Transfer | None
+
+    def retimed(self) -> None:
+        """It ends at another time."""
+        ...
 
 
 class Transfer:
-    """A transfer under way. ``left`` is in seconds at its own rate; ``speed`` 1 is that rate.
+    """A transfer that others may slow down. ``left`` is in seconds at its own rate; ``speed`` 1 is that rate.
 
     ``end`` is when it ends unless another one starts or ends before; ``retimed`` is called when that has
-    changed. Once ``shared``, because it has met a rival, a timer ends it; until then it leaves its links by
-    itself. ``done`` fires at the end of a shared transfer that has no ``retimed``.
+    changed. Until it is ``shared``, having met a rival, whoever runs it ends it; then a timer does, and
+    ``done`` fires.
     """
 
-    __slots__ = ("done", "end", "flow", "left", "retimed", "shared", "since", "speed", "timer")
+    __slots__ = ("done", "end", "flow", "left", "on", "retimed", "shared", "since", "speed", "timer")
 
-    def __init__(self, flow: Flow, seconds: float, now: float, retimed: Retimed | None) -> None:
+    def __init__(
+        self, flow: Flow, on: Sequence[Link], start: float, end: float, retimed: Callable[[], None] | None
+    ) -> None:
         self.flow = flow
-        self.left = seconds
+        self.on = on
+        self.left = end - start
         self.speed = 1.0
-        self.since = now
-        self.end = now + seconds
+        self.since = start
+        self.end = end
         self.shared = False
         self.timer = 0  # counts reschedulings: an older timer that fires is ignored
         self.retimed = retimed
         self.done: simpy.Event | None = None
 
-    def has_left(self, now: float) -> bool:
-        """Whether it is over, but still named by its links."""
-        return self.retimed is not None and not self.shared and self.end <= now
+
+class Link:
+    """What crosses one link: transfers, or a ``passage`` that has it to itself until ``free``."""
+
+    __slots__ = ("capacity", "free", "name", "passage", "users")
+
+    def __init__(self, name: tuple[str, Hashable], capacity: float) -> None:
+        self.name = name
+        self.capacity = capacity
+        self.free = 0.0
+        self.passage: Passage | None = None
+        self.users: list[Transfer] = []
 
 
 Capacities: TypeAlias = Mapping[Any, float]
@@ -59,37 +85,67 @@ class SharedLinks:
     def __init__(self, env: simpy.Environment, capacities: Capacities) -> None:
         self._env = env
         self._capacities = capacities
-        self._on: dict[tuple[str, Hashable], list[Transfer]] = {}
+        self._links: dict[tuple[str, Hashable], Link] = {}
+
+    def named(self, names: Sequence[tuple[str, Hashable]]) -> list[Link]:
+        """The links of these names."""
+        for name in names:
+            if name not in self._links:
+                self._links[name] = Link(name, capacity(self._capacities, name))
+        return [self._links[name] for name in names]
 
     def cross(self, flow: Flow, seconds: float) -> Generator[simpy.Event, Any, None]:
         """Carries a transfer that takes ``seconds`` alone, for the process that yields from this."""
-        transfer = self.enter(flow, seconds, self._env.now)
+        now = self._env.now
+        transfer = self._enter(flow, self.named(flow.links), now, now + seconds, None)
         yield self._env.timeout(seconds)  # no transfer is ever faster than alone
         if not transfer.shared:
-            for link in flow.links:
-                self._on[link].remove(transfer)
+            for link in transfer.on:
+                link.users.remove(transfer)
         elif transfer.done is not None and not transfer.done.triggered:
             yield transfer.done
 
-    def enter(self, flow: Flow, seconds: float, now: float, retimed: Retimed | None = None) -> Transfer:
-        """A transfer begins. ``now`` may lie ahead of the clock, but nothing on the links may happen before.
+    def pass_over(self, links: Sequence[Link], passage: Passage) -> None:
+        """A passage begins; nothing on its links may happen before, though the clock may be behind it."""
+        start, end = passage.start, passage.end
+        for link in links:
+            if link.free > start or link.users:
+                passage.transfer = self._enter(passage.task.flow, links, start, end, passage.retimed)
+                passage.end = passage.transfer.end
+                return
+        for link in links:
+            link.free, link.passage = end, passage
 
-        With ``retimed`` nobody need end it; ``end`` may then change until it has come.
-        """
-        transfer = Transfer(flow, seconds, now, retimed)
-        crowded = False
-        for link in flow.links:
-            users = self._on.get(link)
-            if users is None:
-                self._on[link] = [transfer]
-                continue
-            if users and users[0].has_left(now):
-                users[:] = [user for user in users if not user.has_left(now)]
-            crowded = crowded or bool(users)
-            users.append(transfer)
+    def _enter(
+        self,
+        flow: Flow | None,
+        links: Sequence[Link],
+        start: float,
+        end: float,
+        retimed: Callable[[], None] | None,
+    ) -> Transfer:
+        assert flow is not None
+        for link in links:
+            if link.free > start:
+                self._meet(link)
+        crowded = any(link.users for link in links)
+        transfer = Transfer(flow, links, start, end, retimed)
+        for link in links:
+            link.users.append(transfer)
         if crowded:
-            self._share(transfer, now)
+            self._share(transfer, start)
         return transfer
+
+    def _meet(self, link: Link) -> None:
+        """The passage on a link is no longer alone."""
+        passage = link.passage
+        assert passage is not None and passage.task.flow is not None
+        links = self.named(passage.task.flow.links)
+        transfer = Transfer(passage.task.flow, links, passage.start, passage.end, passage.retimed)
+        passage.transfer = transfer
+        for each in links:
+            each.free = 0.0
+            each.users.append(transfer)
 
     def _schedule(self, transfer: Transfer, now: float) -> None:
         """(Re)starts the timer of a transfer's end."""
@@ -104,35 +160,34 @@ class SharedLinks:
     def _end(self, transfer: Transfer, version: int) -> None:
         if version != transfer.timer:
             return
-        now = self._env.now
-        rivals = self._joined(transfer, now)[1:]
-        for link in transfer.flow.links:
-            self._on[link].remove(transfer)
+        rivals = self._joined(transfer)[1:]
+        for link in transfer.on:
+            link.users.remove(transfer)
         if transfer.done is not None:
             transfer.done.succeed()
         seen: set[int] = set()
         for rival in rivals:
             if id(rival) not in seen:
-                seen.update(id(t) for t in self._share(rival, now))
+                seen.update(id(t) for t in self._share(rival, self._env.now))
 
-    def _joined(self, transfer: Transfer, now: float) -> list[Transfer]:
+    def _joined(self, transfer: Transfer) -> list[Transfer]:
         """All transfers that share a link with this one, directly or through others."""
         found = {id(transfer)}
         queue = [transfer]
         for current in queue:
-            for link in current.flow.links:
-                for other in self._on[link]:
-                    if id(other) not in found and not other.has_left(now):
+            for link in current.on:
+                for other in link.users:
+                    if id(other) not in found:
                         found.add(id(other))
                         queue.append(other)
         return queue
 
     def _share(self, transfer: Transfer, now: float) -> list[Transfer]:
         """Gives a group of joined transfers their fair rates from now on."""
-        group = self._joined(transfer, now)
+        group = self._joined(transfer)
         rates = fair_rates(
             {i: t.flow.links for i, t in enumerate(group)},
-            {link: capacity(self._capacities, link) for t in group for link in t.flow.links},
+            {link.name: link.capacity for t in group for link in t.on},
             ceilings={i: t.flow.rate for i, t in enumerate(group)},
             crossings={i: t.flow.crossings for i, t in enumerate(group)},
         )

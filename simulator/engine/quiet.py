@@ -16,7 +16,7 @@ from simulator.engine.lane import Lane
 from simulator.engine.links import Transfer
 from simulator.engine.messages import Exchange
 from simulator.engine.processors import Processors, bound_part
-from simulator.engine.senders import Send, Sender
+from simulator.engine.senders import Hop, Send, Sender
 from simulator.engine.tasks import COMPUTE, LATER, Profile, Record, Streams, Task, Token
 from simulator.engine.wiring import GATHER, DeviceWiring, Sent
 
@@ -66,6 +66,25 @@ class Mark(NamedTuple):
     posted: Mapping[str, int]
 
 
+class Gather:
+    """A gather under way: a passage over its links."""
+
+    __slots__ = ("_device", "end", "start", "task", "transfer")
+
+    def __init__(self, device: QuietDevice, task: Task, start: float) -> None:
+        self._device = device
+        self.task = task
+        self.start = start
+        self.end = start + task.seconds
+        self.transfer: Transfer | None = None
+
+    def retimed(self) -> None:
+        """Implements :class:`simulator.engine.links.Passage`."""
+        if self.transfer is not None:
+            self.end = self.transfer.end
+            self._device.gather_retimed(self.end)
+
+
 class QuietDevice:
     """Runs quiet steps, a range of them whenever its compute stream comes to one.
 
@@ -77,9 +96,11 @@ class QuietDevice:
         "_counts",
         "_done",
         "_free",
-        "_gathering",
+        "_gather",
+        "_hops",
         "_lane",
         "_left",
+        "_marks",
         "_next",
         "_processors",
         "_program",
@@ -94,7 +115,6 @@ class QuietDevice:
         "_start",
         "_steps",
         "_stop",
-        "_transfer",
         "at_marks",
         "ends",
         "starts",
@@ -110,7 +130,9 @@ class QuietDevice:
         self._steps = program.wiring.steps
         self._seconds = program.seconds
         self._senders = [senders[route.stream] for route in program.wiring.routes]
+        self._hops = [Hop(task, lane.links_of(task)) for task in program.hops]
         self._processors = processors
+        self._marks = program.marks
         self._next = self._stop = 0
         self._free = 0.0  # when the step before ended
         self._start = 0.0
@@ -118,9 +140,8 @@ class QuietDevice:
         self._left = self._since = 0.0  # of it: seconds at its own rate, brought up to a time
         self._rate = 1.0
         self._slowed = False  # by collectives at any time of it
-        self._gathering = False
-        self._transfer: Transfer | None = None  # of the gather
-        self._counts: defaultdict[int, int] = defaultdict(int)
+        self._gather: Gather | None = None
+        self._counts = [0] * len(program.seconds)  # by work
         self._spent: defaultdict[str, float] = defaultdict(float)
         self._done: simpy.Event = lane.env.event()
         self.version = 0
@@ -137,24 +158,18 @@ class QuietDevice:
         assert task.steps is not None
         begun = self._lane.env.now
         self._next, self._stop = task.steps.start, task.steps.stop
-        self._counts.clear()
+        self._counts = [0] * len(self._seconds)
         self._spent.clear()
         self._done = self._lane.env.event()
         self._mark()
-        self._begin(begun)
+        self._free = begun
+        self._try()
         yield self._done
         profile = self._breakdown()
         task = task._replace(seconds=self._free - begun, profile=profile)
         record = Record(self._rank, COMPUTE, task, begun, previous)
         record.end = self._free
         return record
-
-    def _begin(self, at: float) -> None:
-        self._free = at
-        if self._next == self._stop:
-            self._lane.call(at, self._done)
-        else:
-            self._try()
 
     def counts_on(self, token: Token) -> bool:
         """Implements :class:`simulator.engine.lane.Device`."""
@@ -178,9 +193,11 @@ class QuietDevice:
                 self._start = inf
                 self._lane.waiting.setdefault(token, []).append(self)
                 return
-            if send.end > start * LATER:
-                cause = send
-            start = max(start, send.end)
+            end = send.end
+            if end > start:
+                if end > start * LATER:
+                    cause = send
+                start = end
         self._start, self._cause = start, cause
         if exchange is not None:
             self._exchange(exchange)
@@ -191,7 +208,9 @@ class QuietDevice:
             self._since, self._left, self._rate = start, self._seconds[work], 1.0
             if self._processors.held:
                 self._slow_down(work)
-            self._lane.push(start + self._left / self._rate, self)
+                self._lane.push(start + self._left / self._rate, self)
+            else:
+                self._lane.push(start + self._left, self)
 
     def _exchange(self, exchange: Exchange) -> None:
         meeting = self._lane.meeting
@@ -209,21 +228,19 @@ class QuietDevice:
         self._start = at
         self._lane.push(at + self._program.exchanges[exchange.source, exchange.target], self)
 
-    def _gather(self, at: float) -> None:
+    def _start_gather(self, at: float) -> None:
         """The message has come, scattered over the group."""
-        gather, links = self._program.gather, self._lane.links
-        assert gather is not None
-        self._gathering, self._transfer = True, None
-        end = at + gather.seconds
-        if gather.flow is not None and links is not None:
-            self._transfer = links.enter(gather.flow, gather.seconds, at, self._gather_retimed)
-            end = self._transfer.end
-        self._lane.push(end, self)
+        task = self._program.gather
+        assert task is not None
+        self._gather = Gather(self, task, at)
+        if task.flow is not None and self._lane.links is not None:
+            self._lane.links.pass_over(self._lane.links_of(task), self._gather)
+        self._lane.push(self._gather.end, self)
 
-    def _gather_retimed(self) -> None:
-        if self._transfer is not None:
-            self.version += 1
-            self._lane.push(self._transfer.end, self)
+    def gather_retimed(self, end: float) -> None:
+        """The gather under way ends at another time."""
+        self.version += 1
+        self._lane.push(end, self)
 
     def _slow_down(self, work: int) -> None:
         bound = bound_part(self._program.profiles[work], self._seconds[work])
@@ -244,36 +261,42 @@ class QuietDevice:
     def fire(self, at: float) -> None:
         """Implements :class:`simulator.engine.lane.Owner`: the current step has ended."""
         work, _, sends, _ = self._steps[self._next]
-        if work == GATHER and not self._gathering:
-            self._gather(at)
+        if work == GATHER and self._gather is None:
+            self._start_gather(at)
             return
-        self._account(work, at)
-        self._free = at
-        for sent in sends:
-            self._senders[sent.route].send(at, self._program.hops[sent.route], sent.token)
-        self._next += 1
-        if self._program.marks:
-            self._mark()
-        self._begin(at)
-
-    def _account(self, work: int, at: float) -> None:
-        """Where the time since the step before went."""
-        spent, start = self._spent, self._start
-        if start > self._free:
-            until, _ = attribute_idle(spent, self._free, start, self._cause)
-            spent[BUBBLE] += max(0.0, until - self._free)
-        self._running = self._gathering = False
-        if work < 0:
-            spent[self._category(work)] += at - start
+        self._running = False
+        if self._start > self._free:
+            until, _ = attribute_idle(self._spent, self._free, self._start, self._cause)
+            self._spent[BUBBLE] += max(0.0, until - self._free)
+        if work < 0 or self._slowed:
+            self._account(work, at)
         else:
             self._counts[work] += 1
-            if self._slowed:
-                self._slowed = False
-                stretch = at - start - self._seconds[work]
-                if stretch > ROUNDING * at:
-                    spent[BESIDE] += stretch
-        if self._program.marks:
-            self.starts[self._next], self.ends[self._next] = start, at
+        self._free = at
+        for route, token, _ in sends:
+            self._senders[route].send(at, self._hops[route], token)
+        if self._marks:
+            self.starts[self._next], self.ends[self._next] = self._start, at
+            self._next += 1
+            self._mark()
+        else:
+            self._next += 1
+        if self._next < self._stop:
+            self._try()
+        else:
+            self._lane.call(at, self._done)
+
+    def _account(self, work: int, at: float) -> None:
+        """What a step that is not an action has taken, or an action beside collectives."""
+        if work < 0:
+            self._gather = None
+            self._spent[self._category(work)] += at - self._start
+            return
+        self._counts[work] += 1
+        self._slowed = False
+        stretch = at - self._start - self._seconds[work]
+        if stretch > ROUNDING * at:
+            self._spent[BESIDE] += stretch
 
     def _category(self, work: int) -> str:
         gather = self._program.gather
@@ -282,10 +305,10 @@ class QuietDevice:
     def post(self, at: float, token: Token) -> None:
         """Implements :class:`simulator.engine.lane.Device`."""
         sent = self._program.posts[token]
-        self._senders[sent.route].send(at, self._program.hops[sent.route], sent.token)
+        self._senders[sent.route].send(at, self._hops[sent.route], sent.token)
 
     def _mark(self) -> None:
-        if self._next in self._program.marks:
+        if self._next in self._marks:
             posted = {sender.name: sender.posted for sender in self._senders}
             self.at_marks[self._next] = Mark(self._breakdown(), posted)
 
@@ -295,7 +318,7 @@ class QuietDevice:
 
     def _breakdown(self) -> dict[str, float]:
         total = defaultdict(float, self._spent)
-        for work, count in self._counts.items():
-            for category, seconds in self._program.profiles[work].items():
+        for count, profile in zip(self._counts, self._program.profiles, strict=True):
+            for category, seconds in profile.items() if count else ():
                 total[category] += count * seconds
         return dict(total)

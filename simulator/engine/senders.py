@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
-from simulator.engine.links import SharedLinks, Transfer
+from simulator.engine.links import Link, SharedLinks, Transfer
 from simulator.engine.tasks import LATER, Record, Task, Token
 
 
+class Hop(NamedTuple):
+    """A message between two devices, and the links it crosses."""
+
+    task: Task
+    links: Sequence[Link]
+
+
 class Send(Record):
-    """A message on its way. ``end`` is when it arrives unless it meets others before."""
+    """A message on its way: a passage over its links. ``end`` is when it arrives unless it meets others."""
 
-    __slots__ = ("changed", "token", "transfer")
+    __slots__ = ("sender", "token", "transfer")
 
-    def __init__(
-        self, stream: Sender, hop: Task, token: Token, start: float, changed: Callable[[Send], None]
-    ) -> None:
-        super().__init__(stream.rank, stream.name, hop, start, None)
+    def __init__(self, sender: Sender, task: Task, token: Token, start: float) -> None:
+        self.rank = sender.rank
+        self.stream = sender.name
+        self.task = task
+        self.start = start
+        self.end = start + task.seconds
+        self.cause = None
+        self.sender = sender
         self.token = token
-        self.changed = changed
         self.transfer: Transfer | None = None
 
     def retimed(self) -> None:
         """Its transfer ends at another time than it would have."""
         if self.transfer is not None:
             self.end = self.transfer.end
-            self.changed(self)
+            self.sender.retimed(self)
 
 
 class Post(Protocol):
@@ -59,7 +69,7 @@ class Sender:
         self.version = 0
         self._post = post
         self._last: Send | None = None
-        self._queue: deque[tuple[Task, Token]] = deque()
+        self._queue: deque[tuple[Hop, Token]] = deque()
         self.sent: list[Send] = []
 
     @property
@@ -67,7 +77,7 @@ class Sender:
         """Messages so far, those that wait for one before them included."""
         return len(self.sent) + len(self._queue)
 
-    def send(self, at: float, hop: Task, token: Token) -> None:
+    def send(self, at: float, hop: Hop, token: Token) -> None:
         """Sends a message, after those before it."""
         if self._queue or (self._last is not None and self._last.end > at):
             self._queue.append((hop, token))
@@ -87,18 +97,19 @@ class Sender:
         self.version += 1
         self._post.push(self._last.end, self)
 
-    def _start(self, at: float, hop: Task, token: Token) -> None:
-        send = Send(self, hop, token, at, self._retimed)
-        if self._last is not None and at <= self._last.end * LATER:
-            send.cause = self._last
+    def _start(self, at: float, hop: Hop, token: Token) -> None:
+        send = Send(self, hop.task, token, at)
+        last = self._last
+        if last is not None and at <= last.end * LATER:
+            send.cause = last
         self._last = send
         self.sent.append(send)
-        if hop.flow is not None and self._post.links is not None:
-            send.transfer = self._post.links.enter(hop.flow, hop.seconds, at, send.retimed)
-            send.end = send.transfer.end
+        if hop.links and self._post.links is not None:
+            self._post.links.pass_over(hop.links, send)
         self._post.deliver(send)
 
-    def _retimed(self, send: Send) -> None:
+    def retimed(self, send: Send) -> None:
+        """A message of this stream arrives at another time."""
         if self._queue and send is self._last:
             self._await_last()
         self._post.retimed(send)

@@ -26,8 +26,7 @@ from simulator.engine.wiring import DeviceWiring
 from simulator.schedule.actions import Action, Kind, Order
 from simulator.schedule.definition import Schedule
 
-WINDOWS = 3  # for a first guess of how short a step may be
-WORTH = 2  # a short step must be this many times shorter
+WORTH = 1.5  # a short step must be this many times shorter
 TOLERANCE = 1e-12  # of the step: rounding of sums
 
 
@@ -55,8 +54,7 @@ Cuts = list[dict[int, dict[str, int]]]
 def folds(schedule: Schedule, p: int, m: int, v: int, *, blocking: bool) -> Iterator[Fold]:
     """Short steps worth trying for a step of ``m`` microbatches, shortest first."""
     for period in dict.fromkeys((1, 2, p)):
-        for scale in (2, 4):
-            least = scale * p + (WINDOWS + 2) * period
+        for least in (2 * p + 3 * period, 4 * p + 4 * period):  # mostly enough; what stays out of step longer
             fold = _fold(schedule, p, m, v, period, least, blocking)
             if fold is not None:
                 yield fold
