@@ -86,6 +86,7 @@ class SharedLinks:
         self._env = env
         self._capacities = capacities
         self._links: dict[tuple[str, Hashable], Link] = {}
+        self._rates: dict[tuple[int, ...], tuple[list[Flow], list[float]]] = {}  # of flows that have met
 
     def named(self, names: Sequence[tuple[str, Hashable]]) -> list[Link]:
         """The links of these names."""
@@ -185,16 +186,10 @@ class SharedLinks:
     def _share(self, transfer: Transfer, now: float) -> list[Transfer]:
         """Gives a group of joined transfers their fair rates from now on."""
         group = self._joined(transfer)
-        rates = fair_rates(
-            {i: t.flow.links for i, t in enumerate(group)},
-            {link.name: link.capacity for t in group for link in t.on},
-            ceilings={i: t.flow.rate for i, t in enumerate(group)},
-            crossings={i: t.flow.crossings for i, t in enumerate(group)},
-        )
-        for i, member in enumerate(group):
+        for member, rate in zip(group, self._fair_rates(group), strict=True):
             member.left = max(0.0, member.left - (now - member.since) * member.speed)
             member.since = now
-            speed = rates[i] / member.flow.rate
+            speed = rate / member.flow.rate
             if speed != member.speed or not member.shared:
                 member.shared = True
                 if member.retimed is None and member.done is None:
@@ -202,3 +197,18 @@ class SharedLinks:
                 member.speed = speed
                 self._schedule(member, now)
         return group
+
+    def _fair_rates(self, group: Sequence[Transfer]) -> list[float]:
+        """Bytes/s of each. The same flows meet again and again."""
+        key = tuple(id(transfer.flow) for transfer in group)
+        known = self._rates.get(key)
+        if known is None:  # keyed by identity, which is fast; keeping the flows keeps it unique
+            flows = [transfer.flow for transfer in group]
+            rates = fair_rates(
+                {i: flow.links for i, flow in enumerate(flows)},
+                {link.name: link.capacity for transfer in group for link in transfer.on},
+                ceilings={i: flow.rate for i, flow in enumerate(flows)},
+                crossings={i: flow.crossings for i, flow in enumerate(flows)},
+            )
+            known = self._rates[key] = (flows, [rates[i] for i in range(len(flows))])
+        return known[1]

@@ -202,7 +202,10 @@ class QuietDevice:
         if exchange is not None:
             self._exchange(exchange)
         elif work == GATHER:
-            self._lane.push(start, self)
+            if start > self._free:
+                self._lane.push(start, self)
+            else:
+                self._start_gather(start)
         else:
             self._running = True
             self._since, self._left, self._rate = start, self._seconds[work], 1.0
