@@ -10,11 +10,12 @@ from typing import Generic, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.memory.activations import CHANGES, Level, Passes, flat, levels
+from simulator.memory.activations import CHANGES, Level, Passes, flat
 from simulator.schedule.actions import Action, Kind, Order
 
 T = TypeVar("T")
 Ints: TypeAlias = NDArray[np.intp]
+Floats: TypeAlias = NDArray[np.float64]
 
 
 class Same(Generic[T]):
@@ -37,23 +38,20 @@ class _Courses:
     """What devices do, but for which microbatch.
 
     ``codes[d, i]`` is what device d does i-th, an index into ``samples``; orders that are shorter than others
-    end in a code of their own. ``kept[d, i]``: forwards kept when it begins.
+    end in a code of their own. ``kept[d, i]``: forwards kept when it begins. ``spans[d]``: each of its stages
+    with its first and last action but forwards.
     """
 
     codes: Ints
     samples: tuple[Action, ...]
     kept: Ints
+    spans: tuple[tuple[tuple[int, int, int], ...], ...]
 
 
 def peak_levels(passes: Passes, orders: Sequence[Order]) -> list[Level | None]:
     """By device: the moment when most is alive: kept by forwards whose gradients are not done, what the layer
     being worked on needs, and gradients that are whole for now. None where nothing runs.
     """
-    if passes.plan.data.frees_whole_gradients:
-        return [
-            max(levels(passes, order), key=lambda level: level.most + level.gradients, default=None)
-            for order in orders
-        ]
     courses = _courses(Same(orders))
     changes = [_change(passes, action) for action in courses.samples]
     rise = np.array([*(rise for rise, _ in changes), -np.inf])
@@ -62,9 +60,16 @@ def peak_levels(passes: Passes, orders: Sequence[Order]) -> list[Level | None]:
     before = np.zeros_like(after)
     before[:, 1:] = after[:, :-1]
     most = before + rise[courses.codes]
-    highest = most.argmax(axis=1)
+    gradients = _whole_gradients(passes, courses)
+    highest = (most + gradients).argmax(axis=1)
     return [
-        Level(order[at], int(courses.kept[d, at]), float(most[d, at]), float(after[d, at]), 0.0)
+        Level(
+            action=order[at],
+            kept=int(courses.kept[d, at]),
+            most=float(most[d, at]),
+            alive=float(after[d, at]),
+            gradients=float(gradients[d, at]),
+        )
         if order
         else None
         for d, (order, at) in enumerate(zip(orders, highest.tolist(), strict=True))
@@ -80,9 +85,21 @@ def _change(passes: Passes, action: Action) -> tuple[float, float]:
     return passes.together(action, action.partner), left + other
 
 
+def _whole_gradients(passes: Passes, courses: _Courses) -> Floats:
+    """What :func:`simulator.memory.activations.whole_gradients` says, of all devices."""
+    found = np.zeros(courses.codes.shape)
+    if passes.plan.data.frees_whole_gradients:
+        for d, spans in enumerate(courses.spans):
+            for stage, first, last in spans:
+                found[d, first : last + 1] += (
+                    passes.plan.chunks[stage].parameters * passes.plan.data.grad_bytes
+                )
+    return found
+
+
 @lru_cache(maxsize=32)  # as many as there are orders of similar runs
 def _courses(orders: Same[Sequence[Order]]) -> _Courses:
-    longest = max(map(len, orders.thing))
+    longest = max([1, *map(len, orders.thing)])
     codes: dict[tuple[object, ...], int] = {}
     samples: list[Action] = []
     rows = []
@@ -101,7 +118,18 @@ def _courses(orders: Same[Sequence[Order]]) -> _Courses:
     padded = np.array([row + [len(samples)] * (longest - len(row)) for row in rows], dtype=np.intp)
     kept = np.zeros_like(padded)
     np.cumsum(gains[padded[:, :-1]], axis=1, out=kept[:, 1:])
-    return _Courses(padded, tuple(samples), kept)
+    return _Courses(padded, tuple(samples), kept, tuple(map(_spans, orders.thing)))
+
+
+def _spans(order: Order) -> tuple[tuple[int, int, int], ...]:
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for index, action in enumerate(order):
+        for one in (action,) if action.partner is None else (action, action.partner):
+            if one.kind is not Kind.F:
+                last[one.stage] = index
+                first.setdefault(one.stage, index)
+    return tuple((stage, begin, last[stage]) for stage, begin in first.items())
 
 
 def _gain(action: Action) -> int:
