@@ -148,10 +148,15 @@ def _qk_norm(model: ModelSpec, opts: GraphOptions) -> Node:
     )
 
 
+def _key_heads(model: ModelSpec, opts: GraphOptions) -> int:
+    """Of the keys and values that the core reads and ranks pass round: those of every query where copied."""
+    return model.num_attention_heads if opts.fusion.repeat_kv else model.num_key_value_heads
+
+
 def _heads(model: ModelSpec, opts: GraphOptions) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Q, K, V and the attention output, as kept for the backward pass."""
     q = opts.tokens * model.num_attention_heads * model.head_dim
-    kv = opts.tokens * model.num_key_value_heads * model.head_dim
+    kv = opts.tokens * _key_heads(model, opts) * model.head_dim
     return (
         activation("q", q, Region.FEATURE, "attention"),
         activation("k", kv, Region.FEATURE, "attention"),
@@ -174,7 +179,7 @@ def _flash_core(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
         seq_q=opts.seq,
         seq_kv=opts.seq,
         heads=model.num_attention_heads,
-        kv_heads=model.num_key_value_heads,
+        kv_heads=_key_heads(model, opts),
         qk_head_dim=model.head_dim,
         v_head_dim=model.head_dim,
         causal=opts.causal,
