@@ -14,22 +14,32 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import lcm
 
+import numpy as np
+
 from simulator.engine.conditions import SOUND, Condition, Places
 from simulator.engine.finish import PAIR, WORLD
 from simulator.engine.tasks import Meeting, Streams, Task, Token
 from simulator.engine.world import JOINED, Layout
+from simulator.network.uplinks import Uplinks, alike
+
+MOST = 16  # classes that may come of where replicas are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaClass:
-    """Replicas that do the same at the same time.
+    """Replicas that do the same at the same time: their cells' numbers on every device.
 
     ``conditions``: of the cells, by device. ``meets``: by axis of data parallelism, the classes in its group.
     """
 
-    replicas: int
+    cells: tuple[int, ...]
     conditions: tuple[Condition, ...]
     meets: Mapping[str, tuple[int, ...]]
+
+    @property
+    def replicas(self) -> int:
+        """How many there are."""
+        return len(self.cells)
 
 
 def cell_size(layout: Layout) -> int:
@@ -42,15 +52,23 @@ def replicas(layout: Layout) -> int:
     return layout.tp * layout.dp // cell_size(layout)
 
 
-def replica_classes(layout: Layout, slow: Places) -> tuple[ReplicaClass, ...]:
-    """The classes of replicas, the most common one first."""
+def replica_classes(
+    layout: Layout, slow: Places, uplinks: Sequence[Uplinks] = ()
+) -> tuple[ReplicaClass, ...]:
+    """The classes of replicas, the most common one first.
+
+    Where they are under unlike switches of those ``uplinks``, they differ too, unless that makes too many:
+    then all go at the pace of those with the busiest uplinks.
+    """
     conditions = _conditions(layout, slow)
     groups = _groups(layout)
     colours = _numbered(conditions)
     while True:
-        finer = _numbered(_views(colours, groups))
+        finer = _numbered(_views(colours, groups, _above(colours, layout, uplinks)))
         if max(finer) == max(colours):
             break
+        if uplinks and max(finer) >= MOST:
+            return replica_classes(layout, slow)
         colours = finer
     common = [colour for colour, _ in Counter(colours).most_common()]
     number = {colour: index for index, colour in enumerate(common)}
@@ -61,8 +79,33 @@ def replica_classes(layout: Layout, slow: Places) -> tuple[ReplicaClass, ...]:
             axis: tuple(sorted({number[colours[other]] for other in members[cell]}))
             for axis, members in groups.items()
         }
-        found.append(ReplicaClass(replicas=colours.count(colour), conditions=conditions[cell], meets=meets))
+        cells = tuple(cell for cell, own in enumerate(colours) if own == colour)
+        found.append(ReplicaClass(cells=cells, conditions=conditions[cell], meets=meets))
     return tuple(found)
+
+
+def of_places(classes: Sequence[ReplicaClass], layout: Layout) -> np.ndarray:
+    """The class of every place within a device."""
+    of_cell = np.zeros(replicas(layout), dtype=np.int64)
+    for number, replica in enumerate(classes):
+        of_cell[list(replica.cells)] = number
+    return np.repeat(of_cell, cell_size(layout))
+
+
+def _above(colours: Sequence[int], layout: Layout, uplinks: Sequence[Uplinks]) -> list[Hashable]:
+    """By cell: under what kinds of switches its ranks are, and which of its messages leave them."""
+    size, count = cell_size(layout), replicas(layout)
+    if not uplinks:
+        return [None] * count
+    of_place = np.repeat(np.array(colours), size)
+    seen: list[np.ndarray] = []
+    for up in uplinks:
+        kinds = alike([up.of(of_place == colour) for colour in range(max(colours) + 1)])
+        cells = (layout.devices, count, size)
+        leave = up.switch != np.roll(up.switch, -1, axis=0)
+        places = 2 * kinds[up.switch] + leave
+        seen.append(np.sort(places.reshape(cells), axis=2).transpose(1, 0, 2).reshape(count, -1))
+    return [row.tobytes() for row in np.concatenate(seen, axis=1)]
 
 
 def _conditions(layout: Layout, slow: Places) -> list[tuple[Condition, ...]]:
@@ -90,15 +133,17 @@ def _groups(layout: Layout) -> dict[str, list[tuple[int, ...]]]:
     }
 
 
-def _views(colours: Sequence[int], groups: Mapping[str, list[tuple[int, ...]]]) -> list[Hashable]:
-    """What each cell can tell about itself and those it meets."""
+def _views(
+    colours: Sequence[int], groups: Mapping[str, list[tuple[int, ...]]], above: Sequence[Hashable]
+) -> list[Hashable]:
+    """What each cell can tell about itself, those it meets and what is above it."""
     seen: dict[int, tuple[int, ...]] = {}
     for members in groups.values():
         for group in members:
             if id(group) not in seen:
                 seen[id(group)] = tuple(sorted(colours[other] for other in group))
     return [
-        (colour, *(seen[id(members[cell])] for members in groups.values()))
+        (colour, above[cell], *(seen[id(members[cell])] for members in groups.values()))
         for cell, colour in enumerate(colours)
     ]
 

@@ -37,7 +37,8 @@ class Disturbances:
 
     def classes(self, layout: Layout, plan: RunPlan, held: Sequence[Sequence[int]]) -> Sequence[ReplicaClass]:
         """The replicas to simulate; ``held`` lists the chunks of each device."""
-        return replica_classes(layout, self._places(layout, plan, held))
+        uplinks = self.blocks(SOUND, SOUND).costs.uplinks
+        return replica_classes(layout, self._places(layout, plan, held), uplinks)
 
     def _places(self, layout: Layout, plan: RunPlan, held: Sequence[Sequence[int]]) -> Places:
         if not self.jitters or self.draws is not None:

@@ -9,7 +9,7 @@ from itertools import pairwise, product
 
 from simulator.engine.attribution import BUBBLE, breakdown
 from simulator.engine.block import Blocks
-from simulator.engine.classes import one_of_each
+from simulator.engine.classes import of_places, one_of_each
 from simulator.engine.conditions import SOUND, Condition
 from simulator.engine.costing import OperatorCosts
 from simulator.engine.data_traffic import OPTIMIZER
@@ -273,9 +273,8 @@ class _Machine:
         costs = self._disturbances.blocks(SOUND, SOUND).costs
         if not costs.uplinks:
             return ranks
-        replicas = [replica.replicas for replica in self._classes]
-        shares = [count / sum(replicas) for count in replicas]
-        paths = paths_of_ranks(costs.uplinks) if all_of_them else paths_of_classes(costs.uplinks, shares)
+        of_place = of_places(self._classes, self._layout)
+        paths = paths_of_ranks(costs.uplinks) if all_of_them else paths_of_classes(costs.uplinks, of_place)
         return programs.on_uplinks(ranks, paths, costs.capacities)
 
     def _one_of_each_class(self, programs: Programs) -> dict[int, Streams]:

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from simulator.engine.tasks import Flow, Leaving, Streams, Task
-from simulator.network.uplinks import Uplinks
+from simulator.network.uplinks import Uplinks, alike
 
 Path: TypeAlias = tuple[tuple[tuple[str, Hashable], float], ...]
 """Links, and the share of a rank's rate that each carries, as a part of what one rank has of the link."""
@@ -25,7 +25,7 @@ FULL = 1 + 1e-9  # of a link
 
 
 class Above(NamedTuple):
-    """Whose uplinks: those of a switch, or of all switches of a kind."""
+    """Whose uplinks: those of a switch, or of all that are loaded as this one is."""
 
     switch: int
 
@@ -55,23 +55,20 @@ def paths_of_ranks(uplinks: Sequence[Uplinks]) -> Paths:
     return path
 
 
-def paths_of_classes(uplinks: Sequence[Uplinks], shares: Sequence[float]) -> Paths:
-    """Where classes are simulated, each device by device; ``shares``: of the world, of each class.
-
-    Every class counts as spread over a device's switches as all of its ranks are.
-    """
-    devices = uplinks[0].switch.shape[0]
+def paths_of_classes(uplinks: Sequence[Uplinks], of_place: np.ndarray) -> Paths:
+    """Where classes are simulated, each device by device; ``of_place``: the class of each place."""
+    devices, classes = len(uplinks[0].switch), range(int(of_place.max()) + 1)
+    loads = [[up.of(of_place == number) for number in classes] for up in uplinks]
+    shown = [np.unique(alike(each)).tolist() for each in loads]
 
     def path(rank: int, leaving: Leaving) -> Path:
-        up = uplinks[leaving.level]
         number, device = divmod(rank, devices)
-        to = leaving.target
-        loads = (up.below[device],) * 2 if to is None else up.crossing(device, to)
-        share = leaving.share * shares[number]
+        own, to = loads[leaving.level][number], leaving.target
+        both = (own.below[device],) * 2 if to is None else own.crossing(device, to)
         return tuple(
-            ((direction, Above(kind)), share * float(load[switch]))
-            for direction, load in zip(directions(leaving.name), loads, strict=True)
-            for kind, switch in enumerate(_one_of_each(up))
+            ((direction, Above(switch)), leaving.share * float(load[switch]))
+            for direction, load in zip(directions(leaving.name), both, strict=True)
+            for switch in shown[leaving.level]
             if load[switch]
         )
 
@@ -79,16 +76,10 @@ def paths_of_classes(uplinks: Sequence[Uplinks], shares: Sequence[float]) -> Pat
 
 
 def switches_of(up: Uplinks, device: int, *, every_rank: bool) -> list[Above]:
-    """Whose uplinks a device's ranks use: those of its kinds of switches, or of the one of its first rank."""
+    """Whose uplinks a device's ranks use: one of each kind of switches, or the one of its first rank."""
     if every_rank:
         return [Above(int(up.switch[device, 0]))]
-    return [Above(int(kind)) for kind in np.unique(up.kind[up.below[device] > 0])]
-
-
-def _one_of_each(up: Uplinks) -> list[int]:
-    """A switch of each kind."""
-    _, first = np.unique(up.kind, return_index=True)
-    return [int(switch) for switch in first]
+    return [Above(int(switch)) for switch in np.unique(up.alike[up.below[device] > 0])]
 
 
 def on_uplinks(

@@ -6,6 +6,7 @@ and needs no links of its own. Under a switch that a job fills in part, its rank
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
@@ -27,6 +28,51 @@ class Crossing(NamedTuple):
     into: Shares
 
 
+class Loads:
+    """What some of a device's places put on a level's uplinks, as shares of the ranks below each switch.
+
+    ``switch``: of every rank, by pipeline device and place within it; ``places``: which of them count.
+    """
+
+    def __init__(self, switch: Numbers, ranks: np.ndarray, places: np.ndarray) -> None:
+        self._switch = switch
+        self._ranks = ranks
+        self._places = places
+        self._crossings: dict[tuple[int, int], Crossing] = {}
+
+    def _share(self, switches: np.ndarray) -> np.ndarray:
+        return np.asarray(np.bincount(switches, minlength=len(self._ranks)) / self._ranks)
+
+    @cached_property
+    def below(self) -> np.ndarray:
+        """By device and switch: the places below it."""
+        return np.array([self._share(switches[self._places]) for switches in self._switch])
+
+    def crossing(self, source: int, target: int) -> Crossing:
+        """Of messages from a device to their counterparts on another."""
+        found = self._crossings.get((source, target))
+        if found is None:
+            here, there = self._switch[source], self._switch[target]
+            leave = self._places & (here != there)
+            found = Crossing(self._share(here[leave]), self._share(there[leave]))
+            self._crossings[source, target] = found
+        return found
+
+    @property
+    def rows(self) -> list[np.ndarray]:
+        """By switch: everything that traffic in a stage, and between neighbours, puts on it."""
+        devices = range(len(self._switch))
+        hops = sorted({(d, (d + step) % len(devices)) for d in devices for step in (1, -1)})
+        return [*self.below, *(shares for hop in hops for shares in self.crossing(*hop))]
+
+
+def alike(loads: Sequence[Loads]) -> np.ndarray:
+    """By switch: the first of those that all of these load alike."""
+    rows = np.array([row for each in loads for row in each.rows])
+    _, first, kind = np.unique(rows, axis=1, return_index=True, return_inverse=True)
+    return np.asarray(first[kind.ravel()])
+
+
 class Uplinks:
     """The uplinks from all switches of one level to the next.
 
@@ -39,16 +85,17 @@ class Uplinks:
         self.level = level
         self.bandwidth = bandwidth
         self.switch = switch
-        self.ranks = self._count(switch)
-        self._crossings: dict[tuple[int, int], Crossing] = {}
+        self.ranks = np.bincount(switch.ravel())
+        self._all = self.of(np.ones(switch.shape[1], dtype=bool))
 
-    def _count(self, switches: np.ndarray) -> np.ndarray:
-        return np.bincount(switches.ravel(), minlength=int(self.switch.max()) + 1)
+    def of(self, places: np.ndarray) -> Loads:
+        """What some places of all devices put on them."""
+        return Loads(self.switch, self.ranks, places)
 
-    @cached_property
+    @property
     def below(self) -> np.ndarray:
         """By device and switch, the share of the ranks below the switch that are the device's."""
-        return np.asarray(np.array([self._count(places) for places in self.switch]) / self.ranks)
+        return self._all.below
 
     def most_below(self, *, joined: bool = False) -> float:
         """The most that a device's ranks are of those below a switch; ``joined``: two with equal stages."""
@@ -56,28 +103,16 @@ class Uplinks:
 
     def crossing(self, source: int, target: int) -> Crossing:
         """Of messages from all ranks of a device to their counterparts on another."""
-        found = self._crossings.get((source, target))
-        if found is None:
-            there, here = self.switch[target], self.switch[source]
-            leave = here != there
-            found = Crossing(self._count(here[leave]) / self.ranks, self._count(there[leave]) / self.ranks)
-            self._crossings[source, target] = found
-        return found
+        return self._all.crossing(source, target)
 
     def most_crossing(self, source: int, target: int) -> float:
         """The largest of these shares: what decides how fast the messages are, all sent at once."""
         return float(max(shares.max() for shares in self.crossing(source, target)))
 
     @cached_property
-    def kind(self) -> np.ndarray:
-        """By switch, a number that those have in common whose ranks load them alike."""
-        devices = range(len(self.switch))
-        hops = {(d, (d + step) % len(devices)) for d in devices for step in (1, -1)}
-        crossings = [self.crossing(source, target) for source, target in sorted(hops)]
-        loads = np.array([*self.below, *(shares for crossing in crossings for shares in crossing)])
-        _, first, kinds = np.unique(loads, axis=1, return_index=True, return_inverse=True)
-        order = np.argsort(np.argsort(first))  # numbered as they come
-        return np.asarray(order[kinds.ravel()])
+    def alike(self) -> np.ndarray:
+        """By switch: the first of those whose ranks load them alike."""
+        return alike([self._all])
 
 
 def uplinks_of(cluster: ClusterSpec, placement: Placement) -> tuple[Uplinks, ...]:

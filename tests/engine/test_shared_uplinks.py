@@ -136,7 +136,7 @@ CAPACITIES = {"nic": 8.0, "up out": 1.0, "up in": 1.0}
 
 
 def ends(ranks: dict[int, dict[str, list[Task]]], up: Uplinks, *, folded: bool) -> list[float]:
-    paths = paths_of_classes([up], [1.0]) if folded else paths_of_ranks([up])
+    paths = paths_of_classes([up], np.zeros(len(up.switch[0]), dtype=int)) if folded else paths_of_ranks([up])
     done = replay(on_uplinks(ranks, paths, CAPACITIES), CAPACITIES)
     return [records[-1].end for records in done.records.values()]
 

@@ -43,14 +43,14 @@ def test_stages_in_switches_of_their_own_send_everything_out(make_cluster: Any) 
     assert up.below.tolist() == [[1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 1, 1]]
     assert up.crossing(0, 1).out.tolist() == [1, 1, 0, 0, 0, 0]
     assert up.crossing(0, 1).into.tolist() == [0, 0, 1, 1, 0, 0]
-    assert up.kind.tolist() == [0, 0, 1, 1, 2, 2]
+    assert up.alike.tolist() == [0, 0, 2, 2, 4, 4]
 
 
 def test_whole_pipelines_below_a_switch_keep_their_messages(make_cluster: Any) -> None:
     up = spine(make_cluster, 8, tp=8, dp=16, pp=4, rank_order="tp-cp-pp-dp")
     assert np.all(up.below == 0.25)
     assert up.most_crossing(0, 1) == up.most_crossing(3, 0) == 0.0
-    assert set(up.kind.tolist()) == {0}
+    assert set(up.alike.tolist()) == {0}
 
 
 def test_messages_that_few_ranks_send_out_are_not_slowed_down(make_cluster: Any) -> None:
