@@ -50,6 +50,7 @@ def run(
 ) -> None:
     """Predict step time, MFU and memory of one training run."""
     from reports.files import STDOUT, write_json
+    from simulator.engine.replay import paused_collector
     from simulator.simulate import simulate
     from simulator.spec.load import load_run
 
@@ -70,25 +71,23 @@ def run(
 
         about = {"run": spec.name, **result.provenance}
         write_trace(trace_file, result.timeline, about, result.details)
-    _draw(result, spec, report_file, plots)
-    if json_file is not None:
-        write_json(result.to_dict(), json_file)
-    if json_file != STDOUT:
-        from reports.terminal import print_result
+    with paused_collector():  # nothing is given back before the end
+        _draw(result, spec, report_file, plots)
+        if json_file is not None:
+            write_json(result.to_dict(), json_file)
+        if json_file != STDOUT:
+            from reports.terminal import print_result
 
-        print_result(result, spec)
+            print_result(result, spec)
 
 
 def _draw(result: Result, spec: RunSpec, report_file: Path | None, plots: Path | None) -> None:
     """Writes the report and the figures that were asked for."""
-    from simulator.engine.replay import paused_collector
+    if report_file is not None:
+        from reports.html import write_report
 
-    with paused_collector():  # of which nothing is given back before the end
-        if report_file is not None:
-            from reports.html import write_report
+        write_report(report_file, result, spec)
+    if plots is not None:
+        from reports.plots import write_plots
 
-            write_report(report_file, result, spec)
-        if plots is not None:
-            from reports.plots import write_plots
-
-            write_plots(plots, result, spec)
+        write_plots(plots, result, spec)
