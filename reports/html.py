@@ -57,11 +57,12 @@ def _sections(result: Result, run: RunSpec) -> Iterator[Section]:
     yield Section("operators", "Operators", drawn["roofline"] + _operators(result))
     if result.what_if:
         lines = [(gain.words, *gain.cells) for gain in gains(result, run)]
-        yield Section("what-if", TITLE, drawn["what-if"] + table(HEADS, lines) + paragraph(NOTE))
+        told = table(HEADS, lines, remarks=True) + paragraph(NOTE)
+        yield Section("what-if", TITLE, drawn["what-if"] + told)
     if run.published is not None:
         heads = ("", "predicted", "published", "deviation", "between p10 and p90")
         rows = comparisons(result, run)
-        body = (table(heads, rows) if rows else "") + points(remarks(result, run))
+        body = (table(heads, rows, remarks=True) if rows else "") + points(remarks(result, run))
         yield Section("published", "Published", body)
     yield Section("inputs", "Inputs", _inputs(run))
     yield Section("provenance", "Provenance", _provenance(result, run))

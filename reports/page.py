@@ -154,6 +154,8 @@ footer {{ padding-top: 1.2rem; color: var(--muted); font-size: .82rem; overflow-
   .columns table {{ font-size: 6.5pt; }}
   th, td {{ padding: .15rem .7rem .15rem 0; }}
   figure, .tile, tr {{ break-inside: avoid; }}
+  .tiles {{ grid-template-columns: repeat(auto-fit, minmax(max(8rem, var(--width)), 1fr)); }}
+  .tile dd {{ font-size: 1.2rem; }}
   pre {{ white-space: pre-wrap; font-size: 7.5pt; }}
   h2 {{ break-after: avoid; }}
   * {{ print-color-adjust: exact; -webkit-print-color-adjust: exact; }}
