@@ -49,7 +49,13 @@ class Recipe:
         ""  # name in the ``gpu`` column of the training tables whose site stands for the generation
     )
     accumulate: tuple[str, ...] = ("a100_pcie", "b200")  # sites that timed accumulating weight gradients
+    exponentials: float = 1.0  # per clock, over those of the device of ``training``
 
+
+# Blackwell Ultra (B300, GB300) has twice the special functions of Blackwell for the softmax: 10.7 against 5
+# T exponentials/s (NVIDIA, "Inside NVIDIA Blackwell Ultra", 2025). In the tables the head dimension at which the
+# same kernels reach half their rate falls from 127 (GB200) to 67 and 70 (B300, GB300).
+ULTRA_EXPONENTIALS = 2.0
 
 RECIPES = (
     Recipe(
@@ -95,6 +101,7 @@ RECIPES = (
         moe="b200",
         training="b200",
         accumulate=("b200",),
+        exponentials=ULTRA_EXPONENTIALS,
         attention=Generation(name="trtllm", source="aic-vllm-0.24.0", kernel="vllm_flashinfer_trtllmprefill"),
     ),
     Recipe(
@@ -115,6 +122,7 @@ RECIPES = (
         moe="gb200",
         training="b200",
         accumulate=("b200",),
+        exponentials=ULTRA_EXPONENTIALS,
         attention=Generation(name="trtllm", source="aic-vllm-0.24.0", kernel="vllm_flashinfer_trtllmprefill"),
     ),
 )

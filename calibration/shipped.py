@@ -287,6 +287,7 @@ def _attention(recipe: Recipe, device: DeviceSpec, tables: Tables) -> dict[str, 
     timed = tables.training("attention", recipe.training)
     if device.architecture == "blackwell":
         kernel = _cudnn(timed, _rates(site, "bf16"), transferred=recipe.tag != recipe.training)
+        kernel = _faster_softmax(kernel, recipe.exponentials)
         return {generation.name: AttentionKernel(forward=forward, backward=kernel.backward), "cudnn": kernel}
     c, figures = carried_backward(timed, _rates(site, "bf16"), forward.coefficients)
     backward = Fitted(
@@ -325,6 +326,23 @@ def _cudnn(timed: Table, rates: Rates, *, transferred: bool) -> AttentionKernel:
         fit = replace(fit, site=SITE_BACKWARD[0], random=max(fit.random, 0.05))
         directions[direction] = _noted(fit, SITE_BACKWARD[1], transferred=transferred)
     return AttentionKernel(forward=directions["fwd"], backward=directions["bwd"])
+
+
+def _faster_softmax(kernel: AttentionKernel, exponentials: float) -> AttentionKernel:
+    """The kernels on a device with more exponentials per clock.
+
+    A query-key pair takes ``m``·(D + half_dim)/efficiency, m = 2 products forward and 5 backward, where the part
+    of ``half_dim`` in the forward is its exponential. The backward computes as many.
+    """
+    forward, backward = kernel.forward.coefficients, kernel.backward.coefficients
+    saved = (1.0 - 1.0 / exponentials) * forward.half_dim
+    of_backward = saved * (2.0 / forward.efficiency) / (5.0 / backward.efficiency)
+    return AttentionKernel(
+        forward=replace(kernel.forward, coefficients=replace(forward, half_dim=forward.half_dim - saved)),
+        backward=replace(
+            kernel.backward, coefficients=replace(backward, half_dim=backward.half_dim - of_backward)
+        ),
+    )
 
 
 def _copy() -> Fitted[CopyCoefficients]:

@@ -22,6 +22,10 @@ from simulator.spec.yaml_loader import parse_yaml
 
 FILE = "sustained.yaml"
 POWER_EXPONENT = 1.0 / 3.0
+BOARD_EXPONENT = 0.5
+"""Of a device's power limit in its clock. The cube law holds of dynamic power; a third of a board's power is
+not dynamic (leakage, memory, voltage regulators: an estimate after AccelWattch, Kandiah 2021, remembered and not
+read), so a per cent of the limit is 1.5 % of dynamic power, and half a per cent of the clock."""
 CLASSES = {"fp32": "fp32", "tf32": "fp32", "fp16": "16-bit", "bf16": "16-bit", "nvfp4": "4-bit"}
 NARROW = "8-bit"  # every other precision
 
@@ -81,13 +85,13 @@ def clock_kept(factor: float, utilisation: float) -> float:
 def carried_over(factor: float, known: DeviceSpec, wanted: DeviceSpec) -> float:
     """What a factor of one device says about another: more power for as many FLOP/s leaves a higher clock.
 
-    By the same law, the clock goes with the cube root of the limit over the activity at full clock, which
-    goes with the peak. Devices of unknown power are taken as equal.
+    The clock follows the limit over the activity at full clock, which goes with the peak. What a FLOP takes
+    differs between architectures, so devices of two, or of unknown power, are taken as equal.
     """
     had, has = _watts_per_flop(known), _watts_per_flop(wanted)
-    if known.name == wanted.name or not had or not has:
+    if known.architecture != wanted.architecture or not had or not has:
         return factor
-    return float(factor * (has / had) ** POWER_EXPONENT)
+    return float(factor * (has / had) ** BOARD_EXPONENT)
 
 
 def _watts_per_flop(device: DeviceSpec) -> float:

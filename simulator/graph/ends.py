@@ -64,7 +64,8 @@ def embedding(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
 def head(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
     """Final norm, LM head and vocabulary-parallel cross entropy (Shoeybi 2019, section 3).
 
-    Three all-reduces of one fp32 per token: maximum, target logit, sum. Nothing for an operator graph.
+    Three all-reduces of one fp32 per token: maximum, target logit, sum; Transformer Engine's loss sends them as
+    one message. Nothing for an operator graph.
     """
     if model.layers:
         return LayerGraph(kind="output", nodes=())
@@ -93,7 +94,7 @@ def head(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
         logits,
         module="head",
         region=Region.FEATURE,
-        reductions=(tokens_fp32,) * 3,
+        reductions=(3 * tokens_fp32,) if opts.loss_fusion == "te" else (tokens_fp32,) * 3,
         saves=(Tensor(name=kept, bytes=logits * passes.kept, region=Region.FEATURE, origin="head"),),
     )
     transform = masked_transform(model, opts) if model.is_encoder else ()

@@ -16,6 +16,7 @@ from simulator.graph.operators import GroupedGemm, KernelOp, MemoryBound
 from simulator.graph.options import GraphOptions
 from simulator.graph.routing import (
     LOGIT_BYTES,
+    exchange_plan,
     expert_input,
     kept,
     local_sort,
@@ -43,6 +44,7 @@ def experts_block(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
         _fork(model, opts),
         *(() if opts.shared_expert_overlap else shared),
         *router(model, opts),
+        exchange_plan(model, opts),
         *((_latent(model, opts, "latent_down"),) if latent else ()),
         permute(model, opts),
         *(replace(node, beside=True) for node in head),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from simulator.graph.documents import whole_mask
-from simulator.graph.fusion import STACKS, Fusion
+from simulator.graph.fusion import STACKS, TE_LOSS, Fusion
 from simulator.graph.operators import Mask
 from simulator.spec.documents import Documents
 from simulator.spec.lora import Lora
@@ -31,7 +31,7 @@ class GraphOptions:
     decoder_seq: int = 0  # of an encoder–decoder, whose encoder has ``seq``
     encoder_seq: int = 0  # where ``seq`` is the decoder's
     stack: str = "megatron"  # of memory-bound kernels: a key of STACKS
-    loss_fusion: bool = False  # cross entropy by the stack's fused kernels
+    loss_fusion: str = ""  # cross entropy by fused kernels: the stack's own (native), Transformer Engine's (te)
     loss_compiled: bool = True  # where the stack is compiled, so is the loss
     lora: Lora | None = None  # adapters are trained in place of the model's own weights
     documents: Documents | None = None  # that share each sequence and do not see each other
@@ -64,4 +64,5 @@ class GraphOptions:
         fusion = STACKS[self.stack]
         if self.stack == "compiled" and not self.loss_compiled:
             fusion = replace(fusion, loss=STACKS["eager"].loss)
-        return replace(fusion, loss=fusion.fused_loss) if self.loss_fusion else fusion
+        fused_loss = TE_LOSS if self.loss_fusion == "te" else fusion.fused_loss
+        return replace(fusion, loss=fused_loss) if self.loss_fusion else fusion

@@ -27,6 +27,7 @@ class Recipe:
     ``dtype`` is the arithmetic of the products. ``element_bytes`` is one element with its share of the
     scales. ``amax_pass``: the scale needs a pass over the tensor before the one that casts (delayed scaling
     takes it from the steps before; blocks are small enough to be scaled on the fly) of ``amax_kernels``.
+    ``pass_per_copy``: each copy is made by a kernel of its own.
     ``shared_amax``: ranks that hold parts of one tensor agree on its scale first. ``both``: two copies,
     along features and along tokens. ``second_is_transpose``: the second copy holds the same numbers as the
     first. ``transposed``: the second copy lies transposed, so a gathered one is transposed after the
@@ -41,6 +42,7 @@ class Recipe:
     element_bytes: float
     amax_pass: bool = False
     amax_kernels: int = 1
+    pass_per_copy: bool = False
     shared_amax: bool = False
     both: bool = True
     second_is_transpose: bool = False
@@ -81,9 +83,17 @@ RECIPES = {
         # Rouhani 2023 (OCP MX): a one-byte exponent per 32 elements along the reduction
         Recipe(name="mxfp8", dtype="mxfp8", element_bytes=1.0 + 1.0 / 32, norm_fused=True),
         # NVIDIA 2025 (arXiv 2509.25149): 1×16 blocks with an fp8 scale below one fp32 scale per tensor, hence
-        # the amax pass; the copy for the weight gradient goes through a 16×16 Hadamard transform in the same
-        # passes, and gradients are rounded stochastically there
-        Recipe(name="nvfp4", dtype="nvfp4", element_bytes=0.5 + 1.0 / 16, amax_pass=True, shared_amax=True),
+        # the amax pass; the copy for the weight gradient goes through a 16×16 Hadamard transform, and gradients
+        # are rounded stochastically there, in a pass of its own (Transformer Engine's
+        # `hadamard_transform_cast_fusion_columnwise`, remembered and not read)
+        Recipe(
+            name="nvfp4",
+            dtype="nvfp4",
+            element_bytes=0.5 + 1.0 / 16,
+            amax_pass=True,
+            shared_amax=True,
+            pass_per_copy=True,
+        ),
         # torchao's Float8Linear (PyTorch FSDP): weights are cast in every forward
         replace(_TORCHAO, name="torchao-tensorwise", amax_pass=True),
         replace(_TORCHAO, name="torchao-rowwise", second_is_transpose=False, narrow_gather=False),
@@ -109,15 +119,17 @@ def find_recipe(precision: str, fp8_recipe: str, architecture: str) -> Recipe | 
 def quantize(name: str, elements: float, recipe: Recipe, *, copies: int) -> tuple[MemoryBound, ...]:
     """Kernels that bring a 16-bit tensor into the recipe's format.
 
-    One pass reads 2 bytes per element and writes the copies; where the scale is this tensor's own, a pass
-    that only reads comes first.
+    One pass reads 2 bytes per element and writes the copies, or one does for each; where the scale is this
+    tensor's own, a pass that only reads comes first.
     """
     size = elements * WIDE_BYTES
+    passes = copies if recipe.pass_per_copy else 1
     cast = MemoryBound(
         name=f"{name}.quantize",
         kind=recipe.cast,
-        read_bytes=size,
+        read_bytes=size * passes,
         write_bytes=elements * recipe.element_bytes * copies,
+        kernels=passes,
     )
     if not recipe.amax_pass:
         return (cast,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from simulator.graph.layer import LayerGraph, Node, Quantization, Region, Tensor
+from simulator.graph.layer import LayerGraph, Node, Quantization, Region, Tensor, elementwise
 from simulator.graph.operators import Attention, Gemm, GroupedGemm, KernelOp, MemoryBound
 from simulator.graph.precision import WIDE_BYTES, Recipe
 
@@ -12,15 +12,21 @@ WIDE_MODULES = frozenset({"head", "router", "embedding", "adapter"})  # their pr
 
 
 def quantize_layer(
-    layer: LayerGraph, recipe: Recipe, *, fuse_norm: bool = True, attention: bool = False
+    layer: LayerGraph,
+    recipe: Recipe,
+    *,
+    fuse_norm: bool = True,
+    attention: bool = False,
+    pad_rows: bool = False,
 ) -> LayerGraph:
     """The layer with its linear products in the recipe's format, FLOPs unchanged.
 
     ``fuse_norm``: a norm that feeds such a product writes its output quantised, where the recipe allows.
-    ``attention``: the core runs in fp8 too.
+    ``attention``: the core runs in fp8 too. ``pad_rows``: copies bring each expert's rows to a multiple of
+    what the format's products take, and back.
     """
     nodes: list[Node] = []
-    for node in layer.nodes:
+    for node in _padded(layer.nodes) if pad_rows else layer.nodes:
         if attention and isinstance(node.forward, Attention):
             nodes += _narrow_core(node, node.forward)
             continue
@@ -38,6 +44,35 @@ def quantize_layer(
             nodes[-1] = _quantizing_norm(nodes[-1], recipe)
         nodes.append(_narrow(node, recipe, input_done=fused))
     return replace(layer, kind=f"{layer.kind} {recipe.name}", nodes=tuple(nodes))
+
+
+def _padded(nodes: tuple[Node, ...]) -> list[Node]:
+    """With a copy of the experts' rows before their first product, and one behind their last work on rows.
+
+    Probabilities are padded beside the rows (Megatron-LM's `TEGroupedMLP`, Transformer Engine's `Fp8Padding`).
+    """
+    out: list[Node] = []
+    row_bytes = 0.0
+    for node in nodes:
+        if node.region is Region.EXPERT_COLUMN and isinstance(node.forward, GroupedGemm):
+            row_bytes = node.forward.rows * node.forward.k * WIDE_BYTES
+            out.append(_copied_rows("experts.pad", row_bytes, kernels=2))
+        elif node.region is Region.DEPARTURE and row_bytes:
+            out.append(_copied_rows("experts.unpad", row_bytes, kernels=1))
+        out.append(node)
+    return out
+
+
+def _copied_rows(name: str, size: float, *, kernels: int) -> Node:
+    return elementwise(
+        name,
+        "copy",
+        module="moe.experts",
+        region=Region.EXPERT_ROW,
+        forward=(size, size),
+        backward=(size, size),
+        kernels=(kernels, kernels),
+    )
 
 
 def _is_narrow(node: Node) -> bool:

@@ -11,11 +11,19 @@ from simulator.spec.model import ModelSpec
 
 LOGIT_BYTES = 4.0  # scores, probabilities and the auxiliary loss are fp32
 INDEX_BYTES = 4.0
+MAP_BYTES = 1.0  # whether a token goes to an expert
 # Launches of Megatron-LM's router without fused kernels, counted in `topk_routing_with_score_function`,
 # `compute_routing_scores_for_aux_loss` and `switch_load_balancing_loss_func`: top-k (2), softmax, two masks
 # with their scatters (5); scores and map for the loss (5); counts, products and means of the loss (7).
 # Backward: the scatter, softmax and loss products again.
 ROUTER_KERNELS = (20, 10)
+# With Transformer Engine's fused ones: top-k, scores for the loss, rows per expert, the loss; its scaling and
+# logging. Backward: scale of the loss (2), loss, scores, top-k, sum of both gradients.
+FUSED_ROUTER_KERNELS = (6, 6)
+# Launches that prepare the exchange of rows, counted in `MoEAlltoAllTokenDispatcher.preprocess` of Megatron-Core
+# 0.16: rows per expert (2), rows for and from each rank and local expert (6), their copies to the host (5); and
+# the maps of fused permutation (2) and of both sorts (2) beside the kernels that follow them.
+PREPARING_KERNELS = 17
 
 
 def row_count(model: ModelSpec, opts: GraphOptions) -> int:
@@ -62,12 +70,25 @@ def router(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
         region=Region.SEQUENCE,
         forward=(5 * scores, 3 * scores),
         backward=(3 * scores, 2 * scores),
-        kernels=(2, 2) if opts.router_fusion else ROUTER_KERNELS,
+        kernels=FUSED_ROUTER_KERNELS if opts.router_fusion else ROUTER_KERNELS,
         saves=(kept("router.scores", scores, Region.SEQUENCE, "moe.router"),),
     )
     return (
         replace(gate, boundary_bytes=0.0, parameters=0.0, replicated_parameters=gate.parameters),
         choice,
+    )
+
+
+def exchange_plan(model: ModelSpec, opts: GraphOptions) -> Node:
+    """How many rows go where, from the map of tokens to experts (a byte each). It has no gradient."""
+    return elementwise(
+        "exchange_plan",
+        "router",
+        module="moe",
+        region=Region.SEQUENCE,
+        forward=(opts.tokens * model.num_experts * MAP_BYTES, 0.0),
+        backward=None,
+        kernels=(PREPARING_KERNELS, 0),
     )
 
 

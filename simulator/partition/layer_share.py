@@ -124,7 +124,8 @@ class Split(NamedTuple):
 class Narrow(NamedTuple):
     """How a layer's products are quantised; ``only_copy``: their weights exist in no other format.
 
-    ``attention``: the core runs in fp8 too. ``kept``: activations kept in fewer bits.
+    ``attention``: the core runs in fp8 too. ``kept``: activations kept in fewer bits. ``pad_rows``: experts' rows
+    arrive in any number.
     """
 
     recipe: Recipe
@@ -132,6 +133,7 @@ class Narrow(NamedTuple):
     only_copy: bool
     attention: bool
     kept: tuple[str, ...] = ()
+    pad_rows: bool = False
 
 
 class _Divided(NamedTuple):
@@ -202,7 +204,13 @@ def _decoder_layer(
     layer = _in_its_precision(adapt(layer, opts), model, opts)
     if narrow is None:
         return layer
-    layer = quantize_layer(layer, narrow.recipe, fuse_norm=narrow.fuse_norm, attention=narrow.attention)
+    layer = quantize_layer(
+        layer,
+        narrow.recipe,
+        fuse_norm=narrow.fuse_norm,
+        attention=narrow.attention,
+        pad_rows=narrow.pad_rows,
+    )
     return keep_narrow(layer, narrow.recipe, narrow.kept)
 
 

@@ -19,7 +19,7 @@ from simulator.partition.optimizer import Optimizer, parameter_bytes
 from simulator.partition.state_offload import StateOffload
 from simulator.partition.tensor import TensorParallel
 from simulator.spec.recompute import Recompute
-from simulator.spec.run import FULL_PRECISIONS, NARROW_PRECISIONS, Parallelism, RunSpec
+from simulator.spec.run import FULL_PRECISIONS, NARROW_PRECISIONS, Parallelism, RunSpec, Runtime
 
 VOCABULARY_MULTIPLE = 128  # Megatron-LM pads the vocabulary to a multiple of 128·tp
 
@@ -141,11 +141,18 @@ def _graph_options(run: RunSpec) -> GraphOptions:
         router_fusion=run.runtime.moe_router_fusion,
         shared_expert_overlap=run.runtime.moe_shared_expert_overlap,
         stack=run.runtime.software,
-        loss_fusion=run.runtime.cross_entropy_fusion,
+        loss_fusion=_loss_fusion(run.runtime),
         loss_compiled=run.runtime.loss_compilation,
         lora=run.training.lora if run.training.lora.rank else None,
         documents=run.documents,
     )
+
+
+def _loss_fusion(runtime: Runtime) -> str:
+    """Whose fused cross entropy runs; "": none. Transformer Engine's modules belong to Megatron's stack."""
+    if not runtime.cross_entropy_fusion:
+        return ""
+    return runtime.cross_entropy_fusion_impl if runtime.software == "megatron" else "native"
 
 
 def _data_parallel(run: RunSpec, copies: int) -> DataParallel:
@@ -279,5 +286,6 @@ def _narrow(run: RunSpec) -> Narrow | None:
     regathered = run.parallelism.zero == FULLY_SHARDED and run.parallelism.gathered_until != "step"
     if regathered and not t.fp8_param_gather:
         recipe = replace(recipe, cached_weights=False)  # gathered anew, they are quantised anew
-    kept = t.narrow_activations
-    return Narrow(recipe, run.runtime.quantize_fusion, t.fp8_param_gather, t.fp8_attention, kept)
+    # HybridEP pads what it delivers; rows padded to a capacity need nothing more
+    pads, kept = run.runtime.moe_dispatcher != "hybridep" and not t.moe.pad_to_capacity, t.narrow_activations
+    return Narrow(recipe, run.runtime.quantize_fusion, t.fp8_param_gather, t.fp8_attention, kept, pads)

@@ -227,7 +227,7 @@ class Runtime:
     """Parameter gathers beside the next step's first forward pass."""
     overlap_p2p: FlagOrAuto = None
     """Messages between stages beside compute; null: for interleaved schedules, as Megatron does."""
-    overlap_p2p_warmup_flush: Flag = True
+    overlap_p2p_warmup_flush: Flag = False
     """Where they overlap, also before the first backward and after the last forward of a device."""
     batch_p2p: Flag = True
     """Where they do not overlap, what a device sends and receives at once is one call."""
@@ -259,6 +259,8 @@ class Runtime:
     """Memory-bound kernels and host time: Transformer Engine's modules, compiled or eager PyTorch."""
     cross_entropy_fusion: Flag = False
     """Loss and its gradient by the software's fused kernels; false: as it does by default."""
+    cross_entropy_fusion_impl: Annotated[str, Choice(("native", "te"))] = "native"
+    """Where software is megatron: which fused kernels, its own or Transformer Engine's."""
     loss_compilation: Flag = True
     """Where software is compiled: the loss is too."""
     expandable_segments: Flag = False
@@ -286,8 +288,7 @@ class Simulation:
     seed: CountOrZero = 0
     """Of the random numbers."""
     sustained: FlagOrFactor = True
-    """Matrix kernels at the rate that training sustains on the device; false: as short benchmarks have it; or
-    the factor of one's own site."""
+    """Matrix kernels at the rate that training sustains; false: that of short benchmarks; or one's own factor."""
     sustained_error: Ratio = 0.0
     """Relative standard error of that factor."""
     flops_convention: Annotated[str, Choice(FLOPS_CONVENTIONS)] = "megatron"
@@ -341,9 +342,7 @@ class RunSpec:
         """Whether norms and dropout are split over the TP group (Megatron SP)."""
         asked = self.parallelism.sequence_parallel
         p = self.parallelism
-        elsewhere = (
-            bool(self.model.layers) or p.tp_mode != "1d"
-        )  # tokens are cut in another way, or not at all
+        elsewhere = bool(self.model.layers) or p.tp_mode != "1d"  # tokens are cut otherwise, or not at all
         return p.tp > 1 and (asked is None or asked) and not elsewhere
 
     @property

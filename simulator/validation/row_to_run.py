@@ -301,7 +301,9 @@ def _runtime(row: PublishedRun, generation: Generation) -> Runtime:
     given["scatter_gather"] = bool(given.get("scatter_gather")) and not layout.sequence_parallel
     if (layout.vp or 1) == 1:
         given.pop("overlap_p2p", None)  # without interleaving, messages are awaited anyway
-    if row.is_moe and recipe.ep_dispatcher:
+    if not row.is_moe:
+        given = {key: value for key, value in given.items() if not key.startswith("moe_")}
+    elif recipe.ep_dispatcher:
         given["moe_dispatcher"] = recipe.ep_dispatcher
     given["ep_overlap"] = row.is_moe and bool(recipe.ep_overlap)
     given["delay_wgrad"] = bool(recipe.delay_wgrad)

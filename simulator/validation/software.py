@@ -126,8 +126,14 @@ GENERATIONS = (
     Generation(
         name="Megatron-Bridge",
         pattern=r"^nemo container",
-        source="NVIDIA-NeMo/Megatron-Bridge: its fp8 mixed-precision recipes set fp8_param_gather, and all"
-        " performance recipes that say keep gradients in bf16",
+        source="NVIDIA-NeMo/Megatron-Bridge: its fp8 mixed-precision recipes set fp8_param_gather; all"
+        " performance recipes that say keep gradients in bf16, take Transformer Engine's cross entropy, and those"
+        " with experts fuse the router (perf_recipes of v0.6.0; assumed of the releases before)",
+        runtime={
+            "cross_entropy_fusion": True,
+            "cross_entropy_fusion_impl": "te",
+            "moe_router_fusion": True,
+        },
         grad_dtype="params",
         fp8_params=True,
     ),

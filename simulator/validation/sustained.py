@@ -157,8 +157,8 @@ def left_out(
 
 
 def elected(wanted: DeviceClass, votes: Sequence[Vote], devices: Mapping[str, DeviceSpec]) -> Factor:
-    """The weighted median of all votes, where relatives count less: by ``KIN`` for another device, another
-    width of numbers, and twice that for another architecture.
+    """The weighted median of all votes, where relatives count less: by ``KIN`` for another device, and by its
+    square for another width of numbers, whose products are other kernels, and for another architecture.
 
     Factors of other devices are carried over by their power. So a class with many groups decides alone, one
     with a single group leans on its siblings, and one that nobody else measured takes theirs. The error is
@@ -169,7 +169,7 @@ def elected(wanted: DeviceClass, votes: Sequence[Vote], devices: Mapping[str, De
         return Factor(sustained=Sustained(1.0, BENCHMARK_ERROR), transferred=True)
 
     def kinship(known: DeviceClass) -> float:
-        differences = (known[0] != wanted[0]) + (known[1] != wanted[1])
+        differences = (known[0] != wanted[0]) + 2 * (known[1] != wanted[1])
         differences += 2 * (devices[known[0]].architecture != devices[wanted[0]].architecture)
         return float(KIN**differences)
 

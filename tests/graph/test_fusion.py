@@ -126,8 +126,13 @@ def test_the_loss_by_stack() -> None:
 
 def test_a_fused_loss_by_stack() -> None:
     """PyTorch's read bf16 logits twice, then once; Megatron's native one makes fp32 ones in three passes."""
-    assert loss(GPT, "eager", loss_fusion=True) == loss(GPT, "compiled", loss_fusion=True) == (4, 4)
-    assert loss(GPT, "megatron", loss_fusion=True) == (22, 6)
+    assert loss(GPT, "eager", loss_fusion="native") == loss(GPT, "compiled", loss_fusion="native") == (4, 4)
+    assert loss(GPT, "megatron", loss_fusion="native") == (22, 6)
+
+
+def test_transformer_engines_loss_leaves_the_gradient_in_place_of_the_logits() -> None:
+    """One pass reads, one reads and writes; the backward scales: 6 and 4 bytes per logit."""
+    assert loss(GPT, "megatron", loss_fusion="te") == (6, 4)
 
 
 @pytest.mark.parametrize("model", [GPT, LLAMA], ids=lambda model: model.name)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simulator.graph.decoder import layer_kinds, model_layer
 from simulator.graph.ends import head
 from simulator.graph.layer import LayerGraph
 from simulator.graph.operators import Attention, Gemm
@@ -43,6 +44,18 @@ def test_linear_products_are_narrow_and_the_rest_is_not(name: str) -> None:
     assert set(formats(quantize_layer(head(LLAMA, OPTIONS), recipe)).values()) <= {"bf16", ""}
 
 
+def test_rows_of_experts_are_padded_and_trimmed() -> None:
+    """Two copies of k·T rows each way; a dense layer has none."""
+    model = load_model("mixtral-8x7b")
+    layer = model_layer(model, OPTIONS, layer_kinds(model)[0])
+    plain, padded = (quantize_layer(layer, RECIPES["mxfp8"], pad_rows=pads) for pads in (False, True))
+    added = [n for n in padded.nodes if n.forward.name not in {m.forward.name for m in plain.nodes}]
+    rows = 8192 * model.num_experts_per_tok * model.hidden_size * 2
+    assert [n.forward.name for n in added] == ["experts.pad", "experts.unpad"]
+    assert all(n.forward.bytes == n.input_gradient[0].bytes == 2 * rows for n in added)
+    assert quantize_layer(LAYER, RECIPES["mxfp8"], pad_rows=True) == quantize_layer(LAYER, RECIPES["mxfp8"])
+
+
 @given(elements=st.integers(1, 10**9))
 @pytest.mark.parametrize(
     ("name", "copies", "read", "written", "kernels"),
@@ -52,14 +65,14 @@ def test_linear_products_are_narrow_and_the_rest_is_not(name: str) -> None:
         ("current", 2, 4.0, 2.0, 2),  # the maximum of this tensor is found first
         ("blockwise", 2, 2.0, 2.0 + 2 * 4 / 128, 1),
         ("mxfp8", 2, 2.0, 2.0 + 2 / 32, 1),
-        ("nvfp4", 2, 4.0, 1.0 + 2 / 16, 2),
+        ("nvfp4", 2, 6.0, 1.0 + 2 / 16, 3),  # and each copy goes its own way
     ],
 )
 def test_bytes_of_a_cast_per_element(
     name: str, copies: int, read: float, written: float, kernels: int, elements: int
 ) -> None:
     ops = quantize("x", elements, RECIPES[name], copies=copies)
-    assert len(ops) == kernels
+    assert sum(op.kernels for op in ops if op.kind != "amax") + sum(op.kind == "amax" for op in ops) == kernels
     assert sum(op.read_bytes for op in ops) == pytest.approx(read * elements)
     assert sum(op.write_bytes for op in ops) == pytest.approx(written * elements)
     turned = transpose("x", elements, RECIPES[name])

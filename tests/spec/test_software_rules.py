@@ -39,7 +39,9 @@ def test_a_run_takes_the_time_of_its_kernels() -> None:
     assert seconds("runtime.attention=flash2") < seconds("runtime.attention=triton")
     assert seconds("runtime.attention=triton") < seconds("runtime.attention=unfused")
     assert seconds("runtime.software=compiled") < seconds("runtime.software=eager")
-    assert seconds("runtime.cross_entropy_fusion=true") < usual < seconds("runtime.optimizer_fusion=false")
+    fused = "runtime.cross_entropy_fusion=true"
+    assert seconds(fused) < usual < seconds("runtime.optimizer_fusion=false")
+    assert seconds(fused, "runtime.cross_entropy_fusion_impl=te") < seconds(fused)
 
 
 @pytest.mark.parametrize("kernel", ATTENTION_KERNELS)

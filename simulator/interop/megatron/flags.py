@@ -86,6 +86,7 @@ VALUES: Final[dict[str, str]] = {
     "--activations-checkpoint-num-layers": "training.recompute.num_layers",
     "--moe-expert-capacity-factor": "training.moe.capacity_factor",
     # software
+    "--cross-entropy-fusion-impl": "runtime.cross_entropy_fusion_impl",
     "--ddp-bucket-size": "runtime.ddp_bucket_elements",
 }
 """Flags that carry their key's value."""
