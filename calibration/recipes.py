@@ -53,8 +53,9 @@ class Recipe:
 
 
 # Blackwell Ultra (B300, GB300) has twice the special functions of Blackwell for the softmax: 10.7 against 5
-# T exponentials/s (NVIDIA, "Inside NVIDIA Blackwell Ultra", 2025). In the tables the head dimension at which the
-# same kernels reach half their rate falls from 127 (GB200) to 67 and 70 (B300, GB300).
+# T exponentials/s (NVIDIA, "Inside NVIDIA Blackwell Ultra", 2025, remembered and not read). In the tables the
+# head dimension at which the same kernels reach half their rate falls from 127 (GB200) to 67 and 70 (B300,
+# GB300).
 ULTRA_EXPONENTIALS = 2.0
 
 RECIPES = (

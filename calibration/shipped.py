@@ -331,8 +331,8 @@ def _cudnn(timed: Table, rates: Rates, *, transferred: bool) -> AttentionKernel:
 def _faster_softmax(kernel: AttentionKernel, exponentials: float) -> AttentionKernel:
     """The kernels on a device with more exponentials per clock.
 
-    A query-key pair takes ``m``·(D + half_dim)/efficiency, m = 2 products forward and 5 backward, where the part
-    of ``half_dim`` in the forward is its exponential. The backward computes as many.
+    A query-key pair takes ``m``·(D + half_dim)/efficiency, m = 2 products forward and 5 backward. The part of
+    ``half_dim`` in the forward is its exponential; the backward computes as many.
     """
     forward, backward = kernel.forward.coefficients, kernel.backward.coefficients
     saved = (1.0 - 1.0 / exponentials) * forward.half_dim

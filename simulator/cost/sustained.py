@@ -24,8 +24,8 @@ FILE = "sustained.yaml"
 POWER_EXPONENT = 1.0 / 3.0
 BOARD_EXPONENT = 0.5
 """Of a device's power limit in its clock. The cube law holds of dynamic power; a third of a board's power is
-not dynamic (leakage, memory, voltage regulators: an estimate after AccelWattch, Kandiah 2021, remembered and not
-read), so a per cent of the limit is 1.5 % of dynamic power, and half a per cent of the clock."""
+not dynamic (leakage, memory, voltage regulators: an estimate after AccelWattch, Kandiah 2021, remembered and
+not read), so a per cent of the limit is 1.5 % of dynamic power, and half a per cent of the clock."""
 CLASSES = {"fp32": "fp32", "tf32": "fp32", "fp16": "16-bit", "bf16": "16-bit", "nvfp4": "4-bit"}
 NARROW = "8-bit"  # every other precision
 

@@ -64,8 +64,8 @@ def embedding(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
 def head(model: ModelSpec, opts: GraphOptions) -> LayerGraph:
     """Final norm, LM head and vocabulary-parallel cross entropy (Shoeybi 2019, section 3).
 
-    Three all-reduces of one fp32 per token: maximum, target logit, sum; Transformer Engine's loss sends them as
-    one message. Nothing for an operator graph.
+    Three all-reduces of one fp32 per token: maximum, target logit, sum; Transformer Engine's loss sends them
+    as one message. Nothing for an operator graph.
     """
     if model.layers:
         return LayerGraph(kind="output", nodes=())

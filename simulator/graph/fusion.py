@@ -87,8 +87,8 @@ _FUSED_GATED = Passes(kind="activation", forward=(Kernel(4, 2),), backward=(Kern
 # Flash-attn's and Apex's: bf16 logits are read for the maximum and the sum, and once more for the gradient.
 _FUSED_LOSS = Passes(kind="cross_entropy", forward=(Kernel(4, 0),), backward=(Kernel(2, 2),), kept=2)
 
-# Transformer Engine's (`triton/cross_entropy.py`): one pass finds maximum and sum, one writes the gradient over
-# the logits; the backward scales it by the loss's gradient.
+# Transformer Engine's (`triton/cross_entropy.py`, remembered and not read): one pass finds maximum and sum,
+# one writes the gradient over the logits; the backward scales it by the loss's gradient.
 TE_LOSS = replace(_FUSED_LOSS, forward=(Kernel(2, 0), Kernel(2, 2)), backward=(Kernel(2, 2),))
 
 # Megatron-LM's `_apply_rotary_pos_emb_bshd`, Q and K apart: its fused kernel knows no factor beside the

@@ -31,7 +31,9 @@ class GraphOptions:
     decoder_seq: int = 0  # of an encoder–decoder, whose encoder has ``seq``
     encoder_seq: int = 0  # where ``seq`` is the decoder's
     stack: str = "megatron"  # of memory-bound kernels: a key of STACKS
-    loss_fusion: str = ""  # cross entropy by fused kernels: the stack's own (native), Transformer Engine's (te)
+    loss_fusion: str = (
+        ""  # cross entropy by fused kernels: the stack's own (native), Transformer Engine's (te)
+    )
     loss_compiled: bool = True  # where the stack is compiled, so is the loss
     lora: Lora | None = None  # adapters are trained in place of the model's own weights
     documents: Documents | None = None  # that share each sequence and do not see each other

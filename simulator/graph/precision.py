@@ -83,8 +83,8 @@ RECIPES = {
         # Rouhani 2023 (OCP MX): a one-byte exponent per 32 elements along the reduction
         Recipe(name="mxfp8", dtype="mxfp8", element_bytes=1.0 + 1.0 / 32, norm_fused=True),
         # NVIDIA 2025 (arXiv 2509.25149): 1×16 blocks with an fp8 scale below one fp32 scale per tensor, hence
-        # the amax pass; the copy for the weight gradient goes through a 16×16 Hadamard transform, and gradients
-        # are rounded stochastically there, in a pass of its own (Transformer Engine's
+        # the amax pass; the copy for the weight gradient goes through a 16×16 Hadamard transform, and
+        # gradients are rounded stochastically there, in a pass of its own (Transformer Engine's
         # `hadamard_transform_cast_fusion_columnwise`, remembered and not read)
         Recipe(
             name="nvfp4",

@@ -49,7 +49,8 @@ def quantize_layer(
 def _padded(nodes: tuple[Node, ...]) -> list[Node]:
     """With a copy of the experts' rows before their first product, and one behind their last work on rows.
 
-    Probabilities are padded beside the rows (Megatron-LM's `TEGroupedMLP`, Transformer Engine's `Fp8Padding`).
+    Probabilities are padded beside the rows (Megatron-LM's `TEGroupedMLP` with Transformer Engine's
+    `Fp8Padding`).
     """
     out: list[Node] = []
     row_bytes = 0.0

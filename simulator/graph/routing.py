@@ -20,9 +20,9 @@ ROUTER_KERNELS = (20, 10)
 # With Transformer Engine's fused ones: top-k, scores for the loss, rows per expert, the loss; its scaling and
 # logging. Backward: scale of the loss (2), loss, scores, top-k, sum of both gradients.
 FUSED_ROUTER_KERNELS = (6, 6)
-# Launches that prepare the exchange of rows, counted in `MoEAlltoAllTokenDispatcher.preprocess` of Megatron-Core
-# 0.16: rows per expert (2), rows for and from each rank and local expert (6), their copies to the host (5); and
-# the maps of fused permutation (2) and of both sorts (2) beside the kernels that follow them.
+# Launches that prepare the exchange of rows, counted in `MoEAlltoAllTokenDispatcher.preprocess` of Megatron-
+# Core 0.16: rows per expert (2), rows for and from each rank and local expert (6), their copies to the host
+# (5); and the maps of fused permutation (2) and of both sorts (2) beside the kernels that follow them.
 PREPARING_KERNELS = 17
 
 

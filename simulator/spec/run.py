@@ -288,7 +288,7 @@ class Simulation:
     seed: CountOrZero = 0
     """Of the random numbers."""
     sustained: FlagOrFactor = True
-    """Matrix kernels at the rate that training sustains; false: that of short benchmarks; or one's own factor."""
+    """Matrix kernels at the rate that training sustains; false: short benchmarks'; or one's own factor."""
     sustained_error: Ratio = 0.0
     """Relative standard error of that factor."""
     flops_convention: Annotated[str, Choice(FLOPS_CONVENTIONS)] = "megatron"

@@ -117,8 +117,17 @@ GENERATIONS = (
         sharding="fsdp2",
     ),
     Generation(
+        name="NeMo 2",
+        pattern=r"^nemo 25\.",
+        source="NVIDIA NeMo 2 (nemo_toolkit 2.3.0; assumed of 2.1, 2.2): GPTConfig fuses the cross entropy,"
+        " the fp8 recipes with per-tensor scales set fp8_param_gather; gradients as before",
+        runtime={"cross_entropy_fusion": True},
+        grad_dtype="params",
+        fp8_params=True,
+    ),
+    Generation(
         name="NeMo",
-        pattern=r"^nemo 2[45]\.",
+        pattern=r"^nemo (24\.|1\.)",
         source="NVIDIA NeMo: gradients are kept and reduced in bf16 (grad_sync_dtype of its GPT recipes,"
         " grad_reduce_in_fp32=False of its performance scripts)",
         grad_dtype="params",
@@ -127,8 +136,8 @@ GENERATIONS = (
         name="Megatron-Bridge",
         pattern=r"^nemo container",
         source="NVIDIA-NeMo/Megatron-Bridge: its fp8 mixed-precision recipes set fp8_param_gather; all"
-        " performance recipes that say keep gradients in bf16, take Transformer Engine's cross entropy, and those"
-        " with experts fuse the router (perf_recipes of v0.6.0; assumed of the releases before)",
+        " performance recipes keep gradients in bf16 and take Transformer Engine's cross entropy, those with"
+        " experts fuse the router (perf_recipes of v0.6.0; assumed of the releases before)",
         runtime={
             "cross_entropy_fusion": True,
             "cross_entropy_fusion_impl": "te",

@@ -72,7 +72,9 @@ def test_bytes_of_a_cast_per_element(
     name: str, copies: int, read: float, written: float, kernels: int, elements: int
 ) -> None:
     ops = quantize("x", elements, RECIPES[name], copies=copies)
-    assert sum(op.kernels for op in ops if op.kind != "amax") + sum(op.kind == "amax" for op in ops) == kernels
+    assert (
+        sum(op.kernels for op in ops if op.kind != "amax") + sum(op.kind == "amax" for op in ops) == kernels
+    )
     assert sum(op.read_bytes for op in ops) == pytest.approx(read * elements)
     assert sum(op.write_bytes for op in ops) == pytest.approx(written * elements)
     turned = transpose("x", elements, RECIPES[name])
