@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from calibration.generations import GENERATIONS, long_sequence_share, unmeasured_generations
+from simulator.cost.attention import AttentionCoefficients
 from simulator.cost.profile_file import load_kernel_profile
 from simulator.spec.load import load_device
 
@@ -30,3 +31,21 @@ def test_a_share_is_reached_by_long_sequences_of_heads_of_128() -> None:
     stated = GENERATIONS["hopper"]["flash2"]
     assert long_sequence_share(hopper.forward.coefficients) == pytest.approx(stated.forward.share, rel=1e-3)
     assert long_sequence_share(hopper.backward.coefficients) == pytest.approx(stated.backward.share, rel=1e-3)
+
+
+def test_twice_the_exponentials_save_as_much_in_either_direction() -> None:
+    """A pair takes m·(D + half_dim)/efficiency; both directions compute its exponential once."""
+    blackwell, ultra = (load_kernel_profile(device).attention["cudnn"] for device in ("gb200", "gb300"))
+
+    def per_pair(c: AttentionCoefficients, products: float) -> float:
+        return products * (128 + c.half_dim) / c.efficiency
+
+    saved = [
+        per_pair(old.coefficients, products) - per_pair(new.coefficients, products)
+        for old, new, products in (
+            (blackwell.forward, ultra.forward, 2.0),
+            (blackwell.backward, ultra.backward, 5.0),
+        )
+    ]
+    assert saved[0] == pytest.approx(saved[1], rel=1e-3)
+    assert ultra.forward.coefficients.half_dim == blackwell.forward.coefficients.half_dim / 2

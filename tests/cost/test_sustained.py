@@ -60,10 +60,16 @@ def test_a_faster_kernel_stays_the_faster_one(factor: float, one: float, other: 
     assert factor <= clock_kept(factor, slow) <= 1.0
 
 
-def test_a_factor_moves_to_another_device_with_its_power() -> None:
+def test_a_factor_moves_to_another_device_of_its_kind_with_its_power() -> None:
+    """A third of the limit is not dynamic power: near it, the clock goes with the limit's square root."""
     h100 = load_device("h100-sxm5-80gb")
     half = replace(h100, name="half", tdp_w=h100.tdp_w / 2)
-    assert carried_over(0.8, h100, half) == pytest.approx(0.8 / 2 ** (1 / 3))
+    assert carried_over(0.8, h100, half) == pytest.approx(0.8 / 2**0.5)
+    nearly = 0.999
+    dynamic = (nearly - 1 / 3) / (1 - 1 / 3)
+    less = replace(h100, name="less", tdp_w=nearly * h100.tdp_w)
+    assert carried_over(0.8, h100, less) == pytest.approx(0.8 * dynamic ** (1 / 3), rel=1e-6)
+    assert carried_over(0.8, h100, load_device("a100-sxm4-80gb")) == 0.8
     assert carried_over(0.8, h100, replace(half, tdp_w=0.0)) == 0.8
     assert carried_over(0.8, h100, h100) == 0.8
 

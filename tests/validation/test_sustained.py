@@ -28,7 +28,7 @@ DEVICES = {
     "old": replace(H100, name="old", architecture="ampere"),
     "new": replace(H100, name="new"),
     "newer": replace(H100, name="newer"),
-    "starved": replace(H100, name="starved", tdp_w=H100.tdp_w / 8),
+    "starved": replace(H100, name="starved", tdp_w=H100.tdp_w / 4),
 }
 
 
@@ -88,6 +88,17 @@ def test_a_lone_group_takes_its_siblings_factor_and_says_so() -> None:
     )  # nearest: the same architecture and the same width of numbers
 
 
+def test_the_same_width_on_a_sibling_says_more_than_another_width_of_its_own() -> None:
+    rows = [
+        probed(0.5, group="a", device="new"),
+        probed(0.9, group="b", device="newer"),
+        *(probed(0.6, group=name, device="new", precision="fp8-cs") for name in "cd"),
+    ]
+    factor = left_out(rows, by_group, DEVICES)["new-a-0.5-bf16"]
+    assert factor.transferred
+    assert factor.sustained.factor > 0.75  # nearer to the one than to the two
+
+
 def test_a_single_odd_group_is_outvoted_by_relatives() -> None:
     odd = probed(0.4, group="odd", device="new", fixed=3.0)  # little of its time scales with the rate
     relatives = [probed(0.8, group=name, device="newer") for name in "bcdef"]
@@ -117,7 +128,7 @@ def test_a_device_with_less_power_keeps_less_of_its_clock() -> None:
     ]
     factor = left_out(rows, by_group, DEVICES)["starved-g-0.5-bf16"]
     assert factor.transferred
-    assert factor.sustained.factor == pytest.approx(0.4, abs=STEP)  # an eighth of the power: half the clock
+    assert factor.sustained.factor == pytest.approx(0.4, abs=STEP)  # a quarter of the power: half the clock
 
 
 def test_the_error_is_how_far_groups_differ_and_that_of_benchmarks_where_few_vote() -> None:
