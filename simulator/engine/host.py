@@ -50,7 +50,7 @@ SOFTWARE = {
         operator_s=15e-6,
         product_s=120e-6,
         kernel_s=9e-6,
-        expert_s=30e-6,
+        expert_s=35e-6,
         collective_s=40e-6,
         part_s=0.8e-3,
     ),

@@ -97,6 +97,7 @@ def _division(run: RunSpec, copies: int, *, forward_only: bool) -> Division:
         overlap=run.runtime.tp_overlap,
         grid=_grid(run),
         overlap_dgrad=run.runtime.tp_dgrad_overlap,
+        batch_first=run.runtime.tp_batch_first,
     )
     return Division(
         model=run.model,

@@ -35,6 +35,7 @@ class TensorParallel:
     overlap: bool = False  # products in chunks beside their own collectives, where that is quicker
     grid: Grid | None = None  # blocks on a grid of ranks in place of rows and columns
     overlap_dgrad: bool = True  # the reduction of an input gradient runs beside the weight gradient
+    batch_first: bool = False  # tokens are not the outermost dimension: see ``_reordered``
 
     @property
     def splits_tokens(self) -> bool:
@@ -126,7 +127,7 @@ def forward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
         gather = _collective("all_gather", node.boundary_bytes * operand.share, name)
         _gathered_product(gather, node.forward, tp, out)
     elif gathered:
-        out.exposed(_collective("all_gather", node.boundary_bytes * operand.share, name))
+        _gather(_collective("all_gather", node.boundary_bytes * operand.share, name), tp, out)
         _run((*operand.after, node.forward), out)
     elif tp.size > 1 and node.region in (Region.ROW, Region.EMBEDDING):
         _run(operand.after, out)
@@ -158,14 +159,15 @@ def backward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
             _gathered_product(gather, inputs[0], tp, out)
             inputs = inputs[1:]
         else:
-            out.exposed(gather)
+            _gather(gather, tp, out)
     regathered = _gathers(node, tp, Region.COLUMN) and bool(node.weight_gradient)
     operand = saved_input(node, tp.size if regathered else 1)
     kept: tuple[int, ...] = ()
     if regathered:
         _run(operand.before, out)
-        size = node.boundary_bytes * operand.share
-        kept = (out.communicate(_collective("all_gather", size, f"{name}.input")),)
+        kept = _regather(
+            _collective("all_gather", node.boundary_bytes * operand.share, f"{name}.input"), tp, out
+        )
     _run(gradient.after, out)
     start, ready = len(out.steps), out.ready
     for op in inputs:
@@ -174,6 +176,7 @@ def backward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
     if tp.size > 1 and node.region is Region.COLUMN:
         kind: CollectiveKind = "reduce_scatter" if tp.sequence else "all_reduce"
         reduction = _collective(kind, node.boundary_bytes, f"{name}.dgrad")
+        _run(_reordered(reduction, tp), out)
         reduced = (out.communicate(reduction),)
         if not tp.overlap_dgrad:
             kept = (*kept, *reduced)
@@ -191,12 +194,40 @@ def backward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
 def _gathered_product(gather: Collective, op: KernelOp, tp: TensorParallel, out: SegmentBuilder) -> None:
     """A gather and the product that needs its result."""
     start, ready = len(out.steps), out.ready
-    out.exposed(gather)
+    _gather(gather, tp, out)
     out.compute(op)
     if tp.overlap and isinstance(op, Gemm):
         chunked = ring_exchange(gather, op, tp.size, start, ready)
         if chunked is not None:
             out.otherwise(start, chunked)
+
+
+def _gather(gather: Collective, tp: TensorParallel, out: SegmentBuilder) -> None:
+    """A gather that the next work needs, in the order it needs."""
+    _run((gather, *_reordered(gather, tp)), out)
+
+
+def _regather(gather: Collective, tp: TensorParallel, out: SegmentBuilder) -> tuple[int, ...]:
+    """A saved input whole again, for the weight gradient: what that waits for.
+
+    Megatron-LM gathers it beside the input gradient. DTensor's layers hold it gathered; to save it split is
+    to compute it again before the layer's gradients, the gather with it.
+    """
+    if tp.batch_first:
+        _gather(gather, tp, out)
+        return ()
+    return (out.communicate(gather),)
+
+
+def _reordered(op: Collective, tp: TensorParallel) -> tuple[MemoryBound, ...]:
+    """Collectives join and cut tensors along their outermost dimension. Where that is the batch, a copy of the
+    whole puts gathered tokens into order, or those to be scattered (``all_gather_tensor`` and
+    ``reduce_scatter_tensor`` of ``torch.distributed._functional_collectives``).
+    """
+    if not tp.batch_first or op.kind == "all_reduce":
+        return ()
+    size = op.size_bytes
+    return (MemoryBound(name=f"{op.name}.reorder", kind="copy", read_bytes=size, write_bytes=size),)
 
 
 def _reduced_product(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
@@ -205,7 +236,7 @@ def _reduced_product(node: Node, tp: TensorParallel, out: SegmentBuilder) -> Non
     out.compute(node.forward)
     kind: CollectiveKind = "reduce_scatter" if tp.sequence else "all_reduce"
     reduction = _collective(kind, node.boundary_bytes, node.forward.name)
-    out.exposed(reduction)
+    _run((*_reordered(reduction, tp), reduction), out)
     _in_chunks((node.forward,), reduction, tp, out, start, ready)
 
 

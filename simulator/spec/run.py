@@ -215,6 +215,8 @@ class Runtime:
     """GEMMs overlapped with their own TP collectives (user buffers)."""
     tp_dgrad_overlap: Flag = True
     """Input-gradient reductions beside weight gradients (Megatron-LM since late 2021)."""
+    tp_batch_first: Flag = False
+    """Tokens lie behind the batch (PyTorch's DTensor): gathers and reductions over them copy them into order."""
     gradient_accumulation_fusion: Flag = True
     """Weight-gradient GEMMs add into the main gradient themselves."""
     quantize_fusion: Flag = True
@@ -340,8 +342,7 @@ class RunSpec:
     @property
     def sequence_parallel(self) -> bool:
         """Whether norms and dropout are split over the TP group (Megatron SP)."""
-        asked = self.parallelism.sequence_parallel
-        p = self.parallelism
+        p, asked = self.parallelism, self.parallelism.sequence_parallel
         elsewhere = bool(self.model.layers) or p.tp_mode != "1d"  # tokens are cut otherwise, or not at all
         return p.tp > 1 and (asked is None or asked) and not elsewhere
 

@@ -48,6 +48,7 @@ _TORCHTITAN: Mapping[str, object] = {
     "attention": "flash2",
     "gradient_accumulation_fusion": False,
     "tp_dgrad_overlap": False,
+    "tp_batch_first": True,
     "expandable_segments": True,  # its launch script sets PYTORCH_CUDA_ALLOC_CONF
 }
 
