@@ -124,8 +124,8 @@ class Split(NamedTuple):
 class Narrow(NamedTuple):
     """How a layer's products are quantised; ``only_copy``: their weights exist in no other format.
 
-    ``attention``: the core runs in fp8 too. ``kept``: activations kept in fewer bits. ``pad_rows``: experts' rows
-    arrive in any number.
+    ``attention``: the core runs in fp8 too. ``kept``: activations kept in fewer bits. ``pad_rows``: experts'
+    rows arrive in any number.
     """
 
     recipe: Recipe

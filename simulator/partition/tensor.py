@@ -220,8 +220,8 @@ def _regather(gather: Collective, tp: TensorParallel, out: SegmentBuilder) -> tu
 
 
 def _reordered(op: Collective, tp: TensorParallel) -> tuple[MemoryBound, ...]:
-    """Collectives join and cut tensors along their outermost dimension. Where that is the batch, a copy of the
-    whole puts gathered tokens into order, or those to be scattered (``all_gather_tensor`` and
+    """Collectives join and cut tensors along their outermost dimension. Where that is the batch, a copy of
+    the whole puts gathered tokens into order, or those to be scattered (``all_gather_tensor`` and
     ``reduce_scatter_tensor`` of ``torch.distributed._functional_collectives``).
     """
     if not tp.batch_first or op.kind == "all_reduce":

@@ -216,7 +216,7 @@ class Runtime:
     tp_dgrad_overlap: Flag = True
     """Input-gradient reductions beside weight gradients (Megatron-LM since late 2021)."""
     tp_batch_first: Flag = False
-    """Tokens lie behind the batch (PyTorch's DTensor): gathers and reductions over them copy them into order."""
+    """Tokens lie behind the batch (PyTorch's DTensor): gathers and reductions over them take a copy more."""
     gradient_accumulation_fusion: Flag = True
     """Weight-gradient GEMMs add into the main gradient themselves."""
     quantize_fusion: Flag = True
