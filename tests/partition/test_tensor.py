@@ -94,6 +94,24 @@ def test_collectives_of_a_layer_follow_megatron() -> None:
                 assert step.op.size_bytes == 2048 * model.hidden_size * 2
 
 
+def test_tokens_behind_the_batch_are_copied_around_each_collective() -> None:
+    """Four collectives forward and six backward (Korthikanti 2022), and a copy of the whole activation each."""
+    model = load_model("llama3-8b")
+    layer = dense_layer(model, options(model))
+    tokens_first, batch_first = (
+        segments(layer, TensorParallel(size=8, sequence=True, batch_first=batch_first))
+        for batch_first in (False, True)
+    )
+    for usual, copying, collectives in zip(tokens_first, batch_first, (4, 6), strict=True):
+        assert sum(traffic(usual).values()) == sum(traffic(copying).values()) == collectives
+        added = [step.op for step in copying.steps if step.op.name.endswith(".reorder")]
+        size = 2048 * model.hidden_size * 2
+        assert [(op.read_bytes, op.write_bytes) for op in added] == [(size, size)] * collectives
+        assert len(copying.steps) == len(usual.steps) + collectives
+    whole = segments(layer, TensorParallel(size=8, sequence=False, batch_first=True))
+    assert whole == segments(layer, TensorParallel(size=8, sequence=False))
+
+
 def test_the_loss_is_reduced_by_tokens_never_by_logits() -> None:
     model = load_model("llama3-8b")
     forward, _ = segments(head(model, options(model)), TensorParallel(size=8, sequence=True))
