@@ -95,7 +95,7 @@ def test_collectives_of_a_layer_follow_megatron() -> None:
 
 
 def test_tokens_behind_the_batch_are_copied_around_each_collective() -> None:
-    """Four collectives forward and six backward (Korthikanti 2022), and a copy of the whole activation each."""
+    """Four collectives forward and six backward (Korthikanti 2022), a copy of the whole activation each."""
     model = load_model("llama3-8b")
     layer = dense_layer(model, options(model))
     tokens_first, batch_first = (
