@@ -37,7 +37,9 @@ def report(result: Result, run: RunSpec) -> str:
 
     Raises ValueError for a result without details; ``simulate(run, timeline=True)`` keeps them.
     """
-    provenance = " · ".join(f"{key.replace('_', ' ')} {value}" for key, value in result.provenance.items())
+    provenance = " · ".join(
+        f"{key.replace('_', ' ')} {readable(key, value)}" for key, value in result.provenance.items()
+    )
     lines = [*facts(run), *([run.description] if run.description else [])]
     return page(title(run), lines, list(_sections(result, run)), provenance)
 

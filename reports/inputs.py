@@ -36,6 +36,8 @@ def readable(key: str, value: Any) -> str:
     """A value in words; the key tells the unit of a number."""
     if value is None or value == "":
         return "–"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {readable(name, item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(readable(key, item) for item in value) or "–"
     if isinstance(value, bool):
