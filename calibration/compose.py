@@ -26,6 +26,7 @@ OPERAND_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "fp8_block": 1.0, "mxfp8"
 QUANTISED_BYTES = {"fp8": 1.0, "fp8_block": 1.0 + 4.0 / 128, "mxfp8": 1.0 + 1.0 / 32, "nvfp4": 0.5 + 1.0 / 16}
 BLOCKWISE = {"fp8_block"}  # activations scaled in blocks of 1 × 128 by a kernel of its own
 QUANTISED_BEFORE = ("infersim",)  # sources that time the product alone
+SENT_WHOLE = ("aic-sglang-0.5.10",)  # sources of expert layers whose tokens have all their experts on a rank
 PER_TENSOR = {"fp8"}  # the scale is the tensor's maximum: found by a pass of its own
 
 
@@ -108,8 +109,9 @@ def moe_row_times(
     Its ``permute`` also covers sorting the tokens. Quantised layers write their activations in low precision.
     """
     hidden, width = table["hidden_size"], table["inter_size"] / table["moe_tp_size"]
-    tokens, ranks = table["num_tokens"], table["moe_ep_size"]
-    rows = tokens * table["topk"] / ranks
+    ranks = table["moe_ep_size"]
+    tokens = _tokens_of_a_rank(table)
+    rows = tokens * table["topk"]
     groups = np.maximum(1.0, np.minimum(table["num_experts"] / ranks, rows))
     per_group = np.maximum(1.0, rows / groups)
     up = np.where(
@@ -119,7 +121,7 @@ def moe_row_times(
     first = Products.of(m=per_group, n=up * width, k=hidden, batch=groups, operand_bytes=OPERAND_BYTES[dtype])
     second = Products.of(m=per_group, n=hidden, k=width, batch=groups, operand_bytes=OPERAND_BYTES[dtype])
     gathered = np.where(is_triton(table), 0.0, rows * hidden * (2.0 + written))  # Triton's product gathers
-    permute = gathered + rows * hidden * 2.0 + tokens / ranks * hidden * 2.0
+    permute = gathered + rows * hidden * 2.0 + tokens * hidden * 2.0
     activation = rows * width * (2.0 * up + written)
     return (
         _grouped_times(table, first, rates, c)
@@ -127,6 +129,18 @@ def moe_row_times(
         + streams.times(streams.permute(dtype + variant), permute, 2.0)
         + streams.times("activation", activation)
     )
+
+
+def _tokens_of_a_rank(table: Table) -> Array:
+    """Tokens that a rank computes all experts of.
+
+    Balanced routing spreads the experts of a token over the ranks: as many rows as those of ``1 / ranks`` of
+    the tokens. A benchmark in ``SENT_WHOLE`` sends whole tokens: every one that has an expert on the rank (of
+    ``topk`` that lie on different ranks) has all of them there, as the times of its rows say.
+    """
+    share = 1.0 / table["moe_ep_size"]
+    whole = np.isin(table.source, SENT_WHOLE)
+    return np.asarray(table["num_tokens"] * np.where(whole, np.minimum(1.0, table["topk"] * share), share))
 
 
 def _grouped_times(table: Table, products: Products, rates: Rates, c: GemmCoefficients) -> Array:

@@ -15,7 +15,7 @@ from simulator.cost.rates import Rates
 
 HEAD = (
     "dtype,num_tokens,hidden_size,inter_size,topk,num_experts,moe_tp_size,moe_ep_size,distribution,kernel,"
-    "time_us"
+    "time_us,source"
 )
 C = GemmCoefficients(
     efficiency=0.8, half_tile=0.9, quarter_tile=0.7, eighth_tile=0.45, bandwidth=0.8, fixed_s=0.0
@@ -34,8 +34,16 @@ def layers(tmp_path: Path, *rows: str) -> Table:
     return read_table(path)
 
 
-def layer(width: int, *, experts: int = 8, tp: int = 1, ep: int = 1, kernel: str = "fused_moe_triton") -> str:
-    return f"bf16,32768,4096,{width},2,{experts},{tp},{ep},balanced,{kernel},900"
+def layer(
+    width: int,
+    *,
+    experts: int = 8,
+    tp: int = 1,
+    ep: int = 1,
+    kernel: str = "fused_moe_triton",
+    source: str = "own",
+) -> str:
+    return f"bf16,32768,4096,{width},2,{experts},{tp},{ep},balanced,{kernel},900,{source}"
 
 
 def times(table: Table) -> np.ndarray:
@@ -64,3 +72,13 @@ def test_k_is_padded_to_whole_steps(tmp_path: Path) -> None:
     n_whole, n_part = (np.ceil(2 * width / 64) for width in (224, 208))
     padded = (4096 * n_part + 224 * 64) / (4096 * n_whole + 224 * 64)
     assert np.isclose(part / whole, padded, rtol=1e-6)
+
+
+def test_tokens_sent_whole_keep_their_experts_together(tmp_path: Path) -> None:
+    def row(ep: int, source: str) -> str:
+        return layer(1024, experts=64, ep=ep, source=source)
+
+    sglang = times(layers(tmp_path, *(row(ep, "aic-sglang-0.5.10") for ep in (1, 2, 4))))
+    others = times(layers(tmp_path, *(row(ep, "own") for ep in (1, 2, 4))))
+    assert np.allclose(sglang / sglang[0], [1, 1, 0.5], rtol=0.05)  # two experts a token
+    assert np.allclose(others / others[0], [1, 0.5, 0.25], rtol=0.05)
