@@ -22,7 +22,7 @@ from simulator.engine.tasks import Meeting, Streams, Task, Token
 from simulator.engine.world import JOINED, Layout
 from simulator.network.uplinks import Uplinks, alike
 
-MOST = 16  # classes that may come of where replicas are
+MOST = 64  # ranks that are simulated because replicas are in unlike places
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ def replica_classes(
         finer = _numbered(_views(colours, groups, _above(colours, layout, uplinks)))
         if max(finer) == max(colours):
             break
-        if uplinks and max(finer) >= MOST:
+        if uplinks and (max(finer) + 1) * layout.devices > MOST:
             return replica_classes(layout, slow)
         colours = finer
     common = [colour for colour, _ in Counter(colours).most_common()]

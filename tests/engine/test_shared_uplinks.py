@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulator.engine import classes
 from simulator.engine.replay import replay
 from simulator.engine.tasks import Flow, Leaving, Task
 from simulator.engine.uplinks import on_uplinks, paths_of_classes, paths_of_ranks
@@ -80,11 +81,17 @@ def test_experts_and_gradients_share_uplinks_folded_or_not(
     loses_nothing_by_folding(on_leaves(load_run("mixtral-8x7b-64-h100"), 2, 4.0, tp=1, **shape))
 
 
-def test_stages_in_unlike_places_go_at_the_pace_of_the_slowest() -> None:
-    """Leaves of three nodes under stages of four."""
-    run = on_leaves(load_run("llama3-8b-8-h100"), 3, 16.0, tp=1, pp=4, dp=8)
-    every = simulate(replace(run, simulation=Simulation(ranks="all")))
-    assert simulate(run).step_time_s == pytest.approx(every.step_time_s, rel=0.01)
+@pytest.mark.parametrize(("nodes", "tp", "dp", "order"), [(3, 1, 8, "dp-pp"), (5, 2, 8, "pp-dp")])
+def test_replicas_under_unlike_switches_are_classes_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, nodes: int, tp: int, dp: int, order: str
+) -> None:
+    """Leaves of three nodes under stages of four, and of five under replicas of four."""
+    run = on_leaves(load_run("llama3-8b-8-h100"), nodes, 16.0, tp=tp, pp=4, dp=dp)
+    run = replace(run, runtime=replace(run.runtime, rank_order=f"tp-cp-ep-{order}"))
+    every = simulate(replace(run, simulation=Simulation(ranks="all"))).step_time_s
+    assert simulate(run).step_time_s == pytest.approx(every, rel=1e-9)
+    monkeypatch.setattr(classes, "MOST", 1)  # one stands for all, at the pace of the slowest
+    assert every != simulate(run).step_time_s == pytest.approx(every, rel=0.02)
 
 
 def test_messages_and_reductions_that_leave_a_leaf_together_share_its_uplinks() -> None:
