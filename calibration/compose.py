@@ -15,7 +15,7 @@ import numpy.typing as npt
 from calibration.readers import Table
 from calibration.triton import DEFAULT, TUNED, is_triton, is_tuned
 from simulator.cost.attention import Core
-from simulator.cost.gemm import GemmCoefficients, Products, gemm_times
+from simulator.cost.gemm import ALIGNED, GemmCoefficients, Products, gemm_times
 from simulator.cost.memory_bound import MemoryCoefficients
 from simulator.cost.rates import Rates
 
@@ -150,7 +150,7 @@ def _grouped_times(table: Table, products: Products, rates: Rates, c: GemmCoeffi
     for chosen, blocks in ((triton & tuned, TUNED), (triton & ~tuned, DEFAULT), (~triton, None)):
         some = Products(*(sizes[chosen] for sizes in products))
         if blocks:
-            padded = some._replace(k=blocks.step_k * np.ceil(some.k / blocks.step_k))
+            padded = some._replace(k=np.where(some.k % ALIGNED > 0, some.k, blocks.padded(some.k)))
             times[chosen] = gemm_times(padded, rates, c, blocks.tiles)
         else:
             times[chosen] = gemm_times(some, rates, c)

@@ -22,7 +22,11 @@ class Blocks(NamedTuple):
     """What a kernel cuts its products into."""
 
     tiles: Tiles
-    step_k: int  # k is padded to a multiple
+    step_k: int
+
+    def padded(self, k: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """k in whole steps."""
+        return np.asarray(self.step_k * np.ceil(k / self.step_k))
 
 
 DEFAULT = Blocks(((64, 64),), 32)

@@ -20,6 +20,7 @@ from calibration.compose import (
 from calibration.fit.solve import Values, solve, thinned
 from calibration.fit.split import errors, held_out, random_error
 from calibration.readers import Table
+from calibration.triton import is_triton
 from simulator.cost.attention import AttentionCoefficients, attention_times
 from simulator.cost.gemm import GemmCoefficients
 from simulator.cost.memory_bound import MemoryCoefficients
@@ -179,6 +180,8 @@ def fit_moe(
     """
     rows = table.where((table["num_tokens"] >= 1024) & (table["distribution"] == "balanced"))
     own = {**GROUPED_BOUNDS, "efficiency": (0.1, dense.efficiency)}
+    if is_triton(rows).any():
+        own["unaligned"] = (0.1, 1.0)
 
     def predict(some: Table, values: Values) -> Array:
         permute = MemoryCoefficients(**_part(values, "permute"))

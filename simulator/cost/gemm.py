@@ -33,6 +33,7 @@ _MIN_SPLIT_K = 256  # elements of k left to each part
 _SPLIT_WAVES = 4.0  # k is split only while the tiles fill the device fewer times than this
 _PARTIAL_BYTES = 8.0  # an fp32 partial result written and read again
 _RAMP_BYTES = 10e6  # memory traffic at which half of ``ramp_s`` is paid
+ALIGNED = 16  # elements
 _BLOCK = 8192  # shapes per block of the vectorised form, so that temporaries stay in cache
 
 
@@ -47,9 +48,10 @@ class GemmCoefficients:
     extra time until it is reached. ``overlap``: exponent joining compute and memory time (large:
     perfect overlap). ``split_traffic``, ``split_s``: share of the partial results' traffic and fixed
     time that splitting k costs. ``throttle``: slow-down of a kernel much longer than ``throttle_s``, as
-    clocks drop under sustained power. ``accumulate``: extra share of time when the result is added to
-    an fp32 buffer. ``fixed_s``: time of an empty kernel. ``tiled`` False: a plain roofline without
-    tiles.
+    clocks drop under sustained power. ``unaligned``: rate where k is no multiple of 16, so that rows of the
+    operands begin anywhere and loads are narrow, relative to the rate elsewhere. ``accumulate``: extra share
+    of time when the result is added to an fp32 buffer. ``fixed_s``: time of an empty kernel. ``tiled`` False:
+    a plain roofline without tiles.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -67,6 +69,7 @@ class GemmCoefficients:
     split_s: float = 0.0
     throttle: float = 0.0
     throttle_s: float = 1e-3
+    unaligned: float = 1.0
     fixed_s: float
     accumulate: float = 0.0
     tiled: bool = True
@@ -100,6 +103,7 @@ def gemm_seconds(
                     waves = _waves(tiles * parts / sm_count, c.wave)
                     part = waves * (k / parts + c.prologue_k) * per_k
                     compute = min(compute, part + parts * split_cost + c.split_s)
+    compute /= c.unaligned if k % ALIGNED else 1.0
     memory = traffic / bandwidth + c.ramp_s * traffic / (traffic + _RAMP_BYTES)
     longer, shorter = max(compute, memory), min(compute, memory)
     time: float = longer * (1.0 + (shorter / longer) ** c.overlap) ** (1.0 / c.overlap)
@@ -157,6 +161,8 @@ def _times(products: Products, rates: Rates, c: GemmCoefficients, tiles: Tiles) 
         roofline = np.maximum(2.0 * batch * m * n * k / (c.efficiency * rates.peak), traffic / bandwidth)
         return np.asarray(roofline + c.fixed_s)
     compute = _compute_times(products, rates, c, tiles)
+    if c.unaligned != 1.0:
+        compute = np.where(k % ALIGNED > 0, compute / c.unaligned, compute)
     memory = traffic / bandwidth + c.ramp_s * traffic / (traffic + _RAMP_BYTES)
     longer, shorter = np.maximum(compute, memory), np.minimum(compute, memory)
     time = longer * (1.0 + (shorter / longer) ** c.overlap) ** (1.0 / c.overlap)

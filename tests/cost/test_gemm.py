@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.cost.gemm import GemmCoefficients, Products, gemm_seconds, gemm_times
+from simulator.cost.gemm import ALIGNED, GemmCoefficients, Products, gemm_seconds, gemm_times
 from simulator.cost.grouped_gemm import group_shape
 from simulator.cost.profile import Fitted
 from simulator.cost.profile_file import load_kernel_profile
@@ -45,6 +46,7 @@ def coefficients(draw: st.DrawFn) -> GemmCoefficients:
         split_s=draw(st.floats(0.0, 2e-5)),
         throttle=draw(st.floats(0.0, 0.5)),
         throttle_s=draw(st.floats(1e-4, 1e-1)),
+        unaligned=draw(st.sampled_from((1.0, 0.5))),
         fixed_s=draw(st.floats(0.0, 1e-5)),
     )
 
@@ -76,9 +78,20 @@ def test_never_above_peak_or_bandwidth(c: GemmCoefficients, m: int, n: int, k: i
 def test_fitted_times_grow_with_every_dimension_within_the_stated_error(
     fit: Fitted[GemmCoefficients], m: int, n: int, k: int, axis: int, more: float
 ) -> None:
-    larger = [m, n, k]
+    """Where narrow loads cost something, from one aligned k to the next."""
+    step = ALIGNED if fit.coefficients.unaligned < 1.0 else 1
+    sizes = [m, n, step * math.ceil(k / step)]
+    larger = list(sizes)
     larger[axis] = math.ceil(larger[axis] * more)
-    assert one(fit.coefficients, *larger) >= one(fit.coefficients, m, n, k) * (1.0 - fit.random)
+    larger[2] = step * math.ceil(larger[2] / step)
+    assert one(fit.coefficients, *larger) >= one(fit.coefficients, *sizes) * (1.0 - fit.random)
+
+
+def test_narrow_loads_slow_the_main_loop_only_where_k_is_not_aligned() -> None:
+    c = GemmCoefficients(efficiency=0.5, bandwidth=1.0, fixed_s=0.0, split_traffic=1e6, unaligned=0.5)
+    aligned, not_aligned = one(c, 8192, 8192, 4096), one(c, 8192, 8192, 4088)
+    assert aligned == one(replace(c, unaligned=1.0), 8192, 8192, 4096)
+    assert not_aligned / aligned == pytest.approx(2.0 * 4088 / 4096, rel=1e-3)
 
 
 def test_a_started_wave_costs_a_whole_one_when_quantised() -> None:
