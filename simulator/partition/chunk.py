@@ -112,10 +112,15 @@ def share_chunks(
 ) -> tuple[ChunkShare, ...]:
     """A rank's share of every virtual stage. Raises ValueError where the split is impossible."""
     like = _first_alike(division)
-    return tuple(
-        _share_chunk(division, replace(chunk, layers=tuple(map(like.__getitem__, chunk.layers))), index == 0)
-        for index, chunk in enumerate(stages_of(division.model, pp, vp, split))
-    )
+    known: dict[tuple[object, ...], ChunkShare] = {}  # asked first, since a division's hash takes long
+    shares = []
+    for index, chunk in enumerate(stages_of(division.model, pp, vp, split)):
+        layers, cut = tuple([like[layer] for layer in chunk.layers]), index == 0
+        key = (layers, chunk.embedding, chunk.mtp, chunk.loss, cut)
+        if key not in known:
+            known[key] = _share_chunk(division, replace(chunk, layers=layers), cut)
+        shares.append(known[key])
+    return tuple(shares)
 
 
 def stages_of(model: ModelSpec, pp: int, vp: int, split: str | tuple[int, ...]) -> tuple[Chunk, ...]:
