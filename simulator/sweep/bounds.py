@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -33,6 +34,7 @@ from simulator.shared import Shared
 from simulator.spec.run import AUTOMATIC, RunSpec
 from simulator.spec.sharding import StateOffload
 from simulator.spec.stage_split import BALANCED
+from simulator.sweep.longest_path import walk
 from simulator.sweep.timed_model import (
     BACKWARD,
     EXPERTS,
@@ -67,6 +69,14 @@ class Bound:
     peak_bytes: float
 
 
+class Effort(IntEnum):
+    """How a bound is found; the next one is at least as high, and takes longer."""
+
+    KERNELS = 0  # of every layer alone, which need no replay
+    LAYERS = 1  # replayed, with their own communication
+    ORDER = 2  # and the longest path through the schedule's order
+
+
 class Bounds:
     """Bounds of many layouts, sharing what they have in common."""
 
@@ -77,26 +87,29 @@ class Bounds:
         self._kernels: dict[int, dict[int, tuple[Segment, float]]] = {}
         self._hops: dict[tuple[object, ...], tuple[Blocks, Rows]] = {}
 
-    def bound(self, run: RunSpec, *, rough: bool = False) -> Bound:
-        """The bound of a legal layout. A ``rough`` one counts kernels alone, which need no replay."""
-        found, loads = self._bound(run, rough=rough), loads_of(run)
+    def bound(self, run: RunSpec, effort: Effort = Effort.ORDER) -> Bound:
+        """The bound of a legal layout."""
+        found, loads = self._bound(run, effort), loads_of(run)
         if loads is None:
             return found
         return replace(found, seconds=found.seconds * min(1.0, *loads.work))  # any microbatch's attention
 
-    def _bound(self, run: RunSpec, *, rough: bool) -> Bound:
+    def _bound(self, run: RunSpec, effort: Effort) -> Bound:
         p = run.parallelism
         schedule = measured_schedule(run) if run.schedule == AUTOMATIC else schedule_of(run)
         is_open = p.stage_split == BALANCED or run.schedule == AUTOMATIC
         if is_open and counts_by_chunk(run.training):
             return Bound(0.0, 0.0)  # what the split is decides what layers do
-        model = self._model(run, schedule, _timed(run, schedule, rough=rough))
+        model = self._model(run, schedule, _timed(run, schedule, effort))
         if is_open or schedule.forward_only:
             return _bound_of_any(model.stages(1, 1, "equal")[0], run)
         blocks = self._shared.blocks(run, schedule.directions)
         stages = model.stages(p.pp, p.vp if schedule.directions == 1 else 1, p.stage_split)
         path = _path(schedule, p.pp, p.vp, len(stages))
-        seconds = _pipeline_seconds(schedule, path, stages, self._crossing(run, model.plan, blocks), run)
+        hops = self._crossing(run, model.plan, blocks)
+        seconds = _pipeline_seconds(schedule, path, stages, hops, run)
+        if effort is Effort.ORDER:
+            seconds = max(seconds, _walked_seconds(schedule, path, stages, hops, run))
         data, on_device = _data(run, model.plan, schedule.directions), p.offload == StateOffload()
         held = stages[path.placement].sum(axis=1)
         live = _live(schedule, p.pp, p.vp, run)
@@ -139,10 +152,10 @@ class Bounds:
         return found[1]
 
 
-def _timed(run: RunSpec, schedule: Schedule, *, rough: bool) -> Way:
+def _timed(run: RunSpec, schedule: Schedule, effort: Effort) -> Way:
     """How the layers of a run are timed. What two that run at once take together is not known beforehand."""
     overlaps, split = run.runtime.ep_overlap, schedule.splits_backward
-    floor = rough or schedule.pairs or (overlaps and split)
+    floor = effort is Effort.KERNELS or schedule.pairs or (overlaps and split)
     return Way(split, floor, overlaps and not floor, run.runtime.delay_wgrad and not floor)
 
 
@@ -204,6 +217,18 @@ def _pipeline_seconds(schedule: Schedule, path: _Path, stages: Rows, hops: Rows,
         if not schedule.splits_backward:
             busy += np.concatenate(((0.0,), np.cumsum(backward[:-1] + crossed)))[path.entry]
     return float(busy.max())
+
+
+def _walked_seconds(schedule: Schedule, path: _Path, stages: Rows, hops: Rows, run: RunSpec) -> float:
+    """The longest path to the end of device 0, where the last gradients come from; 0 where none is known."""
+    p = run.parallelism
+    alone = not (schedule.splits_backward or schedule.pairs or run.runtime.ep_overlap)
+    if p.pp == 1 or not (alone and schedule.synchronous and schedule.directions == 1):
+        return 0.0
+    links = tuple(np.where(path.crosses, path.hop, p.pp).tolist())
+    walked = walk(schedule, p.pp, p.vp, run.microbatches, links)
+    durations = [*stages[:, FORWARD].tolist(), *stages[:, BACKWARD].tolist()]
+    return walked.seconds(durations, [*hops.tolist(), 0.0]) if walked else 0.0
 
 
 def _optimizer_seconds(data: DataParallel, held: Rows, blocks: Blocks) -> float:

@@ -9,7 +9,7 @@ from heapq import heapify, heappop, heappush
 from itertools import chain, islice
 
 from simulator.spec.errors import Problem, SpecError
-from simulator.sweep.bounds import Bounds
+from simulator.sweep.bounds import Bounds, Effort
 from simulator.sweep.evaluation import Evaluation, evaluate
 from simulator.sweep.execute import Executor, Inline
 from simulator.sweep.objective import Objective, Score
@@ -164,24 +164,25 @@ def _promising(layouts: Iterable[Layout], judge: _Judge) -> Iterator[Layout]:
     Exact: what is left out either cannot fit, or has a bound above a score that has been reached.
     """
     bounds = Bounds()
-    queue: list[tuple[tuple[Score, int], bool]] = []  # bound and number, and whether the bound is rough
+    queue: list[tuple[tuple[Score, int], Effort]] = []  # bound and number, and how it was found
     by_number = {}
     for layout in layouts:
-        bound = bounds.bound(layout.run, rough=True)
+        bound = bounds.bound(layout.run, Effort.KERNELS)
         if bound.peak_bytes <= layout.run.cluster.device.memory_bytes:
             by_number[layout.number] = layout
-            queue.append(((judge.objective.score(layout.run, bound.seconds), layout.number), True))
+            queue.append(((judge.objective.score(layout.run, bound.seconds), layout.number), Effort.KERNELS))
     heapify(queue)
     while queue:
-        key, is_rough = heappop(queue)
+        key, effort = heappop(queue)
         if judge.best_key is not None and key > judge.best_key:
             return
         layout = by_number[key[1]]
-        if is_rough:  # the finer one takes longer, and most layouts are out of the question without it
-            finer = judge.objective.score(layout.run, bounds.bound(layout.run).seconds)
-            heappush(queue, ((finer, layout.number), False))
-        else:
+        if effort is Effort.ORDER:
             yield layout
+        else:  # finer ones take longer, and most layouts are out of the question without them
+            finer = Effort(effort + 1)
+            score = judge.objective.score(layout.run, bounds.bound(layout.run, finer).seconds)
+            heappush(queue, ((score, layout.number), finer))
 
 
 @dataclass(slots=True)

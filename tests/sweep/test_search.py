@@ -13,7 +13,7 @@ from simulator.simulate import simulate, simulate_memory
 from simulator.spec.documents import Documents
 from simulator.spec.errors import SpecError
 from simulator.spec.rules import broken_layout_rules
-from simulator.sweep.bounds import Bounds
+from simulator.sweep.bounds import Bounds, Effort
 from simulator.sweep.choices import with_key
 from simulator.sweep.compare import differences, main_losses, pareto_front
 from simulator.sweep.evaluation import Evaluation, evaluate
@@ -116,7 +116,7 @@ run:
 def test_bounds_bound_layers_that_run_beside_each_other(overlapped, data):
     run = data.draw(st.sampled_from(overlapped)).run
     bounds = Bounds()
-    rough, fine = bounds.bound(run, rough=True), bounds.bound(run)
+    rough, fine = bounds.bound(run, Effort.KERNELS), bounds.bound(run)
     assert rough.seconds <= fine.seconds * (1 + 1e-9)
     assert fine.seconds <= simulate(run).step_time_s
 
