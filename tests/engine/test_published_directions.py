@@ -84,7 +84,7 @@ def test_seven_to_one_between_pods_harms_405b_only_where_its_pipelines_cross_it(
         full = replace(placed, cluster=replace(placed.cluster, scale_out=replace(out, tiers=tiers)))
         losses.append(simulate(placed).step_time_s / simulate(full).step_time_s - 1)
     assert losses[0] == pytest.approx(0.0, abs=1e-4)
-    assert 0.01 < losses[1] < 0.1
+    assert 0.02 < losses[1] < 0.3
 
 
 def test_interleaving_405b_gains_as_in_torchtitans_table_5() -> None:
