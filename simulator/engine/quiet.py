@@ -276,10 +276,11 @@ class QuietDevice:
         else:
             self._counts[work] += 1
         self._free = at
+        start, self._start = self._start, inf  # what it sends may retime what ends now: this step has ended
         for route, token, _ in sends:
             self._senders[route].send(at, self._hops[route], token)
         if self._marks:
-            self.starts[self._next], self.ends[self._next] = self._start, at
+            self.starts[self._next], self.ends[self._next] = start, at
             self._next += 1
             self._mark()
         else:
