@@ -168,15 +168,15 @@ def backward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
         kept = _regather(
             _collective("all_gather", node.boundary_bytes * operand.share, f"{name}.input"), tp, out
         )
-    _run(gradient.after, out)
+    kind: CollectiveKind = "reduce_scatter" if tp.sequence else "all_reduce"
+    reduction = _collective(kind, node.boundary_bytes, f"{name}.dgrad")
+    reduces = tp.size > 1 and node.region is Region.COLUMN
+    _run((*gradient.after, *(_reordered(reduction, tp) if reduces else ())), out)
     start, ready = len(out.steps), out.ready
     for op in inputs:
         out.compute(op, beside=kept)
     reduced: tuple[int, ...] = ()
-    if tp.size > 1 and node.region is Region.COLUMN:
-        kind: CollectiveKind = "reduce_scatter" if tp.sequence else "all_reduce"
-        reduction = _collective(kind, node.boundary_bytes, f"{name}.dgrad")
-        _run(_reordered(reduction, tp), out)
+    if reduces:
         reduced = (out.communicate(reduction),)
         if not tp.overlap_dgrad:
             kept = (*kept, *reduced)
@@ -193,8 +193,9 @@ def backward_steps(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
 
 def _gathered_product(gather: Collective, op: KernelOp, tp: TensorParallel, out: SegmentBuilder) -> None:
     """A gather and the product that needs its result."""
+    _run(_reordered(gather, tp), out)
     start, ready = len(out.steps), out.ready
-    _gather(gather, tp, out)
+    out.exposed(gather)
     out.compute(op)
     if tp.overlap and isinstance(op, Gemm):
         chunked = ring_exchange(gather, op, tp.size, start, ready)
@@ -223,6 +224,10 @@ def _reordered(op: Collective, tp: TensorParallel) -> tuple[MemoryBound, ...]:
     """Collectives join and cut tensors along their outermost dimension. Where that is the batch, a copy of
     the whole puts gathered tokens into order, or those to be scattered (``all_gather_tensor`` and
     ``reduce_scatter_tensor`` of ``torch.distributed._functional_collectives``).
+
+    Products in chunks beside their collectives pay as much: operands are flattened with the tokens outermost,
+    and partial results are stacked before they are summed (estimate: the gain that was published leaves no
+    room for less). The copy stands before the product or the collective, whichever is first.
     """
     if not tp.batch_first or op.kind == "all_reduce":
         return ()
@@ -232,11 +237,12 @@ def _reordered(op: Collective, tp: TensorParallel) -> tuple[MemoryBound, ...]:
 
 def _reduced_product(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
     """A product whose partial results the group sums."""
-    start, ready = len(out.steps), out.ready
-    out.compute(node.forward)
     kind: CollectiveKind = "reduce_scatter" if tp.sequence else "all_reduce"
     reduction = _collective(kind, node.boundary_bytes, node.forward.name)
-    _run((*_reordered(reduction, tp), reduction), out)
+    _run(_reordered(reduction, tp), out)
+    start, ready = len(out.steps), out.ready
+    out.compute(node.forward)
+    out.exposed(reduction)
     _in_chunks((node.forward,), reduction, tp, out, start, ready)
 
 
