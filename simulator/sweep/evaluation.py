@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any, Literal, TypeAlias
 
 from simulator.engine.replay import paused_collector
@@ -16,7 +18,10 @@ from simulator.sweep.space import Layout
 
 Status: TypeAlias = Literal["ok", "infeasible", "failed"]
 
+COLLECTED_AFTER = 512  # evaluations, which leave 0.2 MB in cycles each
+
 _SHARED = Shared()  # of this process, which may be one of many workers
+_DONE = count(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +48,12 @@ class Evaluation:
 def evaluate_all(layouts: Sequence[Layout], after: Sequence[Constraint]) -> list[Evaluation]:
     """Evaluates layouts one after the other, in any process."""
     with paused_collector():  # once for all of them: caches are large, and scanning them takes long
-        return [evaluate(layout, after) for layout in layouts]
+        found = []
+        for layout in layouts:
+            found.append(evaluate(layout, after))
+            if next(_DONE) % COLLECTED_AFTER == 0:
+                gc.collect()
+        return found
 
 
 def evaluate(layout: Layout, after: Sequence[Constraint] = ()) -> Evaluation:

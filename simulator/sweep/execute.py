@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -68,13 +69,14 @@ class Processes:
 
 def _as_child(parent: int, layouts: Sequence[Layout], after: Sequence[Constraint]) -> list[Evaluation]:
     """Evaluates in a worker process, which ends when its parent does, even if that is killed."""
-    _end_with(parent)
+    _settle(parent)
     return evaluate_all(layouts, after)
 
 
 @cache
-def _end_with(parent: int) -> None:
-    """Starts a watch, once in a process."""
+def _settle(parent: int) -> None:
+    """Starts a watch, once in a process, and leaves it to evaluations when garbage is collected."""
+    gc.disable()
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import chain, islice
 
+from simulator.engine.replay import paused_collector
 from simulator.spec.errors import Problem, SpecError
 from simulator.sweep.bounds import Bounds, Effort
 from simulator.sweep.evaluation import Evaluation, evaluate
@@ -76,6 +77,7 @@ def _nothing_legal(sweep: Sweep, census: Census) -> Problem:
     return Problem(file=sweep.file, key_path="run", rule=rule, suggestion=f"change what this says: {hint}")
 
 
+@paused_collector()  # hundreds of thousands of objects stay to the end
 def search(sweep: Sweep, store: Store, executor: Executor, progress: Progress) -> Outcome:
     """Evaluates what the search asks for and is not in the store yet.
 
