@@ -39,6 +39,11 @@ class BucketedTraffic:
         self._completed: list[tuple[Action, Bucket]] = []
         self._reduced: list[Token] = []
 
+    @property
+    def meets_gradients(self) -> bool:
+        """Overlapped, a bucket is reduced as soon as it is complete."""
+        return self._overlap_reduce
+
     def begin(self, actions: Sequence[Action]) -> list[Placed]:
         """All-gathers of updated parameters, in the order in which forwards need them.
 
@@ -46,8 +51,17 @@ class BucketedTraffic:
         begins (Megatron-LM's hooks); otherwise nothing starts before all have come.
         """
         first = {a.stage: a for a in reversed(actions) if a.kind is Kind.F}
-        last = {a.stage: a for a in actions if a.kind in (Kind.B, Kind.W)}
-        self._edges = {id(action) for action in (*first.values(), *last.values())}
+        last = _last_gradients(actions)
+        self._edges = {id(action) for action in first.values()}
+        if self._overlap_reduce or self._plan.data.zero == 2:
+            self._edges |= {id(action) for action in last}
+        else:
+            self._completed = [
+                (action, bucket)
+                for action in last
+                for piece in reversed(cut(self._plan.chunks[action.stage]))
+                for bucket in piece.buckets
+            ]
         placed: list[Placed] = []
         hooks: dict[str, tuple[Token, ...]] = {}
         for stage, direction in dict.fromkeys((a.stage, a.direction) for a in actions if a.kind is Kind.F):
@@ -67,7 +81,10 @@ class BucketedTraffic:
         return placed
 
     def pieces(self, action: Action) -> Sequence[Piece] | None:
-        """The step's first forward and last backward of every stage are cut; with ZeRO-2 every backward."""
+        """Cut are every stage's first forward and, where reductions overlap, its last backward.
+
+        With ZeRO-2 every backward is.
+        """
         every_gradient = self._plan.data.zero == 2 and action.kind in (Kind.B, Kind.W)
         return cut(self._plan.chunks[action.stage]) if every_gradient or id(action) in self._edges else None
 
@@ -105,3 +122,13 @@ class BucketedTraffic:
 
     def _token(self, what: str, stage: int, direction: int, bucket: Bucket) -> Token:
         return (what, bucket.axis, self._update, stage, direction, bucket.first_layer)
+
+
+def _last_gradients(actions: Sequence[Action]) -> list[Action]:
+    """Those that complete a stage's gradients, in order."""
+    last: dict[int, Action] = {}
+    for action in actions:
+        if action.kind in (Kind.B, Kind.W):
+            last.pop(action.stage, None)  # so that it moves to the end
+            last[action.stage] = action
+    return list(last.values())

@@ -40,7 +40,13 @@ class Piece(NamedTuple):
 
 
 class DataTraffic(Protocol):
-    """How parameters come and gradients go."""
+    """How parameters come and gradients go.
+
+    ``meets_gradients``: whether any reduction begins before a device's last action has ended.
+    """
+
+    @property
+    def meets_gradients(self) -> bool: ...
 
     def begin(self, actions: Sequence[Action]) -> list[Placed]:
         """Before the first action; ``actions`` are all of the device's, pairs taken apart."""
@@ -65,6 +71,8 @@ class DataTraffic(Protocol):
 
 class NoTraffic:
     """Implements :class:`DataTraffic` where weights are whole and no gradients come about."""
+
+    meets_gradients = False
 
     def begin(self, actions: Sequence[Action]) -> list[Placed]:
         """Nothing."""

@@ -49,6 +49,8 @@ class _Use(NamedTuple):
 class FullyShardedTraffic:
     """Implements :class:`simulator.engine.data_traffic.DataTraffic` for sharded parameters."""
 
+    meets_gradients = True
+
     def __init__(self, plan: RunPlan, costs: OperatorCosts) -> None:
         self._plan = plan
         self._costs = costs

@@ -60,7 +60,7 @@ def folds(schedule: Schedule, p: int, m: int, v: int, *, blocking: bool) -> Iter
                 yield fold
 
 
-@lru_cache(maxsize=32)  # similar runs have it in common
+@lru_cache(maxsize=512)  # similar runs have it in common
 def _fold(schedule: Schedule, p: int, m: int, v: int, period: int, least: int, blocking: bool) -> Fold | None:
     """The shortest step of at least so many microbatches that may stand for ``m``."""
     short = least + (m - least) % period

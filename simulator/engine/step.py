@@ -130,7 +130,7 @@ def replayed_orders(schedule: Schedule, p: int, m: int, vp: int, options: StepOp
     return _whole_order(schedule, p, m, vp) if fold is None else fold.orders
 
 
-@lru_cache(maxsize=32)  # similar runs have it in common
+@lru_cache(maxsize=128)  # similar runs have it in common
 def _whole_order(schedule: Schedule, p: int, m: int, vp: int) -> list[Order]:
     return schedule.checked_order(p, m, vp)
 

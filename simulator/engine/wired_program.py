@@ -44,7 +44,8 @@ class WiredProgram(DeviceProgram):
         order, done = wiring.order, 0
         edges = [each for index in wiring.edges for each in together(order[index])]
         self._begin(edges, {stage for work in wiring.works for stage, _ in work})
-        for index in wiring.edges:
+        met = wiring.edges if self._traffic.meets_gradients else wiring.firsts
+        for index in met:
             self._quiet(done, wiring.runs_at[index])
             done = wiring.begins[index + 1]
             steps = wiring.steps[wiring.runs_at[index] : done]
@@ -53,20 +54,20 @@ class WiredProgram(DeviceProgram):
             self._act(order[index], steps[0].waits)
         self._quiet(done, len(wiring.steps))
         self._finish(sorted({stage for work in wiring.works for stage, kind in work if kind}))
-        return self._program(wiring, frozenset(wiring.begins[mark] for mark in marks))
+        return self._program(wiring, met, frozenset(wiring.begins[mark] for mark in marks))
 
     def _quiet(self, start: int, stop: int) -> None:
         if start < stop:
             self._compute_task(Task("quiet", COMPUTE, 0.0, steps=range(start, stop)))
 
-    def _program(self, wiring: DeviceWiring, marks: frozenset[int]) -> QuietProgram:
-        met = Counter(
+    def _program(self, wiring: DeviceWiring, met: Collection[int], marks: frozenset[int]) -> QuietProgram:
+        tasks = Counter(
             step.work
-            for index in wiring.edges
+            for index in met
             for step in wiring.steps[wiring.runs_at[index] : wiring.begins[index + 1]]
         )
         blocks = [
-            self._block(work) if wiring.repeats[number] > met[number] else NOTHING
+            self._block(work) if wiring.repeats[number] > tasks[number] else NOTHING
             for number, work in enumerate(wiring.works)
         ]
         pairs = {(step.exchange.source, step.exchange.target) for step in wiring.steps if step.exchange}

@@ -53,7 +53,8 @@ class DeviceWiring:
     Attributes:
         begins: by action, the first step that belongs to it; one more for what follows the last action.
         runs_at: by action, its own step, or two of a pair whose actions run one after the other.
-        edges: actions that are a stage's first forward or last gradient, in order.
+        firsts: actions that are a stage's first forward, in order.
+        edges: these and those that are a stage's last gradient, in order.
         repeats: how many steps have each work.
     """
 
@@ -61,6 +62,7 @@ class DeviceWiring:
     steps: tuple[Step, ...]
     begins: tuple[int, ...]
     runs_at: tuple[int, ...]
+    firsts: tuple[int, ...]
     edges: tuple[int, ...]
     works: tuple[Work, ...]
     repeats: Counter[int]
@@ -121,12 +123,14 @@ def _wire_device(
             awaited = ()
     begins.append(len(steps))
     steps += [Step(EXCHANGE, (), (), exchange) for exchange in exchanges[-1]]
+    firsts, lasts = _edges(order)
     return DeviceWiring(
         order=order,
         steps=tuple(steps),
         begins=tuple(begins),
         runs_at=tuple(runs_at),
-        edges=_edges(order),
+        firsts=tuple(sorted(firsts)),
+        edges=tuple(sorted(firsts | lasts)),
         works=tuple(works),
         repeats=Counter(step.work for step in steps),
         routes=tuple(routes),
@@ -154,7 +158,7 @@ def route_of(message: Message) -> Route:
     return Route(stream, message.source, message.target)
 
 
-def _edges(order: Order) -> tuple[int, ...]:
+def _edges(order: Order) -> tuple[set[int], set[int]]:
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for index, action in enumerate(order):
@@ -163,7 +167,7 @@ def _edges(order: Order) -> tuple[int, ...]:
                 first.setdefault(each.stage, index)
             elif each.kind is not Kind.I:
                 last[each.stage] = index
-    return tuple(sorted({*first.values(), *last.values()}))
+    return set(first.values()), set(last.values())
 
 
 def steady_actions(order: Order) -> range:
