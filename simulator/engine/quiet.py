@@ -60,7 +60,10 @@ class QuietProgram:
 
 
 class Mark(NamedTuple):
-    """What stands before a step: the breakdown since the range of steps began, and messages by stream."""
+    """What stands before a step: the breakdown since the range of steps began, and messages by stream.
+
+    Messages count from the first mark on.
+    """
 
     spent: Mapping[str, float]
     posted: Mapping[str, int]
@@ -88,10 +91,11 @@ class Gather:
 class QuietDevice:
     """Runs quiet steps, a range of them whenever its compute stream comes to one.
 
-    With marks it keeps ``starts`` and ``ends`` by step, and what stood ``at_marks``.
+    From the first mark on it keeps ``starts`` and ``ends`` by step, and what stood ``at_marks``.
     """
 
     __slots__ = (
+        "_before",
         "_cause",
         "_counts",
         "_done",
@@ -102,6 +106,7 @@ class QuietDevice:
         "_left",
         "_marks",
         "_next",
+        "_noted",
         "_processors",
         "_program",
         "_rank",
@@ -133,6 +138,8 @@ class QuietDevice:
         self._hops = [Hop(task, lane.links_of(task)) for task in program.hops]
         self._processors = processors
         self._marks = program.marks
+        self._noted: float = inf  # the first step that stands at a mark
+        self._before: dict[str, int] = {}  # messages of each stream before that
         self._next = self._stop = 0
         self._free = 0.0  # when the step before ended
         self._start = 0.0
@@ -161,8 +168,9 @@ class QuietDevice:
         self._counts = [0] * len(self._seconds)
         self._spent.clear()
         self._done = self._lane.env.event()
-        self._mark()
         self._free = begun
+        if self._next in self._marks:
+            self._mark()
         self._try()
         yield self._done
         profile = self._breakdown()
@@ -279,12 +287,11 @@ class QuietDevice:
         start, self._start = self._start, inf  # what it sends may retime what ends now: this step has ended
         for route, token, _ in sends:
             self._senders[route].send(at, self._hops[route], token)
-        if self._marks:
+        if self._next >= self._noted:
             self.starts[self._next], self.ends[self._next] = start, at
-            self._next += 1
+        self._next += 1
+        if self._next in self._marks:
             self._mark()
-        else:
-            self._next += 1
         if self._next < self._stop:
             self._try()
         else:
@@ -312,13 +319,17 @@ class QuietDevice:
         self._senders[sent.route].send(at, self._hops[sent.route], sent.token)
 
     def _mark(self) -> None:
-        if self._next in self._marks:
-            posted = {sender.name: sender.posted for sender in self._senders}
-            self.at_marks[self._next] = Mark(self._breakdown(), posted)
+        self._noted = min(self._noted, self._next)
+        posted = {}
+        for sender in self._senders:
+            if sender.kept is None:
+                self._before[sender.name] = sender.keep()
+            posted[sender.name] = sender.posted - self._before[sender.name]
+        self.at_marks[self._next] = Mark(self._breakdown(), posted)
 
     def sent(self, stream: str) -> Sequence[Send]:
-        """Messages of a stream so far."""
-        return next(sender.sent for sender in self._senders if sender.name == stream)
+        """Messages of a stream since the first mark."""
+        return next(sender.kept or () for sender in self._senders if sender.name == stream)
 
     def _breakdown(self) -> dict[str, float]:
         total = defaultdict(float, self._spent)

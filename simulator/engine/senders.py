@@ -59,9 +59,9 @@ class Post(Protocol):
 
 
 class Sender:
-    """One stream of messages of a device."""
+    """One stream of messages of a device: ``posted`` so many, and those ``kept`` since it was asked to."""
 
-    __slots__ = ("_last", "_post", "_queue", "name", "rank", "sent", "version")
+    __slots__ = ("_last", "_post", "_queue", "kept", "name", "posted", "rank", "version")
 
     def __init__(self, post: Post, rank: int, name: str) -> None:
         self.rank = rank
@@ -70,15 +70,17 @@ class Sender:
         self._post = post
         self._last: Send | None = None
         self._queue: deque[tuple[Hop, Token]] = deque()
-        self.sent: list[Send] = []
+        self.posted = 0
+        self.kept: list[Send] | None = None
 
-    @property
-    def posted(self) -> int:
-        """Messages so far, those that wait for one before them included."""
-        return len(self.sent) + len(self._queue)
+    def keep(self) -> int:
+        """Keeps messages from now on; how many have been sent before."""
+        self.kept = []
+        return self.posted - len(self._queue)
 
     def send(self, at: float, hop: Hop, token: Token) -> None:
         """Sends a message, after those before it."""
+        self.posted += 1
         if self._queue or (self._last is not None and self._last.end > at):
             self._queue.append((hop, token))
             if len(self._queue) == 1:
@@ -103,7 +105,8 @@ class Sender:
         if last is not None and at <= last.end * LATER:
             send.cause = last
         self._last = send
-        self.sent.append(send)
+        if self.kept is not None:
+            self.kept.append(send)
         if hop.links and self._post.links is not None:
             self._post.links.pass_over(hop.links, send)
         self._post.deliver(send)
