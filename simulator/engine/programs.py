@@ -76,12 +76,12 @@ class Programs:
     def on_uplinks(
         self, ranks: Mapping[int, Streams], paths: Paths, capacities: Mapping[str, float]
     ) -> dict[int, Streams]:
-        """The streams of simulated ranks, and the messages of quiet steps, with what uplinks they cross."""
+        """The streams of simulated ranks, and the transfers of quiet steps, with what uplinks they cross."""
         if not self.quiet:
             return on_uplinks(ranks, paths, capacities)
-        messages = [program.messages for program in self.quiet]
-        found = on_uplinks({rank: {**ranks[rank], **messages[rank]} for rank in ranks}, paths, capacities)
-        self.quiet = [program.with_messages(found[rank]) for rank, program in enumerate(self.quiet)]
+        transfers = [program.transfers for program in self.quiet]
+        found = on_uplinks({rank: {**ranks[rank], **transfers[rank]} for rank in ranks}, paths, capacities)
+        self.quiet = [program.with_transfers(found[rank]) for rank, program in enumerate(self.quiet)]
         return {rank: {name: found[rank][name] for name in streams} for rank, streams in ranks.items()}
 
     def _around_quiet_steps(self, blocks: Sequence[Blocks], options: ProgramOptions) -> list[Streams]:

@@ -21,6 +21,7 @@ from simulator.engine.tasks import COMPUTE, LATER, Profile, Record, Streams, Tas
 from simulator.engine.wiring import GATHER, DeviceWiring, Sent
 
 PP = exposed("pp")
+GATHERS = "gather"  # of scattered messages: what their stream would be
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,17 +47,20 @@ class QuietProgram:
     marks: frozenset[int] = frozenset()
 
     @property
-    def messages(self) -> dict[str, list[Task]]:
-        """One on each route, by stream."""
+    def transfers(self) -> dict[str, list[Task]]:
+        """A message on each route, by stream, and the gather."""
         found: defaultdict[str, list[Task]] = defaultdict(list)
         for route, hop in zip(self.wiring.routes, self.hops, strict=True):
             found[route.stream].append(hop)
+        if self.gather is not None:
+            found[GATHERS].append(self.gather)
         return dict(found)
 
-    def with_messages(self, streams: Streams) -> QuietProgram:
+    def with_transfers(self, streams: Streams) -> QuietProgram:
         """With those that streams hold."""
-        found = {stream: iter(streams[stream]) for stream in self.messages}
-        return replace(self, hops=[next(found[route.stream]) for route in self.wiring.routes])
+        found = {stream: iter(streams[stream]) for stream in self.transfers}
+        hops = [next(found[route.stream]) for route in self.wiring.routes]
+        return replace(self, hops=hops, gather=next(found[GATHERS]) if self.gather is not None else None)
 
 
 class Mark(NamedTuple):
@@ -85,7 +89,7 @@ class Gather:
         """Implements :class:`simulator.engine.links.Passage`."""
         if self.transfer is not None:
             self.end = self.transfer.end
-            self._device.gather_retimed(self.end)
+            self._device.gather_retimed(self)
 
 
 class QuietDevice:
@@ -182,7 +186,7 @@ class QuietDevice:
     def counts_on(self, token: Token) -> bool:
         """Implements :class:`simulator.engine.lane.Device`."""
         waits = self._steps[self._next].waits if self._next < self._stop else ()
-        return self._start < inf and token in waits
+        return self._start < inf and self._gather is None and token in waits
 
     def resume(self) -> None:
         """Implements :class:`simulator.engine.lane.Device`."""
@@ -248,10 +252,11 @@ class QuietDevice:
             self._lane.links.pass_over(self._lane.links_of(task), self._gather)
         self._lane.push(self._gather.end, self)
 
-    def gather_retimed(self, end: float) -> None:
-        """The gather under way ends at another time."""
-        self.version += 1
-        self._lane.push(end, self)
+    def gather_retimed(self, gather: Gather) -> None:
+        """A gather ends at another time; one that has ended may be told so at that very instant."""
+        if gather is self._gather:
+            self.version += 1
+            self._lane.push(gather.end, self)
 
     def _slow_down(self, work: int) -> None:
         bound = bound_part(self._program.profiles[work], self._seconds[work])

@@ -60,7 +60,7 @@ class Task(NamedTuple):
     It starts after the task before it on its stream, its ``waits`` and its ``meeting``. With a ``flow`` it
     takes longer while others use its links; while it ``holds`` a share of the device's processors, compute
     beside it takes longer. A replayed block ``carries`` so many bytes over each kind of link. Only
-    :mod:`simulator.engine.lane` runs a task that stands for ``steps`` of its device.
+    :mod:`simulator.engine.quiet` runs a task that stands for ``steps`` of its device.
     """
 
     name: str

@@ -49,7 +49,6 @@ class WiredProgram(DeviceProgram):
             self._quiet(done, wiring.runs_at[index])
             done = wiring.begins[index + 1]
             steps = wiring.steps[wiring.runs_at[index] : done]
-            done = wiring.runs_at[index] + len(steps)
             self.posts |= {sent.after: sent for step in steps for sent in step.sends}
             self._act(order[index], steps[0].waits)
         self._quiet(done, len(wiring.steps))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -61,13 +62,12 @@ def test_every_schedule(pipeline, name, p, m, F, B, W, message, overlap):
     same(step(True), slow)
 
 
-@st.composite
-def crowded_worlds(draw: st.DrawFn) -> RunSpec:
-    """Pipelines on slow networks, whose messages meet each other and data-parallel traffic."""
+def crowded(
+    layout: tuple[int, int, int, int], network: tuple[int, int, float], zero: int, flags: Sequence[bool]
+) -> RunSpec:
+    """A run of some TP, PP, VP and DP on nodes of a size, with so many NICs, below oversubscribed spines."""
     run = load_run("llama3-8b-8-h100")
-    tp, pp, vp = draw(st.sampled_from([(1, 2, 1), (4, 4, 1), (8, 2, 2), (8, 4, 2), (2, 4, 4)]))
-    dp, flags = draw(st.sampled_from([2, 4])), draw(st.tuples(*[st.booleans()] * 5))
-    size, nics, over = draw(st.sampled_from([(8, 8, 1.0), (8, 1, 1.0), (2, 1, 16.0), (1, 1, 4.0)]))
+    (tp, pp, vp, dp), (size, nics, over) = layout, network
     tiers = (Tier(name="leaf", nodes=2), Tier(name="spine", oversubscription=over))
     return replace(
         run,
@@ -85,7 +85,7 @@ def crowded_worlds(draw: st.DrawFn) -> RunSpec:
             pp=pp,
             vp=vp,
             dp=dp,
-            zero=draw(st.sampled_from([0, 1, 2])),
+            zero=zero,
             sequence_parallel=flags[4],
             schedule="",
         ),
@@ -96,12 +96,35 @@ def crowded_worlds(draw: st.DrawFn) -> RunSpec:
             overlap_param_gather=flags[1],
             overlap_p2p=flags[2],
             overlap_p2p_warmup_flush=flags[3],
+            scatter_gather=flags[5],
             ddp_bucket_elements=1e8,
         ),
+    )
+
+
+@st.composite
+def crowded_worlds(draw: st.DrawFn) -> RunSpec:
+    """Pipelines on slow networks, whose messages meet each other and data-parallel traffic."""
+    layout = draw(st.sampled_from([(1, 2, 1), (4, 4, 1), (8, 2, 2), (8, 4, 2), (2, 4, 4)]))
+    return crowded(
+        (*layout, draw(st.sampled_from([2, 4]))),
+        draw(st.sampled_from([(8, 8, 1.0), (8, 1, 1.0), (2, 1, 16.0), (1, 1, 4.0)])),
+        draw(st.sampled_from([0, 1, 2])),
+        draw(st.tuples(*[st.booleans()] * 6)),
     )
 
 
 @settings(max_examples=25, deadline=None)
 @given(run=crowded_worlds())
 def test_messages_that_meet_others(run: RunSpec) -> None:
+    same(Simulation(run).step, Simulation(run, whole=True).step)
+
+
+@pytest.mark.parametrize(
+    ("tp", "network", "reduces_early"),
+    [(8, (2, 1, 16.0), False), (2, (8, 8, 1.0), True)],
+    ids=["of uplinks", "of ports, on which messages end as they begin"],
+)
+def test_gathers_of_scattered_messages_share_links(tp, network, reduces_early) -> None:
+    run = crowded((tp, 2, 2, 2), network, 0, [reduces_early, False, True, True, False, True])
     same(Simulation(run).step, Simulation(run, whole=True).step)
