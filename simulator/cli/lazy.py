@@ -34,7 +34,8 @@ class LazyGroup(TyperGroup):
             self.commands[cmd_name] = _imported(cmd_name, self.table[cmd_name])
         command = self.commands.get(cmd_name)
         if command is not None:
-            vars(command)["rich_markup_mode"] = self.rich_markup_mode  # help is plain below where it is here
+            for each in (command, *getattr(command, "commands", {}).values()):
+                vars(each)["rich_markup_mode"] = self.rich_markup_mode  # help is plain below where it is here
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

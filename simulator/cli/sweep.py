@@ -47,6 +47,8 @@ def sweep(
     top: Annotated[int, typer.Option(min=1, help="Layouts to print.")] = 10,
 ) -> None:
     """Simulate many layouts and rank them."""
+    if resume and directory is None:
+        raise typer.BadParameter("needs -o DIR, the sweep to continue", param_hint="--resume")
     from reports.sweep_progress import shown_progress
     from simulator.sweep.read import read_sweep
     from simulator.sweep.search import Progress, look_up, search

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from simulator.spec.errors import ABSENT, Problem, nearest
+from simulator.spec.errors import ABSENT, Problem, listed, nearest
 from simulator.spec.fields import REFUSED
 from simulator.spec.yaml_loader import Node
 
@@ -55,6 +55,12 @@ def keys_at(schema: Any, loc: Loc) -> tuple[str, ...]:
     return tuple(field.name for field in fields(spec)) if is_dataclass(spec) else ()
 
 
+def _in_sections(spec: Any, loc: Loc) -> list[str]:
+    """Where a key that stands at the top belongs."""
+    sections = keys_at(spec, ()) if len(loc) == 1 else ()
+    return [f"{section}.{loc[0]}" for section in sections if loc[0] in keys_at(spec, (section,))]
+
+
 def _adapter(spec: type[Any]) -> TypeAdapter[Any]:
     """Built once per process and type: it takes 40 ms for a whole run."""
     if spec not in _ADAPTERS:
@@ -84,7 +90,7 @@ def _problem(spec: Any, root: Node, detail: ErrorDetails) -> Problem:
         known = keys_at(spec, loc[:-1])
         rule, suggestion = (
             f"unknown key; {key_path(loc[:-1]) or 'the top'} has {', '.join(known)}",
-            nearest(str(loc[-1]), known, few=0),
+            listed(_in_sections(spec, loc)) or nearest(str(loc[-1]), known, few=0),
         )
     elif kind == REFUSED:
         rule, suggestion = str(context["rule"]), str(context["suggestion"])

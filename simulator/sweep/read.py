@@ -67,7 +67,10 @@ def read_sweep(path: str | FilePath, overrides: Iterable[str] = ()) -> Sweep:
     mapping: dict[str, Node] = root.value  # type: ignore[assignment]  # read_yaml gives a mapping
     unknown = [
         node.problem(
-            key, f"unknown key; a sweep file has {', '.join(KEYS)}", nearest(key, KEYS, few=0), value=key
+            key,
+            f"unknown key; a sweep file has {', '.join(KEYS)}",
+            f"{RUN}.{key}" if key in keys_at(RunSpec, ()) else nearest(key, KEYS, few=0),
+            value=node.plain(),
         )
         for key, node in mapping.items()
         if key not in KEYS

@@ -78,7 +78,7 @@ def remedies(run: RunSpec, most: int = MOST) -> list[Remedy]:
         ]
         sure = [candidate for candidate in found if candidate[0].memory.verdict == "fits"]
         if found:
-            return _timed(_least_recompute(sure or found), most)
+            return _timed(_least_recompute(sure or found), run.parallelism.dp, most)
     return []
 
 
@@ -120,7 +120,7 @@ def _more_parallel(p: Parallelism) -> Iterator[_Change]:
     yield _Change("parallelism", tp=2 * p.tp, dp=0)
     yield _Change("parallelism", pp=2 * p.pp, dp=0)
     if p.vp > 1:
-        yield _Change("parallelism", vp=1, schedule="")
+        yield _Change("parallelism", vp=1, schedule="1f1b")
 
 
 def _applied(run: RunSpec, changes: tuple[_Change, ...]) -> RunSpec | None:
@@ -164,7 +164,8 @@ def _with_recompute(run: RunSpec, recompute: Recompute) -> RunSpec:
     return replace(run, training=replace(run.training, recompute=recompute))
 
 
-def _timed(candidates: Iterable[_Candidate], most: int) -> list[Remedy]:
+def _timed(candidates: Iterable[_Candidate], stated_dp: int, most: int) -> list[Remedy]:
+    """Simulated. Where a run file states ``dp``, a change of it is one of the settings."""
     found = []
     for simulation, changes in candidates:
         try:
@@ -172,6 +173,8 @@ def _timed(candidates: Iterable[_Candidate], most: int) -> list[Remedy]:
         except ValueError:
             continue
         settings = {key: value for change in changes for key, value in change.settings.items()}
+        if stated_dp and simulation.run.dp != stated_dp:
+            settings["parallelism.dp"] = simulation.run.dp
         memory = simulation.memory
         found.append(
             Remedy(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from reports.headline import remedy
 from simulator.memory.report import RELATIVE_ERROR, MemoryReport, StageMemory
 from simulator.memory.summary import memory_warnings, to_mapping
 from simulator.simulate import simulate, simulate_memory
+from simulator.simulation import Simulation
+from simulator.spec.load import load_run
 from simulator.spec.run import RunSpec
 from simulator.sweep.remedies import remedies, with_remedies
 
@@ -70,6 +74,13 @@ def test_results_carry_the_memory_of_the_report(make_run: MakeRun) -> None:
 def small_device(run: RunSpec, gib: float) -> RunSpec:
     device = replace(run.cluster.device, memory_bytes=gib * 2**30)
     return replace(run, cluster=replace(run.cluster, device=device))
+
+
+def test_remedies_are_settings_that_their_run_file_takes() -> None:
+    name = "llama3.1-405b-16384-h100"  # it states dp
+    for found in remedies(load_run(name)):
+        given = [word for word in shlex.split(remedy(found.to_dict()).rpartition(": ")[0]) if word != "--set"]
+        assert Simulation(load_run(name, given)).memory.peak_bytes == found.peak_bytes
 
 
 def test_remedies_fit_and_the_cheapest_comes_first(make_run: MakeRun) -> None:

@@ -143,3 +143,9 @@ def test_bad_files_end_with_status_2_and_a_message(run, sweep_file, overrides, s
     assert (code, out) == (2, "")
     assert says in err
     assert "fault of stepcast" not in err
+
+
+def test_what_is_resumed_must_be_named(run, sweep_file):
+    code, out, err = run(sweep_file(), "--resume")
+    assert (code, out) == (2, "")
+    assert "needs -o DIR" in err
