@@ -124,6 +124,14 @@ class BucketedTraffic:
         return (what, bucket.axis, self._update, stage, direction, bucket.first_layer)
 
 
+def ends_alike(plan: RunPlan, *, overlap_reduce: bool) -> bool:
+    """Whether as much is left for the end of a step however many microbatches it has.
+
+    ZeRO-2 without overlap reduces every microbatch's gradients there.
+    """
+    return overlap_reduce or plan.data.zero != 2
+
+
 def _last_gradients(actions: Sequence[Action]) -> list[Action]:
     """Those that complete a stage's gradients, in order."""
     last: dict[int, Action] = {}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
 from itertools import pairwise, product
 
+from simulator.engine import bucketed
 from simulator.engine.attribution import BUBBLE, breakdown
 from simulator.engine.block import Blocks
 from simulator.engine.classes import of_places, one_of_each
@@ -108,7 +109,8 @@ def run_step(
         return machine.replay_updates(asynchronous(schedule, p, m))
     if options.post_validation:
         return machine.replay_updates(repeated(_whole_order(schedule, p, m, vp), m // schedule.directions))
-    if _may_fold(options) and machine.has_one_class and plan.loads is None:
+    ends_alike = bucketed.ends_alike(plan, overlap_reduce=options.overlap_grad_reduce)
+    if _may_fold(options) and machine.has_one_class and plan.loads is None and ends_alike:
         for fold in folds(schedule, p, m, vp, blocking=_blocks(options, p, vp)):
             short, state = machine.replay_short(fold)
             if state is not None:

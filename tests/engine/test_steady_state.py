@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from simulator.engine.steady import folds
 from simulator.schedule.registry import SCHEDULES
+from simulator.simulation import Simulation
+from simulator.spec.load import load_run
 
 seconds = st.floats(0.01, 10.0)
 FOLDING = ["1f1b", "interleaved-1f1b", "zb-h1", "zb-h2", "interleaved-zb", "zb-v", "dualpipe", "dualpipev"]
@@ -51,3 +53,14 @@ def test_a_rhythm_of_several_windows_is_found(pipeline):
 
 def test_schedules_that_run_all_forwards_first_do_not_fold():
     assert not list(folds(SCHEDULES["gpipe"], 4, 400, 1, blocking=False))
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2])
+@pytest.mark.parametrize("overlaps", ["true", "false"])
+def test_what_is_left_for_the_end_of_a_long_step_is_not_forgotten(zero, overlaps):
+    """ZeRO-2 without overlap reduces the gradients of all microbatches there."""
+    settings = [f"parallelism.zero={zero}", f"runtime.overlap_grad_reduce={overlaps}"]
+    layout = ["parallelism.pp=2", "parallelism.dp=2", "training.global_batch_size=48"]
+    run = load_run("llama3-8b-8-h100", [*layout, *settings])
+    folded, full = Simulation(run).step, Simulation(run, whole=True).step
+    assert folded.seconds == pytest.approx(full.seconds, rel=1e-9)
