@@ -306,8 +306,8 @@ def _live_counts(schedule: Schedule, p: int, v: int, m: int, paired: bool) -> Ro
             for each in (action,) if action.partner is None else (action, action.partner):
                 if each.kind is Kind.F:
                     alive += 1
-                    most = max(most, alive)
                 elif each.kind is not Kind.I:
                     alive -= 1
+            most = max(most, alive)  # of a pair, one frees what it kept as the other one keeps more
         counts.append(most)
     return np.array(counts, dtype=float)
