@@ -16,6 +16,12 @@ from simulator.spec.run import ATTENTION_KERNELS
         ("gpt3-175b-1024-a100", "runtime.attention=flash3", "has no kernels for a100", "flash2"),
         ("gpt3-175b-1024-a100", "runtime.attention=cudnn", "ampere", "flash, flash1, triton, flash2"),
         ("deepseek-v3-1024-h100", "runtime.attention=triton", "heads of 192", "flash2"),
+        (
+            "llama3-8b-8-h100",
+            "parallelism.pp=4 parallelism.dp=1 parallelism.schedule=zb-h1 runtime.overlap_p2p=false",
+            "run beside compute",
+            "leave it out",
+        ),
         ("llama3-8b-8-h100", "runtime.attention=flash4", "flash3", "flash"),
         ("llama3-8b-8-h100", "training.optimizer=sgd runtime.optimizer_fusion=false", "adam", "leave it out"),
         ("llama3-8b-8-h100", "runtime.cuda_graph_scope=[attn]", "needs cuda_graphs layer", "leave it out"),

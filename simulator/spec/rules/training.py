@@ -142,6 +142,9 @@ def overlaps(run: RunSpec) -> Iterator[Violation]:
     if not runtime.batch_p2p and (run.parallelism.pp == 1 or run.schedule != "1f1b"):
         rule = f"one call per message is modelled for 1f1b over stages, not for {run.schedule}"
         yield Violation("runtime.batch_p2p", False, rule, "true, or leave it out")
+    if runtime.overlap_p2p is False and run.parallelism.pp > 1 and run.schedule in ("zb-h1", "zb-h2"):
+        rule = f"messages of {run.schedule} run beside compute: neighbours that block wait for each other"
+        yield Violation("runtime.overlap_p2p", False, rule, "true, or leave it out")
     if runtime.overlap_p2p and run.schedule in ("gpipe", "1f1b"):
         rule = f"needs an interleaved schedule (vp > 1): messages of {run.schedule} wait for each other"
         yield Violation("runtime.overlap_p2p", True, rule, "false, or leave it out")
