@@ -48,7 +48,7 @@ def breakdown(
             spent[task.category] += task.seconds
         stretch = finish - start - task.seconds
         if stretch > ROUNDING * finish:
-            spent[task.category if task.flow else BESIDE] += stretch
+            spent[BESIDE if task.flow is None and task.meeting is None else task.category] += stretch
         clock = finish
     for profile, replays in blocks.values():
         for category, seconds in profile.items():

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 import simpy
 
@@ -43,10 +43,6 @@ class Device(Protocol):
         """What it waits for has come, or will come at another time."""
         ...
 
-    def met(self, at: float) -> None:
-        """The other side of its exchange has come."""
-        ...
-
     def post(self, at: float, token: Token) -> None:
         """Something that lets a message go has been done."""
         ...
@@ -66,7 +62,7 @@ class Lane:
     posts: dict[Token, Device] = field(default_factory=dict)
     arrivals: dict[Token, Send] = field(default_factory=dict)
     waiting: dict[Token, list[Device]] = field(default_factory=dict)
-    meeting: dict[Hashable, Device] = field(default_factory=dict)
+    meeting: dict[Hashable, Any] = field(default_factory=dict)
     _watched: dict[Token, simpy.Event] = field(default_factory=dict)
     _queue: list[tuple[float, int, Owner, int]] = field(default_factory=list)
     _pushed: int = 0

@@ -109,6 +109,19 @@ class Exchange(NamedTuple):
     source: int
     target: int
 
+    @property
+    def both_ways(self) -> bool:
+        """Whether it is a batch: an activation and a gradient that cross."""
+        return not isinstance(self.key, tuple) or isinstance(self.key[0], tuple)
+
+    def sends(self, device: int) -> bool:
+        """Whether a device sends in it."""
+        return self.both_ways or device == self.source
+
+    def side(self, device: int) -> tuple[int, bool]:
+        """What sets a device's side of it apart from those of other exchanges: with whom, and if it sends."""
+        return self.target if device == self.source else self.source, self.sends(device)
+
 
 def blocking_exchanges(
     pipeline: Pipeline, orders: Sequence[Order], *, batched: bool = True

@@ -198,10 +198,23 @@ class DeviceProgram:
         return waits
 
     def _exchange(self, exchanges: Sequence[Exchange]) -> None:
-        for key, source, target in exchanges:
-            meeting = Meeting((PAIR, key), 2)
-            seconds, _ = self._hop(source, target)
-            self._compute_task(Task("exchange", PP, seconds, (), None, meeting))
+        for exchange in exchanges:
+            self._compute_task(self._exchange_task(exchange))
+
+    def _exchange_task(self, exchange: Exchange) -> Task:
+        """This device's side: what it sends has links to cross, and both wait for the slower direction."""
+        here, there = exchange.source, exchange.target
+        if self.device == there:
+            here, there = there, here
+        seconds, flow = self._hop(here, there)
+        meeting = Meeting((PAIR, exchange.key), 2, ends_together=flow is not None)
+        return Task(
+            "exchange",
+            PP,
+            seconds,
+            meeting=meeting,
+            flow=flow if exchange.sends(self.device) else None,
+        )
 
     def _hop(self, source: int, target: int) -> tuple[float, Flow | None]:
         """Seconds of a message between neighbours on the ring of devices, and what it puts on their NICs."""

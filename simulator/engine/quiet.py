@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from simulator.engine.wiring import GATHER, DeviceWiring, Sent
 
 PP = exposed("pp")
 GATHERS = "gather"  # of scattered messages: what their stream would be
+EXCHANGES = "exchange"  # blocking ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,7 @@ class QuietProgram:
     Attributes:
         seconds: of each work of the wiring, and profiles that sum to them.
         hops: a message on each route.
-        exchanges: seconds of a blocking one, by source and target.
+        exchanges: the device's side of a blocking one, by with whom and whether it sends.
         gather: what follows each message that arrives scattered.
         posts: messages of other actions, by the token that lets them go.
         marks: steps before which the breakdown is noted.
@@ -41,7 +42,7 @@ class QuietProgram:
     seconds: Sequence[float]
     profiles: Sequence[Profile]
     hops: Sequence[Task]
-    exchanges: Mapping[tuple[int, int], float]
+    exchanges: Mapping[tuple[int, bool], Task]
     gather: Task | None
     posts: Mapping[Token, Sent]
     marks: frozenset[int] = frozenset()
@@ -54,13 +55,19 @@ class QuietProgram:
             found[route.stream].append(hop)
         if self.gather is not None:
             found[GATHERS].append(self.gather)
+        if self.exchanges:
+            found[EXCHANGES] = list(self.exchanges.values())
         return dict(found)
 
     def with_transfers(self, streams: Streams) -> QuietProgram:
         """With those that streams hold."""
         found = {stream: iter(streams[stream]) for stream in self.transfers}
-        hops = [next(found[route.stream]) for route in self.wiring.routes]
-        return replace(self, hops=hops, gather=next(found[GATHERS]) if self.gather is not None else None)
+        return replace(
+            self,
+            hops=[next(found[route.stream]) for route in self.wiring.routes],
+            gather=next(found[GATHERS]) if self.gather is not None else None,
+            exchanges={side: next(found[EXCHANGES]) for side in self.exchanges},
+        )
 
 
 class Mark(NamedTuple):
@@ -73,23 +80,47 @@ class Mark(NamedTuple):
     posted: Mapping[str, int]
 
 
-class Gather:
-    """A gather under way: a passage over its links."""
+class Crossing:
+    """Communication that a device waits for: a passage over its links."""
 
-    __slots__ = ("_device", "end", "start", "task", "transfer")
+    __slots__ = ("_changed", "end", "start", "task", "transfer")
 
-    def __init__(self, device: QuietDevice, task: Task, start: float) -> None:
-        self._device = device
+    def __init__(self, task: Task, start: float, lane: Lane, changed: Callable[[Crossing], None]) -> None:
+        self._changed = changed
         self.task = task
         self.start = start
         self.end = start + task.seconds
         self.transfer: Transfer | None = None
+        if task.flow is not None and lane.links is not None:
+            lane.links.pass_over(lane.links_of(task), self)
 
     def retimed(self) -> None:
         """Implements :class:`simulator.engine.links.Passage`."""
         if self.transfer is not None:
             self.end = self.transfer.end
-            self._device.gather_retimed(self)
+            self._changed(self)
+
+
+class BothSides:
+    """A blocking exchange between two devices that have met: over when both sides are."""
+
+    __slots__ = ("_devices", "_sides")
+
+    def __init__(self, lane: Lane, at: float, devices: Sequence[QuietDevice]) -> None:
+        self._devices = devices
+        self._sides: list[Crossing] = []
+        for device in devices:
+            self._sides.append(Crossing(device.side(), at, lane, self._retimed))
+        for device in devices:
+            device.exchanges(self, at, self._end)
+
+    @property
+    def _end(self) -> float:
+        return max(side.end for side in self._sides)
+
+    def _retimed(self, _: Crossing) -> None:
+        for device in self._devices:
+            device.exchange_retimed(self, self._end)
 
 
 class QuietDevice:
@@ -100,6 +131,7 @@ class QuietDevice:
 
     __slots__ = (
         "_before",
+        "_both",
         "_cause",
         "_counts",
         "_done",
@@ -151,7 +183,8 @@ class QuietDevice:
         self._left = self._since = 0.0  # of it: seconds at its own rate, brought up to a time
         self._rate = 1.0
         self._slowed = False  # by collectives at any time of it
-        self._gather: Gather | None = None
+        self._gather: Crossing | None = None
+        self._both: BothSides | None = None  # of the exchange under way
         self._counts = [0] * len(program.seconds)  # by work
         self._spent: defaultdict[str, float] = defaultdict(float)
         self._done: simpy.Event = lane.env.event()
@@ -232,31 +265,40 @@ class QuietDevice:
         other = meeting.pop(exchange.key, None)
         if other is None:
             meeting[exchange.key] = self
-            return
-        other.met(self._free)
-        self.met(self._free)
+        else:
+            BothSides(self._lane, self._free, (other, self))
 
-    def met(self, at: float) -> None:
-        """Implements :class:`simulator.engine.lane.Device`."""
-        _, _, _, exchange = self._steps[self._next]
+    def side(self) -> Task:
+        """What it does in its current exchange."""
+        exchange = self._steps[self._next].exchange
         assert exchange is not None
-        self._start = at
-        self._lane.push(at + self._program.exchanges[exchange.source, exchange.target], self)
+        return self._program.exchanges[exchange.side(self._rank)]
+
+    def exchanges(self, both: BothSides, start: float, end: float) -> None:
+        """The other side has come."""
+        self._both, self._start = both, start
+        self._lane.push(end, self)
+
+    def exchange_retimed(self, both: BothSides, end: float) -> None:
+        """The exchange ends at another time, unless it is over already."""
+        if self._both is both:
+            self._ends_at(end)
+
+    def _ends_at(self, end: float) -> None:
+        self.version += 1
+        self._lane.push(end, self)
 
     def _start_gather(self, at: float) -> None:
         """The message has come, scattered over the group."""
         task = self._program.gather
         assert task is not None
-        self._gather = Gather(self, task, at)
-        if task.flow is not None and self._lane.links is not None:
-            self._lane.links.pass_over(self._lane.links_of(task), self._gather)
+        self._gather = Crossing(task, at, self._lane, self._gather_retimed)
         self._lane.push(self._gather.end, self)
 
-    def gather_retimed(self, gather: Gather) -> None:
+    def _gather_retimed(self, gather: Crossing) -> None:
         """A gather ends at another time; one that has ended may be told so at that very instant."""
         if gather is self._gather:
-            self.version += 1
-            self._lane.push(gather.end, self)
+            self._ends_at(gather.end)
 
     def _slow_down(self, work: int) -> None:
         bound = bound_part(self._program.profiles[work], self._seconds[work])
@@ -305,7 +347,7 @@ class QuietDevice:
     def _account(self, work: int, at: float) -> None:
         """What a step that is not an action has taken, or an action beside collectives."""
         if work < 0:
-            self._gather = None
+            self._gather = self._both = None
             self._spent[self._category(work)] += at - self._start
             return
         self._counts[work] += 1

@@ -177,6 +177,9 @@ def _run_stream(
                 previous.end = env.now
         elif task.seconds:
             yield env.timeout(task.seconds)
+        if task.meeting is not None and task.meeting.ends_together:
+            yield board.arrive(Meeting(("end", task.meeting.key), task.meeting.members), None)
+            previous.end = env.now
         records.append(previous)
         if task.signal is not None:
             board.signal(task.signal, previous)

@@ -14,10 +14,14 @@ Profile: TypeAlias = Mapping[str, float]
 
 
 class Meeting(NamedTuple):
-    """A rendezvous: its task starts once ``members`` streams have arrived at ``key``."""
+    """A rendezvous: its task starts once ``members`` streams have arrived at ``key``.
+
+    ``ends_together``: the tasks of all members also end when the last of them does.
+    """
 
     key: Hashable
     members: int
+    ends_together: bool = False
 
 
 class Leaving(NamedTuple):

@@ -69,14 +69,14 @@ class WiredProgram(DeviceProgram):
             self._block(work) if wiring.repeats[number] > tasks[number] else NOTHING
             for number, work in enumerate(wiring.works)
         ]
-        pairs = {(step.exchange.source, step.exchange.target) for step in wiring.steps if step.exchange}
+        exchanges = {step.exchange.side(self.device): step.exchange for step in wiring.steps if step.exchange}
         gather = self.plan.message_gather
         return QuietProgram(
             wiring=wiring,
             seconds=[block.seconds for block in blocks],
             profiles=[block.profile for block in blocks],
             hops=list(self._hops_of(wiring)),
-            exchanges={pair: self._hop(*pair)[0] for pair in pairs},
+            exchanges={side: self._exchange_task(exchange) for side, exchange in exchanges.items()},
             gather=None if gather is None else self._gather_task(gather),
             posts=self.posts,
             marks=marks,

@@ -140,7 +140,7 @@ class _Scope:
         if task.meeting is not None:
             key = task.meeting.key
             group, members = self._groups[key[0]]  # type: ignore[index]
-            meeting = Meeting((group, key), members)
+            meeting = task.meeting._replace(key=(group, key), members=members)
         return task._replace(
             waits=tuple((self._replica, token) for token in task.waits),
             signal=None if task.signal is None else (self._replica, task.signal),

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.engine.replay import replay
-from simulator.engine.tasks import Flow, Task
+from simulator.engine.tasks import Flow, Meeting, Task
 
 CAPACITY = 10.0
 
@@ -91,3 +91,21 @@ def test_bytes_are_conserved_and_the_order_of_streams_does_not_matter(flows, dat
             assert carried <= CAPACITY * (end - begin) * (1 + 1e-9)
     for i, (seconds, _, _, after) in enumerate(flows):
         assert times[f"s{i}"] >= (after + seconds) * (1 - 1e-9)
+
+
+def test_both_sides_of_an_exchange_end_with_its_slower_direction():
+    def side(link: str) -> list[Task]:
+        return [
+            Task(
+                "exchange",
+                "pp",
+                3.0,
+                meeting=Meeting("pair", 2, ends_together=True),
+                flow=Flow((("link", link),), CAPACITY),
+            )
+        ]
+
+    result = replay(
+        {0: {"compute": side("x"), "dp": transfer(3.0, "x")}, 1: {"compute": side("y")}}, {"link": CAPACITY}
+    )
+    assert [result.stream(rank, "compute")[0].end for rank in (0, 1)] == [6.0, 6.0]
