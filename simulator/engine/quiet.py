@@ -85,14 +85,17 @@ class Crossing:
 
     __slots__ = ("_changed", "end", "start", "task", "transfer")
 
-    def __init__(self, task: Task, start: float, lane: Lane, changed: Callable[[Crossing], None]) -> None:
+    def __init__(self, task: Task, start: float, changed: Callable[[Crossing], None]) -> None:
         self._changed = changed
         self.task = task
         self.start = start
         self.end = start + task.seconds
         self.transfer: Transfer | None = None
-        if task.flow is not None and lane.links is not None:
-            lane.links.pass_over(lane.links_of(task), self)
+
+    def begin(self, lane: Lane) -> None:
+        """Takes its links, which may retime whatever is on them."""
+        if self.task.flow is not None and lane.links is not None:
+            lane.links.pass_over(lane.links_of(self.task), self)
 
     def retimed(self) -> None:
         """Implements :class:`simulator.engine.links.Passage`."""
@@ -108,9 +111,9 @@ class BothSides:
 
     def __init__(self, lane: Lane, at: float, devices: Sequence[QuietDevice]) -> None:
         self._devices = devices
-        self._sides: list[Crossing] = []
-        for device in devices:
-            self._sides.append(Crossing(device.side(), at, lane, self._retimed))
+        self._sides = [Crossing(device.side(), at, self._retimed) for device in devices]
+        for side in self._sides:
+            side.begin(lane)
         for device in devices:
             device.exchanges(self, at, self._end)
 
@@ -292,7 +295,8 @@ class QuietDevice:
         """The message has come, scattered over the group."""
         task = self._program.gather
         assert task is not None
-        self._gather = Crossing(task, at, self._lane, self._gather_retimed)
+        self._gather = Crossing(task, at, self._gather_retimed)
+        self._gather.begin(self._lane)
         self._lane.push(self._gather.end, self)
 
     def _gather_retimed(self, gather: Crossing) -> None:
