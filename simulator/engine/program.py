@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from functools import partial
 from typing import Literal, NamedTuple
 
 from simulator.engine.attribution import JITTER
@@ -16,8 +16,7 @@ from simulator.engine.finish import PAIR, finish_step, norm_of_all, norm_so_far
 from simulator.engine.fully_sharded import FullyShardedTraffic
 from simulator.engine.jitter import Spread
 from simulator.engine.messages import Exchange, Pipeline
-from simulator.engine.overlap import communicates
-from simulator.engine.segments import action_segments, expert_runs
+from simulator.engine.segments import action_segments, paired_segments
 from simulator.engine.tasks import COMPUTE, Flow, Meeting, Streams, Task, Token
 from simulator.engine.uneven import loaded, loaded_operators
 from simulator.engine.wiring import steady_actions, together
@@ -311,20 +310,12 @@ class DeviceProgram:
         return True
 
     def _together(self, action: Action, other: Action) -> list[Segment]:
-        """Layer by layer: two that both communicate are joined, the rest run one after the other."""
-        ahead = action_segments(self.plan.chunks[action.stage].layers, action.kind)
-        back = action_segments(self.plan.chunks[other.stage].layers, other.kind)
-        joined: list[Segment] = []
-        nothing: list[Segment] = []
-        runs = zip_longest(expert_runs(back), expert_runs(ahead), fillvalue=nothing)
-        for backward, forward in runs:
-            if backward and forward and communicates(backward[-1]) and communicates(forward[-1]):
-                delay = self.options.delay_wgrad
-                joint = self.blocks.joint(forward[-1], backward[-1], delay_wgrad=delay)
-                joined += [*backward[:-1], *forward[:-1], joint]
-            else:
-                joined += [*backward, *forward]
-        return joined
+        """Their segments, those that communicate joined."""
+        ahead, back = (
+            action_segments(self.plan.chunks[each.stage].layers, each.kind) for each in (action, other)
+        )
+        join = partial(self.blocks.joint, delay_wgrad=self.options.delay_wgrad)
+        return paired_segments(ahead, back, join)
 
     def _run(
         self, action: Action, layers: Sequence[LayerShare], waits: tuple[Token, ...], *, first: bool

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 
 from simulator.engine.overlap import communicates
 from simulator.partition.layer_share import LayerShare
@@ -26,3 +27,17 @@ def action_segments(layers: Sequence[LayerShare], kind: Kind) -> list[Segment]:
         return [layer.forward for layer in layers]
     attribute = {Kind.B: "backward", Kind.I: "input_gradient", Kind.W: "weight_gradient"}[kind]
     return [getattr(layer, attribute) for layer in reversed(layers)]
+
+
+def paired_segments(
+    ahead: Sequence[Segment], back: Sequence[Segment], join: Callable[[Segment, Segment], Segment]
+) -> list[Segment]:
+    """A forward's and a backward's, layer by layer: two that both communicate joined, the rest in a row."""
+    paired: list[Segment] = []
+    nothing: list[Segment] = []
+    for backward, forward in zip_longest(expert_runs(back), expert_runs(ahead), fillvalue=nothing):
+        if backward and forward and communicates(backward[-1]) and communicates(forward[-1]):
+            paired += [*backward[:-1], *forward[:-1], join(forward[-1], backward[-1])]
+        else:
+            paired += [*backward, *forward]
+    return paired

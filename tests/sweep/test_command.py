@@ -16,7 +16,10 @@ import pytest
 from simulator.cli.app import main
 
 ROOT = Path(__file__).parents[2]
-LONG = ("--set", "training.recompute=[{granularity: none}, {granularity: full}]")
+LONG = (
+    *("--set", "training.recompute=[{granularity: none}, {granularity: full}]"),
+    *("--set", "runtime.overlap_grad_reduce=[true, false]"),
+)
 COMMAND = (sys.executable, "-c", "from simulator.cli.app import main; main()", "sweep")
 
 
