@@ -20,7 +20,10 @@ LONG = (
     *("--set", "training.recompute=[{granularity: none}, {granularity: full}]"),
     *("--set", "runtime.overlap_grad_reduce=[true, false]"),
 )
-COMMAND = (sys.executable, "-c", "from simulator.cli.app import main; main()", "sweep")
+LISTEN = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # jobs behind a shell do not
+)
+COMMAND = (sys.executable, "-c", f"{LISTEN}; from simulator.cli.app import main; main()", "sweep")
 
 
 @pytest.fixture
