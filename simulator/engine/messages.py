@@ -27,6 +27,11 @@ class Message(NamedTuple):
     after: tuple[int, ...]  # the work that makes it
     is_forward: bool  # activations travel along the model, gradients against it
 
+    @property
+    def stream(self) -> str:
+        """Of its sender: activations and gradients have one each."""
+        return "send activations" if self.is_forward else "send gradients"
+
 
 class Pipeline:
     """Where virtual stages live, and which messages an action needs and makes.

@@ -19,7 +19,7 @@ from simulator.engine.messages import Exchange, Pipeline
 from simulator.engine.segments import action_segments, paired_segments
 from simulator.engine.tasks import COMPUTE, Flow, Meeting, Streams, Task, Token
 from simulator.engine.uneven import loaded, loaded_operators
-from simulator.engine.wiring import steady_actions, together
+from simulator.engine.wiring import steady_actions
 from simulator.partition.layer_share import LayerShare
 from simulator.partition.plan import RunPlan
 from simulator.partition.segment import Segment
@@ -189,7 +189,7 @@ class DeviceProgram:
         gather = self.plan.message_gather
         if gather is not None:
             costs = self.blocks.costs
-            for each in together(action):
+            for each in action.parts:
                 if self.pipeline.receives(each) is not None:
                     key = ("gather", *each[:4])
                     self._place([collective(gather, COMPUTE, waits, key, costs)])
@@ -228,7 +228,7 @@ class DeviceProgram:
     def _send(self, action: Action) -> tuple[Token, ...]:
         """Sends an action's outputs beside compute; the tokens of their arrival, for who waits for it."""
         tokens = []
-        for each in together(action):
+        for each in action.parts:
             route = self._route(each)
             if route is not None:
                 microbatch = (each.microbatch,)
@@ -245,9 +245,8 @@ class DeviceProgram:
             message = self.pipeline.output_of(action)
             route = None
             if message is not None:
-                stream = "send activations" if message.is_forward else "send gradients"
                 hop = self._hop(message.source, message.target)
-                route = Route(stream, *hop, message.after[:-1], message.token[:-1])
+                route = Route(message.stream, *hop, message.after[:-1], message.token[:-1])
             self._routes[key] = route
         return self._routes[key]
 
@@ -392,4 +391,4 @@ class DeviceProgram:
 
 def _flat(order: Order) -> Iterator[Action]:
     for action in order:
-        yield from together(action)
+        yield from action.parts

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from simulator.engine.messages import Pipeline, blocking_exchanges
 from simulator.engine.tasks import Token
-from simulator.schedule.actions import Action, Order
+from simulator.schedule.actions import Order
 
 
 class Window(NamedTuple):
@@ -78,11 +78,11 @@ def _message_ties(pipeline: Pipeline, orders: Sequence[Order], windows: Sequence
     made: dict[Token, tuple[int, int]] = {}
     for device, order in enumerate(orders):
         for position, action in enumerate(order):
-            for each in _flat(action):
+            for each in action.parts:
                 made[pipeline.done(each)] = device, position
     for device, (order, window) in enumerate(zip(orders, windows, strict=True)):
         for position in range(window.start, window.stop):
-            for each in _flat(order[position]):
+            for each in order[position].parts:
                 for token in pipeline.inputs(each):
                     producer, at = made[token]
                     yield _Tie(device, producer, -1 - windows[producer].number(at))
@@ -103,7 +103,3 @@ def _exchange_ties(pipeline: Pipeline, orders: Sequence[Order], windows: Sequenc
                 other = exchange.target if exchange.source == device else exchange.source
                 before = place[other, exchange.key] - 1
                 yield _Tie(device, other, -1 - windows[other].number(before))
-
-
-def _flat(action: Action) -> tuple[Action, ...]:
-    return (action,) if action.partner is None else (action, action.partner)

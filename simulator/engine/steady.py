@@ -60,14 +60,20 @@ def folds(schedule: Schedule, p: int, m: int, v: int, *, blocking: bool) -> Iter
                 yield fold
 
 
-@lru_cache(maxsize=512)  # similar runs have it in common
+@lru_cache(maxsize=128)  # similar runs have it in common
+def whole_order(schedule: Schedule, p: int, m: int, v: int) -> list[Order]:
+    """All actions of a step. Raises ValueError where the schedule is not defined."""
+    return schedule.checked_order(p, m, v)
+
+
+@lru_cache(maxsize=512)
 def _fold(schedule: Schedule, p: int, m: int, v: int, period: int, least: int, blocking: bool) -> Fold | None:
     """The shortest step of at least so many microbatches that may stand for ``m``."""
     short = least + (m - least) % period
     if WORTH * short > m or schedule.check(p, short, v) or schedule.check(p, short + period, v):
         return None
-    orders = schedule.order(p, short, v)
-    longer = schedule.order(p, short + period, v)
+    orders = whole_order(schedule, p, short, v)
+    longer = whole_order(schedule, p, short + period, v)
     shift = period // schedule.directions  # each direction counts its own microbatches
     windows = [_window(a, b, shift) for a, b in zip(orders, longer, strict=True)]
     found = _before_the_edges([window for window in windows if window is not None], orders)
@@ -101,14 +107,10 @@ def _before_the_edges(windows: list[Window], orders: list[Order]) -> list[Window
     """
     back = 0
     for window, order in zip(windows, orders, strict=False):
-        last = {a.stage: i for i, action in enumerate(order) for a in _flat(action) if a.kind is not Kind.F}
+        last = {a.stage: i for i, action in enumerate(order) for a in action.parts if a.kind is not Kind.F}
         back = max(back, -((min(last.values(), default=window.stop) - window.stop) // window.length))
     moved = [Window(w.start - back * w.length, w.stop - back * w.length) for w in windows]
     return [w for w in moved if w.start > 0]
-
-
-def _flat(action: Action) -> tuple[Action, ...]:
-    return (action,) if action.partner is None else (action, action.partner)
 
 
 def _shifted(action: Action, by: int) -> Action:

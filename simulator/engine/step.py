@@ -29,6 +29,7 @@ from simulator.engine.steady import (
     folds,
     steady_state,
     steady_steps,
+    whole_order,
 )
 from simulator.engine.tasks import COMPUTE, Streams
 from simulator.engine.uplinks import paths_of_classes, paths_of_ranks
@@ -108,7 +109,7 @@ def run_step(
     if not schedule.synchronous:
         return machine.replay_updates(asynchronous(schedule, p, m))
     if options.post_validation:
-        return machine.replay_updates(repeated(_whole_order(schedule, p, m, vp), m // schedule.directions))
+        return machine.replay_updates(repeated(whole_order(schedule, p, m, vp), m // schedule.directions))
     ends_alike = bucketed.ends_alike(plan, overlap_reduce=options.overlap_grad_reduce)
     if _may_fold(options) and machine.has_one_class and plan.loads is None and ends_alike:
         for fold in folds(schedule, p, m, vp, blocking=_blocks(options, p, vp)):
@@ -129,17 +130,12 @@ def replayed_orders(schedule: Schedule, p: int, m: int, vp: int, options: StepOp
     fold = None
     if _may_fold(options):
         fold = next(folds(schedule, p, m, vp, blocking=_blocks(options, p, vp)), None)
-    return _whole_order(schedule, p, m, vp) if fold is None else fold.orders
-
-
-@lru_cache(maxsize=128)  # similar runs have it in common
-def _whole_order(schedule: Schedule, p: int, m: int, vp: int) -> list[Order]:
-    return schedule.checked_order(p, m, vp)
+    return whole_order(schedule, p, m, vp) if fold is None else fold.orders
 
 
 @lru_cache(maxsize=64)
 def _wiring(schedule: Schedule, p: int, m: int, vp: int, habits: Habits) -> tuple[DeviceWiring, ...]:
-    orders = _whole_order(schedule, p, m, vp)
+    orders = whole_order(schedule, p, m, vp)
     stages = 1 + max(action.stage for order in orders for action in order)
     return wire(Pipeline(schedule.placement(p, vp), stages, schedule.directions), orders, habits)
 
@@ -224,7 +220,7 @@ class _Machine:
 
     def _programs_of(self, m: int, cuts: Sequence[Sequence[int]] | None = None) -> Programs:
         p, vp = self._layout.devices, self._vp
-        orders = _whole_order(self._schedule, p, m, vp)
+        orders = whole_order(self._schedule, p, m, vp)
         wiring = _wiring(self._schedule, p, m, vp, self._habits) if self._has_quiet_steps else ()
         return self._programs(orders, cuts, wiring=wiring)
 
@@ -234,7 +230,7 @@ class _Machine:
         return StepReplay(
             seconds=events.end,
             breakdowns=self._breakdowns(events),
-            orders=tuple(_whole_order(self._schedule, self._layout.devices, m, self._vp)),
+            orders=tuple(whole_order(self._schedule, self._layout.devices, m, self._vp)),
             events=events,
         )
 

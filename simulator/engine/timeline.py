@@ -35,8 +35,8 @@ def work(
         records = events.stream(device * ranks_per_device, COMPUTE)
         begin = 0
         for action in order:
-            end = _last(records, begin, [pipeline.done(each) for each in _pair(action)], ranks_per_device > 1)
-            for each, start_s, end_s in _joined(_spans(records[begin:end], _pair(action))):
+            end = _last(records, begin, [pipeline.done(each) for each in action.parts], ranks_per_device > 1)
+            for each, start_s, end_s in _joined(_spans(records[begin:end], action.parts)):
                 yield Work(
                     device=device,
                     kind=each.kind.name,
@@ -47,10 +47,6 @@ def work(
                     end_s=end_s,
                 )
             begin = end
-
-
-def _pair(action: Action) -> tuple[Action, ...]:
-    return (action,) if action.partner is None else (action, action.partner)
 
 
 def _last(records: Sequence[Record], begin: int, done: Sequence[Token], scoped: bool) -> int:

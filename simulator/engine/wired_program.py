@@ -7,18 +7,16 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from simulator.engine.block import Block
-from simulator.engine.costing import exposed
 from simulator.engine.data_traffic import collective
-from simulator.engine.program import DeviceProgram
+from simulator.engine.program import PP, DeviceProgram
 from simulator.engine.quiet import QuietProgram
 from simulator.engine.segments import action_segments
 from simulator.engine.tasks import COMPUTE, Task, Token
-from simulator.engine.wiring import DeviceWiring, Sent, Work, together
+from simulator.engine.wiring import DeviceWiring, Sent, Work
 from simulator.graph.operators import Collective
 from simulator.partition.plan import RunPlan
 from simulator.schedule.actions import Action
 
-PP = exposed("pp")
 NOTHING = Block(0.0, {}, 0.0, {}, {})
 
 
@@ -42,7 +40,7 @@ class WiredProgram(DeviceProgram):
         ``marks``: actions before which the breakdown is noted.
         """
         order, done = wiring.order, 0
-        edges = [each for index in wiring.edges for each in together(order[index])]
+        edges = [each for index in wiring.edges for each in order[index].parts]
         self._begin(edges, {stage for work in wiring.works for stage, _ in work})
         met = wiring.edges if self._traffic.meets_gradients else wiring.firsts
         for index in met:
@@ -69,14 +67,13 @@ class WiredProgram(DeviceProgram):
             self._block(work) if wiring.repeats[number] > tasks[number] else NOTHING
             for number, work in enumerate(wiring.works)
         ]
-        exchanges = {step.exchange.side(self.device): step.exchange for step in wiring.steps if step.exchange}
         gather = self.plan.message_gather
         return QuietProgram(
             wiring=wiring,
             seconds=[block.seconds for block in blocks],
             profiles=[block.profile for block in blocks],
             hops=list(self._hops_of(wiring)),
-            exchanges={side: self._exchange_task(exchange) for side, exchange in exchanges.items()},
+            exchanges={side: self._exchange_task(exchange) for side, exchange in wiring.exchanges.items()},
             gather=None if gather is None else self._gather_task(gather),
             posts=self.posts,
             marks=marks,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from simulator.engine.messages import Exchange, Message, Pipeline, blocking_exchanges, is_message
+from simulator.engine.messages import Exchange, Pipeline, blocking_exchanges, is_message
 from simulator.engine.tasks import Token
 from simulator.schedule.actions import Action, Kind, Order
 
@@ -56,6 +56,7 @@ class DeviceWiring:
         firsts: actions that are a stage's first forward, in order.
         edges: these and those that are a stage's last gradient, in order.
         repeats: how many steps have each work.
+        exchanges: one of each kind, by the device's side of it.
     """
 
     order: Order
@@ -67,6 +68,7 @@ class DeviceWiring:
     works: tuple[Work, ...]
     repeats: Counter[int]
     routes: tuple[Route, ...]
+    exchanges: Mapping[tuple[int, bool], Exchange]
 
 
 class Habits(NamedTuple):
@@ -88,12 +90,17 @@ def wire(pipeline: Pipeline, orders: Sequence[Order], habits: Habits) -> tuple[D
     else:
         exchanges = [[()] * (len(order) + 1) for order in orders]
     return tuple(
-        _wire_device(pipeline, order, own, habits) for order, own in zip(orders, exchanges, strict=True)
+        _wire_device(pipeline, device, order, own, habits)
+        for device, (order, own) in enumerate(zip(orders, exchanges, strict=True))
     )
 
 
 def _wire_device(
-    pipeline: Pipeline, order: Order, exchanges: Sequence[Sequence[Exchange]], habits: Habits
+    pipeline: Pipeline,
+    device: int,
+    order: Order,
+    exchanges: Sequence[Sequence[Exchange]],
+    habits: Habits,
 ) -> DeviceWiring:
     steps: list[Step] = []
     begins: list[int] = []
@@ -106,14 +113,14 @@ def _wire_device(
         begins.append(len(steps))
         steps += [Step(EXCHANGE, (), (), exchange) for exchange in exchanges[index]]
         waits = () if habits.blocking else _messages(pipeline, action)
-        for each in together(action) if habits.gathers else ():
+        for each in action.parts if habits.gathers else ():
             if pipeline.receives(each) is not None:
                 steps.append(Step(GATHER, waits, (), None))
                 waits = ()
         waits = awaited + waits
         runs_at.append(len(steps))
         awaited = ()
-        for part in (together(action),) if habits.pairs else ((each,) for each in together(action)):
+        for part in (action.parts,) if habits.pairs else ((each,) for each in action.parts):
             sends = () if habits.blocking else _sends(pipeline, part, routes)
             work = tuple((each.stage, each.kind) for each in part)
             steps.append(Step(works.setdefault(work, len(works)), waits, sends, None))
@@ -134,35 +141,30 @@ def _wire_device(
         works=tuple(works),
         repeats=Counter(step.work for step in steps),
         routes=tuple(routes),
+        exchanges={step.exchange.side(device): step.exchange for step in steps if step.exchange},
     )
 
 
 def _messages(pipeline: Pipeline, action: Action) -> tuple[Token, ...]:
     """The messages from other devices that an action needs."""
-    tokens = (token for each in together(action) for token in pipeline.needs(each))
+    tokens = (token for each in action.parts for token in pipeline.needs(each))
     return tuple(filter(is_message, tokens))
 
 
 def _sends(pipeline: Pipeline, actions: Sequence[Action], routes: dict[Route, int]) -> tuple[Sent, ...]:
-    messages = map(pipeline.output_of, actions)
-    return tuple(
-        Sent(routes.setdefault(route_of(message), len(routes)), message.token, message.after)
-        for message in messages
-        if message is not None
-    )
-
-
-def route_of(message: Message) -> Route:
-    """The way of a message; activations and gradients have a stream each."""
-    stream = "send activations" if message.is_forward else "send gradients"
-    return Route(stream, message.source, message.target)
+    sends = []
+    for message in map(pipeline.output_of, actions):
+        if message is not None:
+            route = Route(message.stream, message.source, message.target)
+            sends.append(Sent(routes.setdefault(route, len(routes)), message.token, message.after))
+    return tuple(sends)
 
 
 def _edges(order: Order) -> tuple[set[int], set[int]]:
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for index, action in enumerate(order):
-        for each in together(action):
+        for each in action.parts:
             if each.kind is Kind.F:
                 first.setdefault(each.stage, index)
             elif each.kind is not Kind.I:
@@ -175,8 +177,3 @@ def steady_actions(order: Order) -> range:
     forwards = [i for i, action in enumerate(order) if action.kind is Kind.F]
     backwards = (i for i, a in enumerate(order) if a.partner is not None or a.kind is not Kind.F)
     return range(next(backwards, len(order)), forwards[-1] + 1 if forwards else 0)
-
-
-def together(action: Action) -> tuple[Action, ...]:
-    """An action and the one that runs beside it."""
-    return (action,) if action.partner is None else (action, action.partner)

@@ -124,7 +124,7 @@ def levels(passes: Passes, order: Order) -> Iterator[Level]:
     """Action by action."""
     alive, kept = 0.0, 0
     for action, gradients in zip(order, whole_gradients(passes.plan, order), strict=True):
-        each = (action,) if action.partner is None else (action, action.partner)
+        each = action.parts
         changes = [CHANGES[one.kind](passes.chunk(one.stage)) for one in each]
         rise = changes[0][0] if action.partner is None else passes.together(action, action.partner)
         most = alive + rise

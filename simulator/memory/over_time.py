@@ -25,7 +25,7 @@ def memory_over_time(
     resting = stage.peak_bytes - max((level.most + level.gradients for level in course), default=0.0)
     series = {0.0: resting}
     for action, _, most, alive, gradients in course:
-        each = (action,) if action.partner is None else (action, action.partner)
+        each = action.parts
         ran = [spans[one.kind.name, one.stage, one.microbatch, one.direction] for one in each]
         series[min(start for start, _ in ran)] = resting + most + gradients
         series[max(end for _, end in ran)] = resting + alive + gradients

@@ -125,7 +125,7 @@ def _spans(order: Order) -> tuple[tuple[int, int, int], ...]:
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for index, action in enumerate(order):
-        for one in (action,) if action.partner is None else (action, action.partner):
+        for one in action.parts:
             if one.kind is not Kind.F:
                 last[one.stage] = index
                 first.setdefault(one.stage, index)

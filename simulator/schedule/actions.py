@@ -28,6 +28,11 @@ class Action(NamedTuple):
     direction: int = 0
     partner: Action | None = None
 
+    @property
+    def parts(self) -> tuple[Action, ...]:
+        """Itself, and the one that runs beside it."""
+        return (self,) if self.partner is None else (self, self.partner)
+
 
 Order: TypeAlias = list[Action]
 """What one device runs, first to last."""

@@ -303,7 +303,7 @@ def _live_counts(schedule: Schedule, p: int, v: int, m: int, paired: bool) -> Ro
     for order in replayed_orders(schedule, p, m, v, options):
         alive = most = 0
         for action in order:
-            for each in (action,) if action.partner is None else (action, action.partner):
+            for each in action.parts:
                 if each.kind is Kind.F:
                     alive += 1
                 elif each.kind is not Kind.I:
