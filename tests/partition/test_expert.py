@@ -44,8 +44,9 @@ def collectives(segment: Segment, axis: str) -> list[Collective]:
 
 @st.composite
 def layouts(draw: st.DrawFn) -> RunSpec:
-    tp, pp, dp, ep, etp = (draw(SIZES) for _ in range(5))
-    assume(tp * dp % (ep * etp) == 0)
+    tp, pp, dp = (draw(SIZES) for _ in range(3))
+    ep = draw(SIZES.filter(lambda size: tp * dp % size == 0))
+    etp = draw(SIZES.filter(lambda size: tp * dp % (ep * size) == 0))
     return mixtral(tp=tp, pp=pp, dp=dp, ep=ep, etp=etp)
 
 
