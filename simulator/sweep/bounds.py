@@ -290,7 +290,10 @@ def _static_bytes(data: DataParallel, held: Rows) -> Rows:
 
 
 def _live(schedule: Schedule, p: int, v: int, run: RunSpec) -> Rows:
-    """The most microbatches (of any chunk) that each device keeps activations of."""
+    """The most microbatches (of any chunk) that each device keeps all activations of.
+
+    What waits for a weight gradient of its own is less than that.
+    """
     return _live_counts(schedule, p, v, run.microbatches, run.runtime.ep_overlap)
 
 
@@ -306,7 +309,7 @@ def _live_counts(schedule: Schedule, p: int, v: int, m: int, paired: bool) -> Ro
             for each in action.parts:
                 if each.kind is Kind.F:
                     alive += 1
-                elif each.kind is not Kind.I:
+                elif each.kind is not Kind.W:
                     alive -= 1
             most = max(most, alive)  # of a pair, one frees what it kept as the other one keeps more
         counts.append(most)
