@@ -103,6 +103,8 @@ def torchtitan(run: RunSpec) -> LaunchSettings:
     missing = _offloads(run)
     if p.zero in (1, 2):
         missing.append(f"ZeRO stage {p.zero}: torchtitan shards everything (stage 3) or nothing")
+    if p.cp > 1 and p.cp_method != "torch-ring":
+        missing.append(f"cp_method {p.cp_method}: torchtitan has PyTorch's ring (torch-ring)")
     if p.pp > 1 and run.schedule not in _TORCH_SCHEDULES:
         missing.append(f"the pipeline schedule {run.schedule}")
     if t.precision not in ("bf16", "fp32", "fp8", "mxfp8"):

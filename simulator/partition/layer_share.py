@@ -18,7 +18,8 @@ from simulator.graph.options import GraphOptions
 from simulator.graph.precision import Recipe
 from simulator.graph.quantized import quantize_layer
 from simulator.partition.channels import share_channels
-from simulator.partition.context import ContextParallel, SharedAttention, share_attention
+from simulator.partition.context import SharedAttention, share_attention
+from simulator.partition.context_group import ContextParallel
 from simulator.partition.expert import EXPERT_REGIONS, share_node
 from simulator.partition.expert_layout import ExpertParallel
 from simulator.partition.fresh_gradients import without_accumulation

@@ -9,7 +9,7 @@ from simulator.graph.operators import DTYPE_BYTES, Collective
 from simulator.graph.options import GraphOptions
 from simulator.graph.precision import find_recipe
 from simulator.partition.chunk import ChunkShare, Division, share_chunks, stages_of
-from simulator.partition.context import ContextParallel
+from simulator.partition.context_group import ContextParallel
 from simulator.partition.data import FULLY_SHARDED, DataParallel, Sharding
 from simulator.partition.document_load import MicrobatchLoads, microbatch_loads
 from simulator.partition.expert_layout import ExpertParallel, expert_parallel
@@ -185,6 +185,8 @@ def _context(run: RunSpec) -> ContextParallel:
         size=p.cp,
         method=p.cp_method,
         inner=p.cp_inner or 1,
+        balanced=p.cp_balance,
+        compiled=run.runtime.software == "compiled",
         documents=run.documents,
         whole_sequences=run.cp_slices == "sequence",
     )

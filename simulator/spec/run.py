@@ -63,8 +63,8 @@ FP8_RECIPES = ("delayed", "current", "blockwise", "torchao-tensorwise", "torchao
 Precision: TypeAlias = Annotated[str, Choice(("fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4"))]
 ZeroStage: TypeAlias = Annotated[int, Integer(0, 3)]
 ContextMethod: TypeAlias = Annotated[
-    Literal["ring", "all-gather", "ulysses", "hierarchical"],
-    Choice(("ring", "all-gather", "ulysses", "hierarchical")),
+    Literal["ring", "torch-ring", "all-gather", "ulysses", "hierarchical"],
+    Choice(("ring", "torch-ring", "all-gather", "ulysses", "hierarchical")),
 ]
 TensorMode: TypeAlias = Annotated[
     Literal["1d", "2d", "2.5d", "3d"],
@@ -95,9 +95,12 @@ class Parallelism:
     cp: Count = 1
     """Context parallel: GPUs that share each sequence."""
     cp_method: ContextMethod = "ring"
-    """How their attention meets: keys and values sent round or gathered, heads exchanged, or both."""
+    """How their attention meets: keys and values sent round (ring: Transformer Engine's) or gathered, heads
+    exchanged, or both."""
     cp_inner: CountOrZero = 0
     """For hierarchical: GPUs that exchange heads; rings run across them."""
+    cp_balance: Flag = True
+    """Of rings: an early and a late slice each; false: slices in order (PyTorch 2.5), the last does most."""
     cp_slices: Slices = ""
     """What their slices are cut from: packed sequences (Llama 3), or each document; empty: by cp_method."""
     ep: Count = 1

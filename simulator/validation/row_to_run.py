@@ -208,6 +208,7 @@ def _parallelism(row: PublishedRun, generation: Generation) -> Parallelism:
         pp=pp,
         vp=vp,
         cp=layout.cp or 1,
+        cp_method=generation.cp_method if (layout.cp or 1) > 1 else "ring",
         ep=layout.ep or 1,
         etp=(layout.etp or 0) if row.is_moe else 0,
         dp=layout.dp or 0,

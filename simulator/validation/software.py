@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from simulator.spec.run import ContextMethod
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
@@ -25,6 +27,7 @@ class Generation:
     zero: int = 1
     microbatches_as_stages: bool = False  # a local batch is cut into as many as there are pipeline ranks
     sharding: str = ""  # by what, where zero is 3: fsdp1, fsdp2, megatron-fsdp
+    cp_method: ContextMethod = "ring"  # how ranks that share sequences meet
     fp8_params: bool = False  # parameters are kept and gathered in fp8 where linear layers run in it
 
 
@@ -92,6 +95,7 @@ GENERATIONS = (
         microbatches_as_stages=True,  # pipeline_parallel_microbatches of its job_config.py, left out
         zero=3,
         sharding="fsdp2",
+        cp_method="torch-ring",
     ),
     Generation(
         name="torchtitan",
@@ -101,6 +105,7 @@ GENERATIONS = (
         runtime=_TORCHTITAN,
         zero=3,
         sharding="fsdp2",
+        cp_method="torch-ring",
     ),
     Generation(
         name="PyTorch",

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from simulator.graph.operators import Attention, Collective, Operator, SendRecv
 from simulator.partition.plan import plan_run
 from simulator.simulate import simulate
+from simulator.spec.documents import Documents
 from simulator.spec.load import load_run
 from simulator.spec.rules import broken_rules
 from simulator.spec.run import RunSpec
 
-METHODS = ["ring", "all-gather", "ulysses", "hierarchical"]
+METHODS = ["ring", "torch-ring", "all-gather", "ulysses", "hierarchical"]
+RINGS = ["ring", "torch-ring", "hierarchical"]
 SEQ = 8192
 K_AND_V = 8 * (128 + 128)  # Llama 3 8B: elements of keys and values per token
 
@@ -38,7 +40,20 @@ def run_of(cp: int, method: str, *, tp: int = 1, pp: int = 1, dp: int = 1, inner
         ),
         model=replace(run.model, num_hidden_layers=4),
         training=replace(run.training, seq_length=SEQ, micro_batch_size=1, global_batch_size=2 * dp),
+        runtime=replace(run.runtime, software="compiled" if method == "torch-ring" else "megatron"),
     )
+
+
+def in_order(run: RunSpec) -> RunSpec:
+    return replace(run, parallelism=replace(run.parallelism, cp_balance=False))
+
+
+def eager(run: RunSpec) -> RunSpec:
+    return replace(run, runtime=replace(run.runtime, software="eager"))
+
+
+def longer(run: RunSpec, times: int) -> RunSpec:
+    return replace(run, training=replace(run.training, seq_length=times * SEQ))
 
 
 def operators(run: RunSpec, direction: str) -> list[Operator]:
@@ -53,6 +68,8 @@ def shared_runs(draw: st.DrawFn) -> RunSpec:
     inner = draw(st.sampled_from([2, 4])) if method == "hierarchical" else 0
     tp, pp = draw(st.sampled_from([(1, 1), (2, 1), (4, 1), (2, 2)]))
     run = run_of(cp, method, tp=tp, pp=pp, dp=draw(st.sampled_from([1, 2])), inner=inner)
+    if method in RINGS and draw(st.booleans()):
+        run = in_order(run)
     assume(run.gpus <= 64 and not broken_rules(run))
     return run
 
@@ -61,7 +78,11 @@ def shared_runs(draw: st.DrawFn) -> RunSpec:
 @given(run=shared_runs())
 def test_flops_are_conserved(run: RunSpec) -> None:
     p = run.parallelism
-    alone = replace(run, gpus=run.gpus // p.cp, parallelism=replace(p, cp=1, cp_method="ring", cp_inner=0))
+    alone = replace(
+        run,
+        gpus=run.gpus // p.cp,
+        parallelism=replace(p, cp=1, cp_method="ring", cp_inner=0, cp_balance=True),
+    )
     whole = plan_run(alone).flops_per_replica
     assert plan_run(run).flops_per_replica * p.cp == pytest.approx(whole, rel=1e-12)
 
@@ -97,6 +118,69 @@ def test_gradients_of_an_fp8_ring_travel_at_the_end() -> None:
         hops = [op for op in operators(run, direction) if isinstance(op, SendRecv)]
         assert [op.size_bytes for op in hops] == [block] * 3
     assert collectives(run, "backward") == [("all_to_all", "cp", 4 * block)]
+
+
+@pytest.mark.parametrize("cp", [2, 4, 8])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_pytorchs_ring_gathers_repeated_heads_and_sends_fp32_sums_home(cp: int, compiled: bool) -> None:
+    """One gather of keys and values of every query head; c hops of a block's sums in fp32. A compiled graph
+    keeps or recomputes what it has gathered."""
+    run = run_of(cp, "torch-ring") if compiled else eager(run_of(cp, "torch-ring"))
+    every_head = 4 * SEQ * K_AND_V
+    gather = ("all_gather", "cp", 2.0 * every_head)
+    assert collectives(run, "forward") == [gather]
+    assert collectives(run, "backward") == ([] if compiled else [gather])
+    assert not [op for op in operators(run, "forward") if isinstance(op, SendRecv)]
+    hops = [op.size_bytes for op in operators(run, "backward") if isinstance(op, SendRecv)]
+    assert hops == [4.0 * every_head / cp] * cp
+    passed_round = replace(run, parallelism=replace(run.parallelism, cp_method="ring"))
+    kept, usual = (plan_run(one).chunks[0].saved_bytes for one in (run, passed_round))
+    assert kept - usual == (4 * 2.0 * every_head if compiled else 0.0)  # of 4 layers
+
+
+@pytest.mark.parametrize(
+    ("cp", "forward", "backward"), [(2, [3.0], [9, 15]), (4, [4.0, 5.0, 4.0], [9, *[15] * 3])]
+)
+def test_pytorchs_ring_sums_in_fp32(cp: int, forward: list[float], backward: list[float]) -> None:
+    """Traffic over the bytes of a block's output. Merges: bf16 blocks, fp32 sums in between. Gradients of as
+    many queries, keys and values as outputs: 3 in bf16 (1 + 1 of half the others' keys), 6 in fp32."""
+    run = run_of(cp, "torch-ring")
+    block = SEQ / cp * 32 * 128 * 2.0
+
+    def traffic(direction: str, name: str) -> list[float]:
+        return [op.bytes / block for op in operators(run, direction) if op.name.endswith(name)]
+
+    assert traffic("forward", ".merge") == forward
+    halves = [0, *[1] * (cp - 1)]  # of others' keys and values, the last rank attends the first half
+    assert traffic("backward", ".accumulate") == [
+        all - half for all, half in zip(backward, halves, strict=True)
+    ]
+    (narrowed,) = traffic("backward", ".narrow")
+    assert narrowed == 2 * (2 + 1)
+
+
+def test_a_compiled_ring_waits_for_what_an_eager_one_hides() -> None:
+    """A gather of 3 blocks in bf16 and 4 hops of one in fp32, against the last hop alone: 5.5 to 1."""
+    run = longer(run_of(4, "torch-ring"), 16)
+    compiled, hidden = (simulate(one).breakdown_s["exposed_cp"] for one in (run, eager(run)))
+    assert compiled / hidden == pytest.approx(5.5, rel=0.1)
+
+
+@pytest.mark.parametrize("method", ["ring", "torch-ring"])
+@pytest.mark.parametrize("cp", [2, 8])
+def test_slices_in_order_cost_the_last_rank_all_blocks(method: str, cp: int) -> None:
+    """2c − 1 causal blocks' worth of work in place of c."""
+    run = longer(run_of(cp, method), 16)
+    balanced, ordered = simulate(run), simulate(in_order(run))
+    more = ordered.step_time_s - balanced.step_time_s
+    assert more / balanced.breakdown_s["attention"] == pytest.approx((cp - 1) / cp, rel=0.05)
+
+
+def test_pytorchs_ring_knows_one_mask() -> None:
+    run = run_of(2, "torch-ring")
+    documents = Documents(distribution="fixed", mean=1024)
+    (broken,) = broken_rules(replace(run, training=replace(run.training, documents=documents)))
+    assert (broken.key_path, broken.suggestion) == ("parallelism.cp_method", "ring or all-gather")
 
 
 def collectives(run: RunSpec, direction: str) -> list[tuple[str, str, float]]:

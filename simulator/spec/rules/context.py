@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from simulator.spec.rules.violation import Violation, divisors, near_choices, near_divisors, near_multiples
 from simulator.spec.run import RunSpec
 
+RINGS = ("ring", "torch-ring", "hierarchical")
+
 
 def context_slices(run: RunSpec) -> Iterator[Violation]:
     """Causal balance gives every rank one early and one late slice of the sequence."""
@@ -77,9 +79,41 @@ def shared_attention(run: RunSpec) -> Iterator[Violation]:
     if run.runtime.attention == "unfused":
         rule = "context parallelism needs fused attention"
         yield Violation("runtime.attention", run.runtime.attention, rule, "flash")
-    if p.cp_method in ("ring", "hierarchical") and 0 < run.model.sliding_window < run.training.seq_length:
+    if p.cp_method in RINGS and 0 < run.model.sliding_window < run.training.seq_length:
         rule = f"a ring has no sliding windows, which {run.model.name} has"
         yield Violation("parallelism.cp_method", p.cp_method, rule, "all-gather or ulysses")
+
+
+def torch_ring(run: RunSpec) -> Iterator[Violation]:
+    """PyTorch's own ring knows one mask, the causal one, and belongs to PyTorch's own attention."""
+    p, runtime = run.parallelism, run.runtime
+    if p.cp == 1 or p.cp_method != "torch-ring":
+        return
+    if runtime.software not in ("compiled", "eager"):
+        rule = f"torch-ring is PyTorch's own (software compiled or eager); software is {runtime.software}"
+        yield Violation("parallelism.cp_method", p.cp_method, rule, "ring")
+    if run.documents is not None:
+        rule = "PyTorch's ring has no masks of documents"
+        yield Violation("parallelism.cp_method", p.cp_method, rule, "ring or all-gather")
+    if run.model.bidirectional_layers:
+        rule = f"PyTorch's ring balances causal attention; {run.model.name} has other"
+        yield Violation("parallelism.cp_method", p.cp_method, rule, "ring")
+
+
+def slices_in_order(run: RunSpec) -> Iterator[Violation]:
+    """Balance is a question of causal blocks on a ring."""
+    p = run.parallelism
+    if p.cp_balance:
+        return
+    if p.cp == 1 or p.cp_method not in RINGS:
+        rule = f"belongs to rings of cp > 1; cp is {p.cp}, cp_method {p.cp_method}"
+    elif run.documents is not None:
+        rule = "slices of documents are balanced"
+    elif run.model.bidirectional_layers:
+        rule = f"only causal attention has anything to balance; {run.model.name} has other"
+    else:
+        return
+    yield Violation("parallelism.cp_balance", p.cp_balance, rule, "leave it out")
 
 
 CONTEXT_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
@@ -88,4 +122,6 @@ CONTEXT_RULES: tuple[Callable[[RunSpec], Iterator[Violation]], ...] = (
     exchanged_heads,
     shared_scans,
     shared_attention,
+    torch_ring,
+    slices_in_order,
 )
