@@ -66,6 +66,6 @@ def _imported(name: str, where: str) -> Any:
     module, _, attribute = where.partition(":")
     command = getattr(import_module(module), attribute or "app")
     if not isinstance(command, typer.Typer):
-        function, command = command, typer.Typer()
+        function, command = command, typer.Typer(add_completion=False)
         command.command(name)(function)
     return typer.main.get_command(command)

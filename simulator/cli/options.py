@@ -9,7 +9,11 @@ import typer
 
 Overrides: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one value of the file (repeatable)."),
+    typer.Option(
+        "--set",
+        metavar="KEY.PATH=VALUE",
+        help="Change one value of the file (repeatable); without a VALUE, leave the key out.",
+    ),
 ]
 JsonFile: TypeAlias = Annotated[
     Path | None,

@@ -14,6 +14,7 @@ from reports.quantities import digits, gibibytes, scaled, seconds
 from reports.screen import make_console, show
 from simulator.cli.lazy import LazyGroup
 from simulator.spec import catalogue
+from simulator.spec.catalogue import Kind
 from simulator.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec
 from simulator.spec.load import load_cluster, load_device, load_link, load_model
 from simulator.spec.model import ModelSpec
@@ -47,7 +48,7 @@ app = typer.Typer(
     cls=Shown,
     no_args_is_help=True,
     add_completion=False,
-    help="Show what ships: hardware, models, schedules; or one of them by name (stepcast show h100).",
+    help="Show what ships: hardware, models, runs, schedules; or one by name or file (stepcast show h100).",
 )
 
 
@@ -82,6 +83,15 @@ def models() -> None:
         ("model", "size", "layers", "hidden", "heads", "KV", "FFN", "experts", "vocab"),
         [_model_row(load_model(name)) for name in catalogue.names("models")],
     )
+
+
+@app.command()
+def runs() -> None:
+    """List the runs and sweeps that ship."""
+    titles: dict[Kind, str] = {"runs": "Runs (stepcast run NAME)", "sweeps": "Sweeps (stepcast sweep NAME)"}
+    for kind, title in titles.items():
+        rows = [(name, catalogue.description(kind, name)) for name in catalogue.names(kind)]
+        print_table(title, ("name", ""), rows)
 
 
 def _device_row(device: DeviceSpec, alias: str) -> tuple[str, ...]:

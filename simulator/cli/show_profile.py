@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.table import Table
 from rich.text import Text
 
@@ -13,14 +15,24 @@ from reports.quantities import digits, gibibytes, percent, scaled, seconds
 from reports.screen import make_console, show
 from simulator.cli.show import WIDTH, Shown, print_table
 from simulator.spec import catalogue
+from simulator.spec.catalogue import Kind
 from simulator.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec
 from simulator.spec.errors import Problem, SpecError, nearest
+from simulator.spec.kinds import kind_of
 from simulator.spec.load import load_cluster, load_device, load_link, load_model
 from simulator.spec.model import ModelSpec
+from simulator.spec.run import SCHEDULES
+from simulator.spec.yaml_loader import read_yaml
 
 if TYPE_CHECKING:
     from simulator.cost.profile import Fitted, KernelProfile
 
+LOADERS: dict[Kind, Callable[[str], DeviceSpec | ClusterSpec | LinkSpec | ModelSpec]] = {
+    "models": load_model,
+    "clusters": load_cluster,
+    "links": load_link,
+    "devices": load_device,
+}
 QUANTITIES: dict[str, Callable[[float], str]] = {
     "peak_flops": lambda value: f"{digits(value / 1e12, 4)} TFLOP/s",
     "peak_flops_sparse": lambda value: f"{digits(value / 1e12, 4)} TFLOP/s",
@@ -34,7 +46,11 @@ QUANTITIES: dict[str, Callable[[float], str]] = {
 """The ending of a field's name → its value in the unit people use."""
 
 
-def profile(name: str) -> None:
+def profile(
+    name: Annotated[
+        str, typer.Argument(help="A device, cluster, link or model: its name or its .yaml file.")
+    ],
+) -> None:
     """Show everything known of one device, cluster, link or model, with its sources."""
     spec = _find(name)
     if isinstance(spec, ModelSpec) and spec.layers:
@@ -54,20 +70,30 @@ def profile(name: str) -> None:
 
 
 def _find(name: str) -> DeviceSpec | ClusterSpec | LinkSpec | ModelSpec:
-    """The spec of that name, whichever kind it is of. Raises SpecError naming near ones."""
+    """The spec of that name or file, whichever kind it is of. Raises SpecError naming near ones."""
     wanted = name.casefold()
-    if wanted in catalogue.names("models"):
-        return load_model(wanted)
-    if wanted in catalogue.names("clusters"):
-        return load_cluster(wanted)
-    if wanted in catalogue.names("links"):
-        return load_link(wanted)
-    if wanted in catalogue.names("devices") or wanted in catalogue.aliases():
-        return load_device(wanted)
+    if catalogue.is_path(name):
+        kind = kind_of(read_yaml(Path(name)))
+        wanted = name
+    elif wanted in catalogue.aliases():
+        kind = "devices"
+    else:
+        kind = next((kind for kind in (*LOADERS, "runs", "sweeps") if catalogue.ships(kind, wanted)), None)
+    if kind in LOADERS:
+        return LOADERS[kind](wanted)
+    if kind is not None:
+        rule = f"is {catalogue.ARTICLES[kind]}, which is not shown"
+        raise SpecError(Problem(key_path="show", value=name, rule=rule, suggestion=catalogue.use(kind, name)))
+    if wanted in SCHEDULES:
+        remedy = f"stepcast show schedule {wanted}"
+        raise SpecError(Problem(key_path="show", value=name, rule="is a schedule", suggestion=remedy))
     known = ["hardware", "models", *Shown.table, *catalogue.aliases()]
-    known += [name for kind in catalogue.FOLDERS if kind != "runs" for name in catalogue.names(kind)]
-    rule = "must be a command of 'stepcast show' or the name of a device, cluster, link or model"
-    raise SpecError(Problem(key_path="show", value=name, rule=rule, suggestion=nearest(name, known)))
+    known += [name for kind in LOADERS for name in catalogue.names(kind)]
+    rule = (
+        "must be a command of 'stepcast show', or a device, cluster, link or model by its name or .yaml file"
+    )
+    near = nearest(name, known) or "stepcast show hardware and stepcast show models list the names"
+    raise SpecError(Problem(key_path="show", value=name, rule=rule, suggestion=near))
 
 
 def _print_layers(model: ModelSpec) -> None:

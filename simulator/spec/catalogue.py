@@ -1,4 +1,4 @@
-"""The YAML that ships with stepcast, found by name: models, clusters, devices, links and runs."""
+"""The YAML that ships with stepcast, found by name: models, clusters, devices, links, runs and sweeps."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Literal, TypeAlias
 from simulator.spec.errors import Problem, SpecError, nearest
 from simulator.spec.yaml_loader import Node, read_yaml
 
-Kind: TypeAlias = Literal["runs", "models", "clusters", "devices", "links", "kernels", "fabrics"]
+Kind: TypeAlias = Literal["runs", "sweeps", "models", "clusters", "devices", "links", "kernels", "fabrics"]
 
 FOLDERS: dict[Kind, tuple[str, str]] = {
     "runs": ("workloads", "runs"),
+    "sweeps": ("workloads", "sweeps"),
     "models": ("workloads", "models"),
     "clusters": ("hardware_profiles", "clusters"),
     "devices": ("hardware_profiles", "devices"),
@@ -22,11 +23,44 @@ FOLDERS: dict[Kind, tuple[str, str]] = {
     "kernels": ("hardware_profiles", "kernels"),
     "fabrics": ("hardware_profiles", "fabrics/scale_out"),
 }
+ARTICLES: dict[Kind, str] = {
+    "runs": "a run",
+    "sweeps": "a sweep",
+    "models": "a model",
+    "clusters": "a cluster",
+    "devices": "a device",
+    "links": "a link",
+}
+"""What a file of a kind describes, of the kinds that users name."""
+LISTED_BY: dict[Kind, str] = {
+    "runs": "runs",
+    "sweeps": "runs",
+    "models": "models",
+    "clusters": "hardware",
+    "devices": "hardware",
+    "links": "hardware",
+}
+"""What ``stepcast show`` lists the names of a kind under."""
+
+
+def use(kind: Kind, name: str) -> str:
+    """The command or the line of a file that takes something of a kind."""
+    commands = {"runs": "run", "sweeps": "sweep"}
+    if kind in commands:
+        return f"stepcast {commands[kind]} {name}"
+    where = {"models": "model", "clusters": "cluster", "devices": "cluster.device"}
+    line = f", or '{where[kind]}: {name}' in a run file" if kind in where else ""
+    return f"stepcast show {name}{line}"
 
 
 def names(kind: Kind) -> list[str]:
     """Every name of a kind that ships."""
     return sorted(entry.name.removesuffix(".yaml") for entry in _entries(kind))
+
+
+def description(kind: Kind, name: str) -> str:
+    """The line that something that ships says of itself."""
+    return _text(read_yaml(_folder(kind).joinpath(f"{name}.yaml")), "description")
 
 
 def ships(kind: Kind, name: str) -> bool:
@@ -90,12 +124,28 @@ def _cluster_of_device(name: str, wanted: str) -> Node:
     raise SpecError(Problem(value=name, rule=rule, suggestion=nearest("", [name for name, _ in holders])))
 
 
+def other_kind(name: str, kind: Kind) -> Kind | None:
+    """What else than ``kind`` ships under a name, or has it as an alias."""
+    wanted = name.casefold()
+    wanted = aliases().get(wanted, wanted)
+    return next((other for other in ARTICLES if other != kind and ships(other, wanted)), None)
+
+
 def _unknown(kind: Kind, name: str) -> SpecError:
+    other = other_kind(name, kind)
+    if other is not None and kind in ("runs", "sweeps"):
+        rule = f"is {ARTICLES[other]}, not {ARTICLES[kind]}"
+        return SpecError(Problem(value=name, rule=rule, suggestion=use(other, name)))
     known = names(kind)
     if kind in {"clusters", "devices"}:
         known += [*aliases(), *(names("devices") if kind == "clusters" else names("clusters"))]
     rule = f"must name one of the {len(names(kind))} {kind} of {'/'.join(FOLDERS[kind])}, or a .yaml file"
-    return SpecError(Problem(value=name, rule=rule, suggestion=nearest(name, known)))
+    found = nearest(name, known)
+    return SpecError(Problem(value=name, rule=rule, suggestion=found or _listing(kind)))
+
+
+def _listing(kind: Kind) -> str:
+    return f"stepcast show {LISTED_BY[kind]}, which lists them" if kind in LISTED_BY else ""
 
 
 def _folder(kind: Kind) -> Traversable:

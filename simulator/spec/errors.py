@@ -43,11 +43,13 @@ class Problem:
         where = f"{self.file}:{self.line}" if self.file and self.line else self.file
         value = "" if self.value is ABSENT else _shown(self.value)
         subject = ": ".join(part for part in (where, self.key_path, value) if part)
-        about_the_file = subject == where != ""
-        lines = [f"{subject}: {self.rule}"] if about_the_file else [subject, f"  rule: {self.rule}"]
+        if subject == where:  # nothing but the file, or not even that
+            lines = [f"{subject}: {self.rule}" if subject else self.rule]
+        else:
+            lines = [subject, f"  rule: {self.rule}"]
         if self.suggestion:
             lines.append(f"  try:  {self.suggestion}")
-        return "\n".join(lines if lines[0] else lines[1:])
+        return "\n".join(lines)
 
 
 class SpecError(Exception):
@@ -69,9 +71,9 @@ def nearest(name: str, choices: Iterable[str], *, limit: int = 3, few: int = 12)
     folded = {choice.casefold(): choice for choice in reversed(names)}
     close = get_close_matches(name.casefold(), folded, n=limit, cutoff=0.6)
     if not close:
-        close = [
-            key for key in folded if name and (key.startswith(name.casefold()) or name.casefold() in key)
-        ]
+        part = name.casefold()
+        close = [key for key in folded if part and key.startswith(part)]
+        close += [key for key in folded if len(part) >= 3 and part in key[1:]]
     found = [folded[key] for key in close[:limit]]
     return listed(found) if found else (listed(names) if len(names) <= few else "")
 

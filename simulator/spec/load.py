@@ -10,8 +10,9 @@ from simulator.spec import catalogue
 from simulator.spec.catalogue import Kind
 from simulator.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec
 from simulator.spec.errors import COMMAND_LINE, Problem, SpecError, nearest
+from simulator.spec.kinds import expect
 from simulator.spec.model import ModelSpec
-from simulator.spec.overrides import parse_override, set_value
+from simulator.spec.overrides import leave_out_nulls, parse_override, set_value
 from simulator.spec.references import resolve
 from simulator.spec.rules import Violation, broken_cluster_rules, broken_model_rules, broken_rules
 from simulator.spec.run import RunSpec
@@ -89,7 +90,10 @@ def _document(kind: Kind, name: str | Path) -> Node:
     if not path.exists() and catalogue.ships(kind, path.stem):
         remedy = f"{path.stem}: that one ships and is found by its name"
         raise SpecError(Problem(file=str(path), rule="no such file", suggestion=remedy))
-    return read_yaml(path)
+    root = read_yaml(path)
+    if kind == "runs":
+        expect(kind, root)
+    return root
 
 
 def _build(
@@ -102,6 +106,7 @@ def _build(
             root = set_value(root, kind, *parse_override(text))
         except SpecError as error:
             problems.extend(error.problems)
+    leave_out_nulls(root, spec)
     root, unresolved = resolve(root, kind)
     unresolved += _missing_files(root) if kind == "runs" else []
     loaded, wrong = validate(spec, root)

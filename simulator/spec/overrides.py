@@ -1,12 +1,14 @@
-"""``--set key.path=value``: one value of a document replaced from the command line."""
+"""``--set key.path=value``: one value of a document replaced from the command line, or taken out."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from simulator.spec.catalogue import Kind
 from simulator.spec.errors import COMMAND_LINE, Problem, SpecError
 from simulator.spec.references import REFERENCES, resolve_one
+from simulator.spec.schema import keys_at, optional_keys
 from simulator.spec.yaml_loader import Node, parse_yaml
 
 
@@ -57,12 +59,36 @@ def set_value(root: Node, kind: Kind, path: tuple[str, ...], value: Node) -> Nod
             node.value[key] = value
             break
         here = path[: depth + 1]
-        child = node.value.get(key, Node({}, COMMAND_LINE))
+        child = node.value.get(key, Node(None))
+        child = Node({}, COMMAND_LINE) if child.value is None else child
         if here in REFERENCES[kind]:
             child = resolve_one(child, REFERENCES[kind][here], here)
         node.value[key] = child
         node = child
     return root
+
+
+def leave_out_nulls(root: Node, spec: type[Any], path: tuple[str, ...] = ()) -> None:
+    """Takes out of a document, in place, what ``--set key.path=`` or ``=null`` asks to leave to its default.
+
+    A key that ``spec`` requires or does not know stays, for the schema to refuse; so does a null in a file.
+    """
+    value = root.value
+    if isinstance(value, list):
+        value[:] = [item for item in value if not _given_null(item)]
+        for index, item in enumerate(value):
+            leave_out_nulls(item, spec, (*path, str(index)))
+    elif isinstance(value, dict):
+        optional = optional_keys(spec, path) if keys_at(spec, path) else set(value)
+        for key, child in list(value.items()):
+            if key in optional and _given_null(child):
+                del value[key]
+            else:
+                leave_out_nulls(child, spec, (*path, key))
+
+
+def _given_null(node: Node) -> bool:
+    return node.value is None and node.file == COMMAND_LINE
 
 
 def _problem(path: tuple[str, ...], rule: str) -> Problem:

@@ -26,6 +26,7 @@ REFERENCES: dict[Kind, dict[Path, Kind]] = {
         ("cluster",): "clusters",
         **{("cluster", *path): kind for path, kind in _OF_CLUSTER.items()},
     },
+    "sweeps": {},
     "models": {},
     "clusters": _OF_CLUSTER,
     "devices": {},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -43,6 +43,11 @@ def key_path(loc: Loc) -> str:
 
 def keys_at(schema: Any, loc: Loc) -> tuple[str, ...]:
     """The keys a mapping at a place may have; empty where any may stand."""
+    return tuple(field.name for field in fields_at(schema, loc))
+
+
+def fields_at(schema: Any, loc: Loc) -> tuple[Field[Any], ...]:
+    """The fields whose keys a mapping at a place may have; empty where any may stand."""
     spec = schema
     for part in loc:
         spec = bare(spec)
@@ -52,7 +57,16 @@ def keys_at(schema: Any, loc: Loc) -> tuple[str, ...]:
             arguments = get_args(spec)
             spec = arguments[-1 if get_origin(spec) is dict else 0] if arguments else None
     spec = bare(spec)
-    return tuple(field.name for field in fields(spec)) if is_dataclass(spec) else ()
+    return fields(spec) if is_dataclass(spec) else ()
+
+
+def optional_keys(schema: Any, loc: Loc) -> set[str]:
+    """Those of :func:`keys_at` that have a default."""
+    return {
+        field.name
+        for field in fields_at(schema, loc)
+        if not field.default is field.default_factory is MISSING
+    }
 
 
 def _in_sections(spec: Any, loc: Loc) -> list[str]:
@@ -98,9 +112,9 @@ def _problem(spec: Any, root: Node, detail: ErrorDetails) -> Problem:
         rule = _KINDS.get(kind, detail["msg"])
         known = keys_at(spec, loc)
         if known and "mapping" in rule:
-            suggestion = (
-                f"leave it out, or give {known[0]}, …" if value is None else f"keys: {', '.join(known)}"
-            )
+            suggestion = f"keys: {', '.join(known)}"
+            if value is None and loc and loc[-1] in optional_keys(spec, loc[:-1]):
+                suggestion = f"leave it out, or give {known[0]}, …"
     if loc and loc[-1] == "[key]":
         value, rule = loc[-2], f"as a key: {rule}"
     return node.problem(key_path(loc), rule, suggestion, value=value)

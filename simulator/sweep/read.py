@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
-from importlib import resources
 from pathlib import Path as FilePath
 from typing import Any, Final
 
+from simulator.spec import catalogue
 from simulator.spec.errors import Problem, SpecError, nearest
-from simulator.spec.overrides import parse_override, set_value
+from simulator.spec.fields import Text
+from simulator.spec.kinds import RUN_OF_SWEEP, expect
+from simulator.spec.overrides import leave_out_nulls, parse_override, set_value
 from simulator.spec.references import resolve, resolve_one
 from simulator.spec.rules import broken_cluster_rules, broken_model_rules
 from simulator.spec.run import RunSpec
@@ -26,9 +28,19 @@ from simulator.sweep.objective import Objective
 from simulator.sweep.settings import Settings
 from simulator.sweep.space import Space, refuse_too_many
 
-RUN, CONSTRAINTS = "run", "constraints"
+RUN, CONSTRAINTS = RUN_OF_SWEEP, "constraints"
 SETTINGS: Final = keys_at(Settings, ())
-KEYS: Final = (*SETTINGS, RUN, CONSTRAINTS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Document(Settings):
+    """Every key of a sweep file."""
+
+    run: RunSpec
+    constraints: dict[str, Text] = field(default_factory=dict)
+
+
+KEYS: Final = keys_at(_Document, ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +75,9 @@ def read_sweep(path: str | FilePath, overrides: Iterable[str] = ()) -> Sweep:
     Raises:
         SpecError: everything that is wrong with the file, the files it names and the overrides.
     """
-    root = _overridden(_document(path), overrides)
+    root = _document(path)
+    expect("sweeps", root)
+    root = _overridden(root, overrides)
     mapping: dict[str, Node] = root.value  # type: ignore[assignment]  # read_yaml gives a mapping
     unknown = [
         node.problem(
@@ -77,7 +91,7 @@ def read_sweep(path: str | FilePath, overrides: Iterable[str] = ()) -> Sweep:
     ]
     if unknown:
         raise SpecError(*unknown)
-    if RUN not in mapping:
+    if RUN not in mapping or mapping[RUN].value is None:
         raise SpecError(root.problem(RUN, "this key is required: the keys of a run file, or a run's name"))
     own = Node({key: mapping[key] for key in SETTINGS if key in mapping}, root.file, root.line)
     settings, problems = validate(Settings, own)
@@ -96,23 +110,11 @@ def read_sweep(path: str | FilePath, overrides: Iterable[str] = ()) -> Sweep:
     )
 
 
-def shipped_sweeps() -> list[str]:
-    """The names of the sweeps in ``workloads/sweeps``."""
-    folder = resources.files("workloads") / "sweeps"
-    return sorted(
-        entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
-    )
-
-
 def _document(path: str | FilePath) -> Node:
     name = str(path)
-    if FilePath(path).is_file() or name.endswith((".yaml", ".yml")) or "/" in name:
+    if catalogue.is_path(name) or FilePath(path).is_file():
         return read_yaml(FilePath(path))
-    names = shipped_sweeps()
-    if name not in names:
-        rule = f"must be a .yaml file, or one of the {len(names)} sweeps of workloads/sweeps"
-        raise SpecError(Problem(value=name, rule=rule, suggestion=nearest(name, names)))
-    return read_yaml(resources.files("workloads") / "sweeps" / f"{name}.yaml")
+    return catalogue.read("sweeps", name, origin=Node(name))
 
 
 def _overridden(root: Node, overrides: Iterable[str]) -> Node:
@@ -126,7 +128,8 @@ def _overridden(root: Node, overrides: Iterable[str]) -> Node:
             run = mapping.get(RUN, Node({}))
             mapping[RUN] = set_value(run, "runs", path[1:], value)
         else:
-            root = set_value(root, "links", path, value)  # a kind that refers to nothing
+            root = set_value(root, "sweeps", path, value)
+    leave_out_nulls(root, _Document)
     return root
 
 

@@ -90,6 +90,35 @@ def test_an_unknown_name_gets_the_nearest_one(show):
     assert "try:  h100" in err
 
 
+def test_runs_lists_every_run_and_sweep(show):
+    code, out, _ = show("runs")
+    assert code == 0
+    assert {*catalogue.names("runs"), *catalogue.names("sweeps")} <= first_words(out)
+
+
+def test_a_file_is_shown_as_what_it_holds(show, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("{base: nvlink4, name: mine, bandwidth: 1 GB/s}")
+    code, out, _ = show(str(path))
+    assert code == 0
+    assert "bandwidth  1.000 GB/s" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("llama3-8b-8-h100", "stepcast run llama3-8b-8-h100"),
+        ("llama3-70b-512-h100", "stepcast sweep llama3-70b-512-h100"),
+        ("1f1b", "stepcast show schedule 1f1b"),
+        ("nonesuch", "stepcast show hardware"),
+    ],
+)
+def test_what_has_a_command_of_its_own_is_shown_that_command(show, name, remedy):
+    code, out, err = show(name)
+    assert (code, out) == (2, "")
+    assert remedy in err
+
+
 @pytest.mark.parametrize("kind", ["devices", "clusters", "links", "models"])
 def test_everything_that_ships_can_be_shown(show, kind):
     for name in catalogue.names(kind):

@@ -7,6 +7,7 @@ import pytest
 
 from simulator.spec.errors import SpecError
 from simulator.spec.load import load_run
+from simulator.spec.recompute import Recompute
 from simulator.spec.run import RunSpec
 
 Write = Callable[..., Path]
@@ -98,3 +99,41 @@ def test_wrong_overrides_and_wrong_keys_are_told_together(good: str, write: Writ
     with pytest.raises(SpecError) as caught:
         load_run(write(good.replace("gpus: 64", "gpus: x")), ["parallelism.tpp=8", "training"])
     assert [problem.file == "--set" for problem in caught.value.problems] == [True, False, True]
+
+
+@pytest.mark.parametrize("nothing", ["", "null", "~"])
+def test_an_override_without_a_value_leaves_a_key_out(nothing: str, good: str, write: Write) -> None:
+    path = write(good.replace("  precision: bf16", "  precision: fp8\n  recompute: {granularity: full}"))
+    overrides = [f"training.{key}={nothing}" for key in ("recompute", "precision", "moe")]
+    training = load_run(path, overrides).training
+    assert (training.recompute, training.precision) == (Recompute(), "bf16")
+    again = load_run(path, [*overrides, "training.recompute.granularity=selective"])
+    assert again.training.recompute == Recompute(granularity="selective")
+
+
+def test_an_override_without_a_value_takes_an_item_from_a_list_and_a_name_from_a_table(
+    good: str, write: Write
+) -> None:
+    overrides = ["cluster.scale_out.tiers.0=", "cluster.device.peak_flops.fp8="]
+    cluster = load_run(write(good), overrides).cluster
+    assert [tier.name for tier in cluster.scale_out.tiers] == ["spine"]
+    assert set(cluster.device.peak_flops) == {"bf16"}
+
+
+@pytest.mark.parametrize(
+    ("override", "rule"),
+    [
+        ("gpus=", "whole number"),
+        ("cluster=", "mapping"),
+        ("training.recomput=", "unknown key"),
+        ("runtimes.attention=", "unknown key"),
+    ],
+)
+def test_a_key_that_is_needed_or_unknown_cannot_be_left_out(
+    override: str, rule: str, good: str, write: Write
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_run(write(good), [override])
+    (problem,) = caught.value.problems
+    assert (problem.file, rule in problem.rule) == ("--set", True)
+    assert "leave it out" not in problem.suggestion

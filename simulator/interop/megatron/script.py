@@ -23,7 +23,7 @@ from simulator.interop.shell.values import UNKNOWN, unknown_in
 from simulator.spec.errors import Problem, SpecError, listed, nearest
 from simulator.spec.load import parse_run
 from simulator.spec.model import ModelSpec
-from simulator.spec.overrides import parse_override, set_value
+from simulator.spec.overrides import leave_out_nulls, parse_override, set_value
 from simulator.spec.run import Parallelism, RunSpec, Runtime, Training
 from simulator.spec.yaml_loader import parse_yaml, scalar
 
@@ -222,6 +222,7 @@ def _run_file(flags: Flags, name: str, cluster: str, overrides: Iterable[str]) -
     )
     for text in overrides:
         root = set_value(root, "runs", *parse_override(text))
+    leave_out_nulls(root, RunSpec)
     keys: dict[str, Any] = root.plain()
     for part, order in ORDERED.items():
         if isinstance(found := keys.get(part), dict):
