@@ -34,7 +34,7 @@ def kind_of(root: Node) -> Kind | None:
 
 
 def expect(kind: Kind, root: Node) -> None:
-    """Raises SpecError where a document is plainly of another kind: it lacks every key of its own of ``kind``."""
+    """Raises SpecError where a document has no key that tells ``kind`` apart, and those of another kind."""
     keys = set(root.value) if isinstance(root.value, dict) else set()
     telling = {"runs": _OF_A_RUN, "sweeps": {RUN_OF_SWEEP}}[kind]
     found = kind_of(root)
