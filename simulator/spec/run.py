@@ -95,8 +95,7 @@ class Parallelism:
     cp: Count = 1
     """Context parallel: GPUs that share each sequence."""
     cp_method: ContextMethod = "ring"
-    """How their attention meets: keys and values sent round (ring: Transformer Engine's) or gathered, heads
-    exchanged, or both."""
+    """How their attention meets: keys and values sent round or gathered, heads exchanged, or both."""
     cp_inner: CountOrZero = 0
     """For hierarchical: GPUs that exchange heads; rings run across them."""
     cp_balance: Flag = True
