@@ -35,6 +35,8 @@ class Owner(Protocol):
 class Device(Protocol):
     """A device in its quiet steps."""
 
+    free: float  # when its last step ended
+
     def counts_on(self, token: Token) -> bool:
         """Whether it starts its current step at a time that a message's arrival has a part in."""
         ...
@@ -45,6 +47,18 @@ class Device(Protocol):
 
     def post(self, at: float, token: Token) -> None:
         """Something that lets a message go has been done."""
+        ...
+
+    def set_out_again(self) -> None:
+        """Begins its next step anew."""
+        ...
+
+
+class Shortcut(Protocol):
+    """A quicker way than one event after the other."""
+
+    def sets_out(self) -> bool:
+        """Takes the devices ahead if it can."""
         ...
 
 
@@ -63,6 +77,7 @@ class Lane:
     arrivals: dict[Token, Send] = field(default_factory=dict)
     waiting: dict[Token, list[Device]] = field(default_factory=dict)
     meeting: dict[Hashable, Any] = field(default_factory=dict)
+    shortcut: Shortcut | None = None
     _watched: dict[Token, simpy.Event] = field(default_factory=dict)
     _queue: list[tuple[float, int, Owner, int]] = field(default_factory=list)
     _pushed: int = 0
@@ -90,8 +105,10 @@ class Lane:
         if alarm is not self._alarm:
             return  # an earlier one has been set since
         self._wakes = -inf
-        queue, peek = self._queue, self.env.peek
-        while queue and queue[0][0] <= peek():
+        queue, peek, shortcut = self._queue, self.env.peek, self.shortcut
+        while queue and queue[0][0] <= (until := peek()):
+            if until == inf and shortcut is not None and shortcut.sets_out():
+                continue
             at, _number, owner, version = heappop(queue)
             if version == owner.version:
                 owner.fire(at)
@@ -151,6 +168,13 @@ class Lane:
                 event.succeed(send)
 
         self._at(expected).callbacks.append(arrive)
+
+    def resume_all(self) -> None:
+        """Devices have been taken ahead."""
+        self.waiting.clear()
+        self.meeting.clear()
+        for device in sorted(self.devices, key=lambda device: device.free):
+            device.set_out_again()
 
     def unmet(self) -> list[object]:
         """What devices wait for."""

@@ -11,12 +11,12 @@ from simulator.engine.conditions import Condition
 from simulator.engine.disturbances import Disturbances, links
 from simulator.engine.messages import Exchange, Pipeline
 from simulator.engine.program import DeviceProgram, ProgramOptions
-from simulator.engine.quiet import QuietProgram
+from simulator.engine.quiet_program import QuietProgram
 from simulator.engine.steady import Cuts
+from simulator.engine.survey import Wiring
 from simulator.engine.tasks import COMPUTE, Streams
 from simulator.engine.uplinks import Paths, on_uplinks
 from simulator.engine.wired_program import WiredProgram
-from simulator.engine.wiring import DeviceWiring
 from simulator.partition.plan import RunPlan
 from simulator.schedule.actions import Order
 
@@ -34,7 +34,7 @@ class Programs:
     cuts: Sequence[Sequence[int]]
     data: Sequence[Condition]  # by device: the worst links in its groups of data parallelism
     ends: Sequence[Sequence[int]] = ()  # by device, the actions before which updates stand; else at the end
-    wiring: Sequence[DeviceWiring] = ()  # by device, where its quiet steps are not to be tasks
+    wiring: Wiring | None = None  # where their quiet steps are not to be tasks
     quiet: list[QuietProgram] = field(default_factory=list)
     issued: Cuts = field(default_factory=list)
     updated: list[list[int]] = field(default_factory=list)  # tasks of each compute stream up to its updates
@@ -56,8 +56,8 @@ class Programs:
         hops = tuple(self.disturbances.blocks(condition, condition).costs for condition in between)
         tied = self.plan.tied_embedding_bytes
         options = replace(self.options, hops=hops, tied_s=hops[-1].hop(tied, len(hops) - 1) if tied else None)
-        if self.wiring:
-            return self._around_quiet_steps(blocks, options)
+        if self.wiring is not None:
+            return self._around_quiet_steps(self.wiring, blocks, options)
         programs: list[Streams] = []
         self.issued, self.updated = [], []
         for device, order in enumerate(self.orders):
@@ -84,12 +84,14 @@ class Programs:
         self.quiet = [program.with_transfers(found[rank]) for rank, program in enumerate(self.quiet)]
         return {rank: {name: found[rank][name] for name in streams} for rank, streams in ranks.items()}
 
-    def _around_quiet_steps(self, blocks: Sequence[Blocks], options: ProgramOptions) -> list[Streams]:
+    def _around_quiet_steps(
+        self, wiring: Wiring, blocks: Sequence[Blocks], options: ProgramOptions
+    ) -> list[Streams]:
         programs = [
             WiredProgram(self.plan, self.pipeline, own, options, device) for device, own in enumerate(blocks)
         ]
         self.quiet = [
-            program.build_around(wiring, marks)
-            for program, wiring, marks in zip(programs, self.wiring, self.cuts, strict=True)
+            program.build_around(own, marks)
+            for program, own, marks in zip(programs, wiring.devices, self.cuts, strict=True)
         ]
         return [program.streams for program in programs]

@@ -3,148 +3,53 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import inf
+from collections.abc import Generator, Mapping, Sequence
+from math import inf, nan
+from operator import add
 from typing import NamedTuple
 
+import numpy as np
 import simpy
 
 from simulator.engine.attribution import BESIDE, BUBBLE, ROUNDING, attribute_idle
 from simulator.engine.costing import exposed
+from simulator.engine.course import Times
+from simulator.engine.crossing import BothSides, Crossing
 from simulator.engine.lane import Lane
-from simulator.engine.links import Transfer
+from simulator.engine.links import Link
 from simulator.engine.messages import Exchange
 from simulator.engine.processors import Processors, bound_part
+from simulator.engine.quiet_program import QuietProgram
 from simulator.engine.senders import Hop, Send, Sender
-from simulator.engine.tasks import COMPUTE, LATER, Profile, Record, Streams, Task, Token
-from simulator.engine.wiring import GATHER, DeviceWiring, Sent
+from simulator.engine.stretch import Stretch
+from simulator.engine.tasks import COMPUTE, LATER, Record, Task, Token
+from simulator.engine.wiring import GATHER
 
 PP = exposed("pp")
-GATHERS = "gather"  # of scattered messages: what their stream would be
-EXCHANGES = "exchange"  # blocking ones
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuietProgram:
-    """What the steps of one device take.
-
-    Attributes:
-        seconds: of each work of the wiring, and profiles that sum to them.
-        hops: a message on each route.
-        exchanges: the device's side of a blocking one, by with whom and whether it sends.
-        gather: what follows each message that arrives scattered.
-        posts: messages of other actions, by the token that lets them go.
-        marks: steps before which the breakdown is noted.
-    """
-
-    wiring: DeviceWiring
-    seconds: Sequence[float]
-    profiles: Sequence[Profile]
-    hops: Sequence[Task]
-    exchanges: Mapping[tuple[int, bool], Task]
-    gather: Task | None
-    posts: Mapping[Token, Sent]
-    marks: frozenset[int] = frozenset()
-
-    @property
-    def transfers(self) -> dict[str, list[Task]]:
-        """A message on each route, by stream, and the gather."""
-        found: defaultdict[str, list[Task]] = defaultdict(list)
-        for route, hop in zip(self.wiring.routes, self.hops, strict=True):
-            found[route.stream].append(hop)
-        if self.gather is not None:
-            found[GATHERS].append(self.gather)
-        if self.exchanges:
-            found[EXCHANGES] = list(self.exchanges.values())
-        return dict(found)
-
-    def with_transfers(self, streams: Streams) -> QuietProgram:
-        """With those that streams hold."""
-        found = {stream: iter(streams[stream]) for stream in self.transfers}
-        return replace(
-            self,
-            hops=[next(found[route.stream]) for route in self.wiring.routes],
-            gather=next(found[GATHERS]) if self.gather is not None else None,
-            exchanges={side: next(found[EXCHANGES]) for side in self.exchanges},
-        )
 
 
 class Mark(NamedTuple):
-    """What stands before a step: the breakdown since the range of steps began, and messages by stream.
-
-    Messages count from the first mark on.
-    """
+    """What stands before a step: the breakdown since the range of steps began, and messages by stream."""
 
     spent: Mapping[str, float]
     posted: Mapping[str, int]
 
 
-class Crossing:
-    """Communication that a device waits for: a passage over its links."""
-
-    __slots__ = ("_changed", "end", "start", "task", "transfer")
-
-    def __init__(self, task: Task, start: float, changed: Callable[[Crossing], None]) -> None:
-        self._changed = changed
-        self.task = task
-        self.start = start
-        self.end = start + task.seconds
-        self.transfer: Transfer | None = None
-
-    def begin(self, lane: Lane) -> None:
-        """Takes its links, which may retime whatever is on them."""
-        if self.task.flow is not None and lane.links is not None:
-            lane.links.pass_over(lane.links_of(self.task), self)
-
-    def retimed(self) -> None:
-        """Implements :class:`simulator.engine.links.Passage`."""
-        if self.transfer is not None:
-            self.end = self.transfer.end
-            self._changed(self)
-
-
-class BothSides:
-    """A blocking exchange between two devices that have met: over when both sides are."""
-
-    __slots__ = ("_devices", "_sides")
-
-    def __init__(self, lane: Lane, at: float, devices: Sequence[QuietDevice]) -> None:
-        self._devices = devices
-        self._sides = [Crossing(device.side(), at, self._retimed) for device in devices]
-        for side in self._sides:
-            side.begin(lane)
-        for device in devices:
-            device.exchanges(self, at, self._end)
-
-    @property
-    def _end(self) -> float:
-        return max(side.end for side in self._sides)
-
-    def _retimed(self, _: Crossing) -> None:
-        for device in self._devices:
-            device.exchange_retimed(self, self._end)
-
-
 class QuietDevice:
     """Runs quiet steps, a range of them whenever its compute stream comes to one.
 
-    From the first mark on it keeps ``starts`` and ``ends`` by step, and what stood ``at_marks``.
+    From the first mark on it keeps ``times`` by step, when it started and ended, and what stood ``at_marks``.
     """
 
     __slots__ = (
-        "_before",
         "_both",
         "_cause",
         "_counts",
         "_done",
-        "_free",
         "_gather",
-        "_hops",
         "_lane",
         "_left",
         "_marks",
-        "_next",
         "_noted",
         "_processors",
         "_program",
@@ -158,29 +63,32 @@ class QuietDevice:
         "_spent",
         "_start",
         "_steps",
-        "_stop",
         "at_marks",
-        "ends",
-        "starts",
+        "free",
+        "hops",
+        "next",
+        "senders",
+        "stop",
+        "times",
         "version",
     )
 
     def __init__(self, lane: Lane, rank: int, program: QuietProgram, processors: Processors) -> None:
         streams = {route.stream for route in program.wiring.routes}
-        senders = {stream: Sender(lane, rank, stream) for stream in sorted(streams)}
+        keeps = bool(program.marks)
+        self.senders = {stream: Sender(lane, rank, stream, keeps=keeps) for stream in sorted(streams)}
         self._lane = lane
         self._rank = rank
         self._program = program
         self._steps = program.wiring.steps
         self._seconds = program.seconds
-        self._senders = [senders[route.stream] for route in program.wiring.routes]
-        self._hops = [Hop(task, lane.links_of(task)) for task in program.hops]
+        self._senders = [self.senders[route.stream] for route in program.wiring.routes]
+        self.hops = [Hop(task, lane.links_of(task)) for task in program.hops]
         self._processors = processors
         self._marks = program.marks
-        self._noted: float = inf  # the first step that stands at a mark
-        self._before: dict[str, int] = {}  # messages of each stream before that
-        self._next = self._stop = 0
-        self._free = 0.0  # when the step before ended
+        self._noted: float = min(program.marks, default=inf)  # the first step that stands at a mark
+        self.next = self.stop = 0
+        self.free = 0.0  # when the step before ended
         self._start = 0.0
         self._running = False  # an action, from ``_start`` on
         self._left = self._since = 0.0  # of it: seconds at its own rate, brought up to a time
@@ -193,35 +101,95 @@ class QuietDevice:
         self._done: simpy.Event = lane.env.event()
         self.version = 0
         self._cause: Send | None = None
-        self.starts: dict[int, float] = {}
-        self.ends: dict[int, float] = {}
+        self.times: Times = np.full((len(self._steps) if keeps else 0, 2), nan)
         self.at_marks: dict[int, Mark] = {}
         lane.devices.append(self)
         lane.posts.update(dict.fromkeys(program.posts, self))
         processors.listener = self._processors_changed
 
+    def may_leap(self, least: int) -> bool:
+        """Whether it has so many steps before it, and nothing has slowed down what is under way."""
+        return (
+            self.stop - self.next >= least
+            and not self._slowed
+            and (self._gather is None or self._gather.transfer is None)
+            and (self._both is None or self._both.undisturbed)
+            and not any(sender.waits for sender in self.senders.values())
+        )
+
+    def lengths(self) -> list[float]:
+        """Seconds of works, the gather, exchanges and hops (:class:`simulator.engine.course.Lengths`)."""
+        return [*self._seconds, *(task.seconds if task else 0.0 for task in self._transfers())]
+
+    def links(self) -> list[Sequence[Link]]:
+        """The links that each of these crosses."""
+        crossed = [self._lane.links_of(task) if task else () for task in self._transfers()]
+        return [*((),) * len(self._seconds), *crossed]
+
+    def _transfers(self) -> list[Task | None]:
+        exchanges = map(self._program.exchanges.__getitem__, self._program.wiring.exchanges)
+        return [self._program.gather, *exchanges, *self._program.hops]
+
+    def leap(self, stretch: Stretch) -> None:
+        """Takes steps as done."""
+        gather = self._program.gather
+        marks = [step for step in sorted(self._marks) if self.next < step <= stretch.stop]
+        for stop in dict.fromkeys((*marks, stretch.stop)):
+            part = self.next, stop
+            self._counts = list(map(add, self._counts, stretch.works(*part).tolist()))
+            for category, seconds in stretch.spent(*part, gather.category if gather else PP).items():
+                self._spent[category] += seconds
+            for stream, sender in self.senders.items():
+                sender.posted += stretch.posted(stream, *part)
+            self.next = stop
+            if stop in self._marks:
+                self._mark()
+        if self._noted < inf:
+            self.times[stretch.first : stretch.stop] = np.column_stack((stretch.starts, stretch.ends))
+        self.free = float(stretch.ends[-1])
+        self._gather = self._both = None
+
+    def set_out_again(self) -> None:
+        """Begins its next step anew, unless that is communication under way."""
+        if self._gather is None and self._both is None:
+            self.resume()
+
+    def dispatch(self, at: float, route: int, token: Token) -> None:
+        """Sends a message of a step that has been taken as done."""
+        self._senders[route].dispatch(at, self.hops[route], token)
+
+    def sent_already(self, route: int, token: Token, start: float, end: float, since: float) -> Send:
+        """The record of a message that has arrived, behind others since some time."""
+        sender, task = self._senders[route], self.hops[route].task
+        send = Send(sender, task, token, start)
+        send.end = end
+        if since < start:
+            send.since = since
+            send.cause = Record(self._rank, sender.name, task._replace(seconds=start - since), since, None)
+        return send
+
     def run(self, task: Task, previous: Record | None) -> Generator[simpy.Event, object, Record]:
         """Runs the steps of a task, for the process of its stream. Its record's profile breaks them down."""
         assert task.steps is not None
         begun = self._lane.env.now
-        self._next, self._stop = task.steps.start, task.steps.stop
+        self.next, self.stop = task.steps.start, task.steps.stop
         self._counts = [0] * len(self._seconds)
         self._spent.clear()
         self._done = self._lane.env.event()
-        self._free = begun
-        if self._next in self._marks:
+        self.free = begun
+        if self.next in self._marks:
             self._mark()
         self._try()
         yield self._done
         profile = self._breakdown()
-        task = task._replace(seconds=self._free - begun, profile=profile)
+        task = task._replace(seconds=self.free - begun, profile=profile)
         record = Record(self._rank, COMPUTE, task, begun, previous)
-        record.end = self._free
+        record.end = self.free
         return record
 
     def counts_on(self, token: Token) -> bool:
         """Implements :class:`simulator.engine.lane.Device`."""
-        waits = self._steps[self._next].waits if self._next < self._stop else ()
+        waits = self._steps[self.next].waits if self.next < self.stop else ()
         return self._start < inf and self._gather is None and token in waits
 
     def resume(self) -> None:
@@ -231,8 +199,8 @@ class QuietDevice:
 
     def _try(self) -> None:
         """Starts the next step as soon as its messages have come, if it is known when."""
-        work, waits, _, exchange = self._steps[self._next]
-        start, cause = self._free, None
+        work, waits, _, exchange = self._steps[self.next]
+        start, cause = self.free, None
         arrivals = self._lane.arrivals
         self._running = False
         for token in waits:
@@ -250,7 +218,7 @@ class QuietDevice:
         if exchange is not None:
             self._exchange(exchange)
         elif work == GATHER:
-            if start > self._free:
+            if start > self.free:
                 self._lane.push(start, self)
             else:
                 self._start_gather(start)
@@ -269,11 +237,11 @@ class QuietDevice:
         if other is None:
             meeting[exchange.key] = self
         else:
-            BothSides(self._lane, self._free, (other, self))
+            BothSides(self._lane, self.free, (other, self))
 
     def side(self) -> Task:
         """What it does in its current exchange."""
-        exchange = self._steps[self._next].exchange
+        exchange = self._steps[self.next].exchange
         assert exchange is not None
         return self._program.exchanges[exchange.side(self._rank)]
 
@@ -316,34 +284,34 @@ class QuietDevice:
         now = self._lane.env.now
         self._left -= max(0.0, now - self._since) * self._rate
         self._since = max(self._since, now)
-        self._slow_down(self._steps[self._next].work)
+        self._slow_down(self._steps[self.next].work)
         self.version += 1
         self._lane.push(self._since + self._left / self._rate, self)
 
     def fire(self, at: float) -> None:
         """Implements :class:`simulator.engine.lane.Owner`: the current step has ended."""
-        work, _, sends, _ = self._steps[self._next]
+        work, _, sends, _ = self._steps[self.next]
         if work == GATHER and self._gather is None:
             self._start_gather(at)
             return
         self._running = False
-        if self._start > self._free:
-            until, _ = attribute_idle(self._spent, self._free, self._start, self._cause)
-            self._spent[BUBBLE] += max(0.0, until - self._free)
+        if self._start > self.free:
+            until, _ = attribute_idle(self._spent, self.free, self._start, self._cause)
+            self._spent[BUBBLE] += max(0.0, until - self.free)
         if work < 0 or self._slowed:
             self._account(work, at)
         else:
             self._counts[work] += 1
-        self._free = at
+        self.free = at
         start, self._start = self._start, inf  # what it sends may retime what ends now: this step has ended
         for route, token, _ in sends:
-            self._senders[route].send(at, self._hops[route], token)
-        if self._next >= self._noted:
-            self.starts[self._next], self.ends[self._next] = start, at
-        self._next += 1
-        if self._next in self._marks:
+            self._senders[route].send(at, self.hops[route], token)
+        if self.next >= self._noted:
+            self.times[self.next] = start, at
+        self.next += 1
+        if self.next in self._marks:
             self._mark()
-        if self._next < self._stop:
+        if self.next < self.stop:
             self._try()
         else:
             self._lane.call(at, self._done)
@@ -351,6 +319,8 @@ class QuietDevice:
     def _account(self, work: int, at: float) -> None:
         """What a step that is not an action has taken, or an action beside collectives."""
         if work < 0:
+            if self._both is not None:
+                self._both.left = True
             self._gather = self._both = None
             self._spent[self._category(work)] += at - self._start
             return
@@ -367,20 +337,17 @@ class QuietDevice:
     def post(self, at: float, token: Token) -> None:
         """Implements :class:`simulator.engine.lane.Device`."""
         sent = self._program.posts[token]
-        self._senders[sent.route].send(at, self._hops[sent.route], sent.token)
+        self._senders[sent.route].send(at, self.hops[sent.route], sent.token)
 
     def _mark(self) -> None:
-        self._noted = min(self._noted, self._next)
-        posted = {}
-        for sender in self._senders:
-            if sender.kept is None:
-                self._before[sender.name] = sender.keep()
-            posted[sender.name] = sender.posted - self._before[sender.name]
-        self.at_marks[self._next] = Mark(self._breakdown(), posted)
+        posted = {name: sender.posted for name, sender in self.senders.items()}
+        self.at_marks[self.next] = Mark(self._breakdown(), posted)
 
-    def sent(self, stream: str) -> Sequence[Send]:
-        """Messages of a stream since the first mark."""
-        return next(sender.kept or () for sender in self._senders if sender.name == stream)
+    def sent(self, stream: str) -> Times:
+        """When each message of a stream left and arrived, where there are marks."""
+        kept = self.senders[stream].kept or []
+        rows = [each.times if isinstance(each, Send) else each for each in kept]
+        return np.concatenate(rows) if rows else np.empty((0, 2))
 
     def _breakdown(self) -> dict[str, float]:
         total = defaultdict(float, self._spent)

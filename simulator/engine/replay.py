@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import simpy
 
+from simulator.engine.course import Course
+from simulator.engine.express import Express
 from simulator.engine.lane import Lane
 from simulator.engine.links import Capacities, SharedLinks
 from simulator.engine.messages import is_message
 from simulator.engine.processors import Processors
-from simulator.engine.quiet import QuietDevice, QuietProgram
+from simulator.engine.quiet import QuietDevice
+from simulator.engine.quiet_program import QuietProgram
 from simulator.engine.tasks import COMPUTE, LATER, Meeting, Record, Streams, Task, Token
 
 
@@ -108,11 +111,12 @@ def replay(
     ranks: Mapping[int, Streams],
     capacities: Capacities | None = None,
     quiet: Mapping[int, QuietProgram] | None = None,
+    course: Callable[[], Course] | None = None,
 ) -> Replay:
     """Runs all streams of all ranks to their end.
 
     ``capacities``: of links; without them no transfer slows another down. ``quiet``: of ranks whose tasks
-    stand for steps.
+    stand for steps, and ``course`` through these, where there are enough to make it worth while.
     Ties in time are broken by the order of ``ranks`` and of their streams, so equal input gives equal output.
     Raises :class:`DeadlockError` naming a few of the things waited for in vain.
     """
@@ -129,6 +133,8 @@ def replay(
         for stream, tasks in streams.items():
             records = result.records[rank, stream] = []
             env.process(_run_stream(env, board, links, processors, device, rank, stream, tasks, records))
+    if lane is not None and course is not None:
+        lane.shortcut = Express(lane, list(result.quiet.values()), course)
     env.run()
     unfinished = sum(
         len(result.records[r, s]) < len(t) for r, streams in ranks.items() for s, t in streams.items()

@@ -6,6 +6,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
+from simulator.engine.course import Times
 from simulator.engine.links import Link, SharedLinks, Transfer
 from simulator.engine.tasks import LATER, Record, Task, Token
 
@@ -20,7 +23,7 @@ class Hop(NamedTuple):
 class Send(Record):
     """A message on its way: a passage over its links. ``end`` is when it arrives unless it meets others."""
 
-    __slots__ = ("sender", "token", "transfer")
+    __slots__ = ("sender", "since", "token", "transfer")
 
     def __init__(self, sender: Sender, task: Task, token: Token, start: float) -> None:
         self.rank = sender.rank
@@ -29,9 +32,15 @@ class Send(Record):
         self.start = start
         self.end = start + task.seconds
         self.cause = None
+        self.since = start  # when the first of those left that it has followed without a pause
         self.sender = sender
         self.token = token
         self.transfer: Transfer | None = None
+
+    @property
+    def times(self) -> Times:
+        """When it left and arrived, as one row."""
+        return np.array(((self.start, self.end),))
 
     def retimed(self) -> None:
         """Its transfer ends at another time than it would have."""
@@ -59,29 +68,34 @@ class Post(Protocol):
 
 
 class Sender:
-    """One stream of messages of a device: ``posted`` so many, and those ``kept`` since it was asked to."""
+    """One stream of messages of a device: ``posted`` so many; those sent are ``kept`` where that is asked,
+    one by one or as rows of their times."""
 
-    __slots__ = ("_last", "_post", "_queue", "kept", "name", "posted", "rank", "version")
+    __slots__ = ("_post", "_queue", "kept", "last", "name", "posted", "rank", "version")
 
-    def __init__(self, post: Post, rank: int, name: str) -> None:
+    def __init__(self, post: Post, rank: int, name: str, *, keeps: bool) -> None:
         self.rank = rank
         self.name = name
         self.version = 0
-        self._post = post
-        self._last: Send | None = None
-        self._queue: deque[tuple[Hop, Token]] = deque()
+        self.last: Send | None = None
         self.posted = 0
-        self.kept: list[Send] | None = None
+        self.kept: list[Send | Times] | None = [] if keeps else None
+        self._post = post
+        self._queue: deque[tuple[Hop, Token]] = deque()
 
-    def keep(self) -> int:
-        """Keeps messages from now on; how many have been sent before."""
-        self.kept = []
-        return self.posted - len(self._queue)
+    @property
+    def waits(self) -> bool:
+        """Whether messages wait for those before them."""
+        return bool(self._queue)
 
     def send(self, at: float, hop: Hop, token: Token) -> None:
         """Sends a message, after those before it."""
         self.posted += 1
-        if self._queue or (self._last is not None and self._last.end > at):
+        self.dispatch(at, hop, token)
+
+    def dispatch(self, at: float, hop: Hop, token: Token) -> None:
+        """Sends a message that has been counted."""
+        if self._queue or (self.last is not None and self.last.end > at):
             self._queue.append((hop, token))
             if len(self._queue) == 1:
                 self._await_last()
@@ -95,16 +109,17 @@ class Sender:
             self._await_last()
 
     def _await_last(self) -> None:
-        assert self._last is not None
+        assert self.last is not None
         self.version += 1
-        self._post.push(self._last.end, self)
+        self._post.push(self.last.end, self)
 
     def _start(self, at: float, hop: Hop, token: Token) -> None:
         send = Send(self, hop.task, token, at)
-        last = self._last
+        last = self.last
         if last is not None and at <= last.end * LATER:
             send.cause = last
-        self._last = send
+            send.since = last.since
+        self.last = send
         if self.kept is not None:
             self.kept.append(send)
         if hop.links and self._post.links is not None:
@@ -113,6 +128,6 @@ class Sender:
 
     def retimed(self, send: Send) -> None:
         """A message of this stream arrives at another time."""
-        if self._queue and send is self._last:
+        if self._queue and send is self.last:
             self._await_last()
         self._post.retimed(send)

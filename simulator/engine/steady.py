@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from simulator.engine.attribution import breakdown
+from simulator.engine.course import Times
 from simulator.engine.messages import Pipeline
 from simulator.engine.quiet import Mark, QuietDevice
 from simulator.engine.reach import Window, compared_windows
@@ -54,7 +55,8 @@ Cuts = list[dict[int, dict[str, int]]]
 def folds(schedule: Schedule, p: int, m: int, v: int, *, blocking: bool) -> Iterator[Fold]:
     """Short steps worth trying for a step of ``m`` microbatches, shortest first."""
     for period in dict.fromkeys((1, 2, p)):
-        for least in (2 * p + 3 * period, 4 * p + 4 * period):  # mostly enough; what stays out of step longer
+        shortest = (p if period < p else 2 * p) + 3 * period  # mostly enough
+        for least in (shortest, 4 * p + 4 * period):  # what stays out of step longer
             fold = _fold(schedule, p, m, v, period, least, blocking)
             if fold is not None:
                 yield fold
@@ -166,7 +168,7 @@ def steady_steps(events: Replay, fold: Fold, wiring: Sequence[DeviceWiring]) -> 
     for device, (window, wired) in enumerate(zip(fold.windows, wiring, strict=True)):
         quiet = events.quiet[device]
         steps = [wired.begins[window.stop - k * window.length] for k in range(fold.compared, -1, -1)]
-        if any(step not in quiet.starts for step in range(steps[0], steps[-1])):
+        if np.isnan(quiet.times[steps[0] : steps[-1]]).any():
             return None
         marks = [quiet.at_marks[step] for step in steps]
         for windows in _times(quiet, steps, marks):
@@ -183,18 +185,12 @@ def steady_steps(events: Replay, fold: Fold, wiring: Sequence[DeviceWiring]) -> 
     return None if seconds is None else SteadyState(seconds, spent)
 
 
-def _times(quiet: QuietDevice, steps: Sequence[int], marks: Sequence[Mark]) -> Iterator[list[list[float]]]:
+def _times(quiet: QuietDevice, steps: Sequence[int], marks: Sequence[Mark]) -> Iterator[list[Times]]:
     """By window, starts and ends of steps and of the messages of each stream."""
-    yield [
-        [at for step in range(a, b) for at in (quiet.starts[step], quiet.ends[step])]
-        for a, b in pairwise(steps)
-    ]
+    yield [quiet.times[a:b] for a, b in pairwise(steps)]
     for stream in marks[0].posted:
         sent = quiet.sent(stream)
-        yield [
-            [at for send in sent[a.posted[stream] : b.posted[stream]] for at in (send.start, send.end)]
-            for a, b in pairwise(marks)
-        ]
+        yield [sent[a.posted[stream] : b.posted[stream]] for a, b in pairwise(marks)]
 
 
 def extended(spent: dict[str, float], window: dict[str, float], repeats: int) -> dict[str, float]:

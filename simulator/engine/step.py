@@ -31,10 +31,11 @@ from simulator.engine.steady import (
     steady_steps,
     whole_order,
 )
+from simulator.engine.survey import Wiring
 from simulator.engine.tasks import COMPUTE, Streams
 from simulator.engine.uplinks import paths_of_classes, paths_of_ranks
 from simulator.engine.wired_program import meets_edges_only
-from simulator.engine.wiring import DeviceWiring, Habits, wire
+from simulator.engine.wiring import Habits, wire
 from simulator.engine.world import Layout, every_rank, rank_classes
 from simulator.graph.operators import Collective
 from simulator.partition.plan import RunPlan
@@ -133,11 +134,11 @@ def replayed_orders(schedule: Schedule, p: int, m: int, vp: int, options: StepOp
     return whole_order(schedule, p, m, vp) if fold is None else fold.orders
 
 
-@lru_cache(maxsize=64)
-def _wiring(schedule: Schedule, p: int, m: int, vp: int, habits: Habits) -> tuple[DeviceWiring, ...]:
+@lru_cache(maxsize=32)
+def _wiring(schedule: Schedule, p: int, m: int, vp: int, habits: Habits) -> Wiring:
     orders = whole_order(schedule, p, m, vp)
     stages = 1 + max(action.stage for order in orders for action in order)
-    return wire(Pipeline(schedule.placement(p, vp), stages, schedule.directions), orders, habits)
+    return Wiring(wire(Pipeline(schedule.placement(p, vp), stages, schedule.directions), orders, habits))
 
 
 def _as_run(schedule: Schedule, options: StepOptions) -> Schedule:
@@ -215,18 +216,20 @@ class _Machine:
         programs = self._programs_of(fold.microbatches, cut_points(fold))
         step = self._replayed(fold.microbatches, programs)
         if programs.wiring:
-            return step, steady_steps(step.events, fold, programs.wiring)
+            return step, steady_steps(step.events, fold, programs.wiring.devices)
         return step, steady_state(step.events, fold, programs.issued)
 
     def _programs_of(self, m: int, cuts: Sequence[Sequence[int]] | None = None) -> Programs:
         p, vp = self._layout.devices, self._vp
         orders = whole_order(self._schedule, p, m, vp)
-        wiring = _wiring(self._schedule, p, m, vp, self._habits) if self._has_quiet_steps else ()
+        wiring = _wiring(self._schedule, p, m, vp, self._habits) if self._has_quiet_steps else None
         return self._programs(orders, cuts, wiring=wiring)
 
     def _replayed(self, m: int, programs: Programs) -> StepReplay:
         ranks = self._ranks(programs)
-        events = replay(ranks, self._capacities, dict(enumerate(programs.quiet)))
+        wiring = programs.wiring
+        course = None if wiring is None else lambda: wiring.course
+        events = replay(ranks, self._capacities, dict(enumerate(programs.quiet)), course)
         return StepReplay(
             seconds=events.end,
             breakdowns=self._breakdowns(events),
@@ -287,7 +290,7 @@ class _Machine:
         cuts: Sequence[Sequence[int]] | None,
         ends: Sequence[Sequence[int]] = (),
         *,
-        wiring: Sequence[DeviceWiring] = (),
+        wiring: Wiring | None = None,
     ) -> Programs:
         layout, devices = self._layout, range(self._layout.devices)
         return Programs(

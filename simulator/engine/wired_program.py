@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from simulator.engine.block import Block
 from simulator.engine.data_traffic import collective
 from simulator.engine.program import PP, DeviceProgram
-from simulator.engine.quiet import QuietProgram
+from simulator.engine.quiet_program import QuietProgram
 from simulator.engine.segments import action_segments
 from simulator.engine.tasks import COMPUTE, Task, Token
 from simulator.engine.wiring import DeviceWiring, Sent, Work

@@ -59,6 +59,7 @@ class DeviceWiring:
         exchanges: one of each kind, by the device's side of it.
     """
 
+    device: int
     order: Order
     steps: tuple[Step, ...]
     begins: tuple[int, ...]
@@ -132,6 +133,7 @@ def _wire_device(
     steps += [Step(EXCHANGE, (), (), exchange) for exchange in exchanges[-1]]
     firsts, lasts = _edges(order)
     return DeviceWiring(
+        device=device,
         order=order,
         steps=tuple(steps),
         begins=tuple(begins),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from simulator.engine import express
+from simulator.engine.quiet import QuietDevice
 from simulator.engine.replay import DeadlockError
 from simulator.engine.step import StepReplay
 from simulator.schedule.registry import SCHEDULES
@@ -19,6 +22,10 @@ from simulator.spec.run import RunSpec
 
 seconds = st.floats(0.01, 10.0)
 SYNCHRONOUS = [name for name, schedule in SCHEDULES.items() if schedule.synchronous]
+
+
+# from how many steps on, and how many at once, they are walked through in one loop
+stretches = st.sampled_from([{"LEAST": 1, "FARTHEST": 16}, {"LEAST": 1, "FARTHEST": 1000}, {"LEAST": 24}])
 
 
 def same(quick: StepReplay, slow: StepReplay) -> None:
@@ -39,9 +46,10 @@ def same(quick: StepReplay, slow: StepReplay) -> None:
     W=seconds,
     message=st.floats(0.0, 5.0),
     overlap=st.booleans(),
+    stretch=stretches,
 )
 @pytest.mark.parametrize("name", SYNCHRONOUS)
-def test_every_schedule(pipeline, name, p, m, F, B, W, message, overlap):
+def test_every_schedule(pipeline, name, p, m, F, B, W, message, overlap, stretch):
     schedule = SCHEDULES[name]
     v = 2 if schedule.natural_v > 1 else 1
     m *= 2 * p
@@ -59,7 +67,8 @@ def test_every_schedule(pipeline, name, p, m, F, B, W, message, overlap):
         with pytest.raises(DeadlockError):
             step(True)
         return
-    same(step(True), slow)
+    with patch.multiple(express, **stretch):
+        same(step(True), slow)
 
 
 def crowded(
@@ -115,9 +124,20 @@ def crowded_worlds(draw: st.DrawFn) -> RunSpec:
 
 
 @settings(max_examples=25, deadline=None)
-@given(run=crowded_worlds())
-def test_messages_that_meet_others(run: RunSpec) -> None:
-    same(Simulation(run).step, Simulation(run, whole=True).step)
+@given(run=crowded_worlds(), stretch=stretches)
+def test_messages_that_meet_others(run: RunSpec, stretch: dict[str, int]) -> None:
+    with patch.multiple(express, **stretch):
+        quick = Simulation(run).step
+    same(quick, Simulation(run, whole=True).step)
+
+
+def test_most_steps_of_a_long_schedule_are_walked_through_in_one_loop() -> None:
+    run = crowded((2, 4, 2, 2), (8, 8, 1.0), 1, [False, False, True, True, True, False])
+    run = replace(run, training=replace(run.training, global_batch_size=256))
+    with patch.object(QuietDevice, "fire", autospec=True, side_effect=QuietDevice.fire) as fired:
+        quick = Simulation(run).step
+    assert fired.call_count < 4 * 2 * 2 * 8 * 2 * 2 / 2  # devices, chunks, passes: half of what is left of it
+    same(quick, Simulation(run, whole=True).step)
 
 
 @pytest.mark.parametrize(
