@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from simulator.engine.tasks import Token
 from simulator.engine.wiring import DeviceWiring
 
-Places: TypeAlias = NDArray[np.intp]
+Numbers: TypeAlias = NDArray[np.intp]
 Times: TypeAlias = NDArray[np.float64]
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -55,49 +56,84 @@ class Lengths(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class DeviceCourse:
-    """What is known of one device's steps by number.
+class Places:
+    """What is known by place: where each device's steps begin and end, one behind the other.
 
     Attributes:
-        origin: the place before that of its first step.
-        lasts: of each step, where its seconds are, counted from the first of the device.
-        awaited: the message a step waits for; NOWHERE without one, and where there are ``several``.
-        messages: by stream, the numbers of its messages in order, and the steps that send them.
-        senders: these steps, of all its messages by number from ``message`` on.
+        origins: by device, the place before that of its first step.
+        devices: whose each is.
+        legs: the leg that ends there.
+        lasts: where the step's seconds are, counted from the first of its device.
+        awaited: the message it waits for; 0 without one, NOWHERE where there are several.
+        messages: the first message that is sent there or later; one more for what follows.
     """
 
-    origin: int
-    lengths: Lengths
-    lasts: Places
-    awaited: Places
-    several: frozenset[int]
-    messages: dict[str, tuple[Places, Places]]
-    message: int
-    senders: Places
+    origins: Numbers
+    devices: Numbers
+    legs: Numbers
+    lasts: Numbers
+    awaited: Numbers
+    messages: Numbers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Messages:
+    """What is known of messages by number, device by device in the order of the steps that send them.
+
+    Attributes:
+        sources: the place of the step that sends each.
+        routes: its device's route.
+        streams: its stream, by position in ``names``: a device and the stream's name.
+        before: the message before it on its stream.
+        users: the last places that wait for it, on its target and on its source.
+    """
+
+    tokens: tuple[Token, ...]
+    numbers: dict[Token, int]
+    sources: Numbers
+    routes: Numbers
+    streams: Numbers
+    names: tuple[tuple[int, str], ...]
+    before: Numbers
+    users: tuple[Numbers, Numbers]
+
+
+class Crossing(NamedTuple):
+    """What a device's transfers of one kind are, by position in its lengths: messages, or steps by place."""
+
+    device: int
+    lasts: int
+    numbers: Numbers
+    is_message: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Course:
-    """All devices' legs, about in order of time.
+    """All devices' legs, about in order of time, and their places."""
 
-    Attributes:
-        where: by place, the leg that ends there.
-        places: by leg.
-        device_of: by place.
-        tokens: by message, and ``numbers`` the other way round.
-        routes: by message, its device's route; ``sources``: the place of the step that sends it;
-            ``before``: the message before it on its stream.
-        users: by message, the last places that wait for it: on its target, and on its source.
-    """
-
-    devices: tuple[DeviceCourse, ...]
-    legs: tuple[Leg, ...]
-    where: Places
+    lengths: Sequence[Lengths]
+    legs: Sequence[Leg]
+    ends: Numbers  # the place of each leg
     places: Places
-    device_of: Places
-    tokens: tuple[Token, ...]
-    numbers: dict[Token, int]
-    routes: Places
-    sources: Places
-    before: Places
-    users: tuple[Places, Places]
+    messages: Messages
+    crossings: Sequence[Crossing]
+
+
+class Window(NamedTuple):
+    """Legs [first, last] of a course. By device: the places that lie in it, [begin, stop)."""
+
+    first: int
+    last: int
+    begins: Numbers
+    stops: Numbers
+
+    def holds(self, numbers: Numbers, places: Places) -> Mask:
+        """By place, whether it lies in it."""
+        own = places.devices[numbers]
+        return (numbers >= self.begins[own]) & (numbers < self.stops[own])
+
+
+def spans(begins: Numbers, stops: Numbers) -> Numbers:
+    """All numbers of several ranges, one behind the other."""
+    sizes = stops - begins
+    return np.repeat(begins - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())

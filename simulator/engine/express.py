@@ -11,17 +11,16 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import compress, islice
-from math import inf
+from itertools import compress, islice, pairwise
 
 import numpy as np
 
-from simulator.engine.clashes import Clashes, Walked, Window
-from simulator.engine.course import NOWHERE, Course, Leg, Places
+from simulator.engine.clashes import Clashes
+from simulator.engine.course import NOWHERE, Course, Leg, Numbers, Window, spans
 from simulator.engine.lane import Lane
 from simulator.engine.quiet import QuietDevice
 from simulator.engine.senders import Send
-from simulator.engine.stretch import Stretch
+from simulator.engine.stretch import Walked, parts
 from simulator.engine.tasks import LATER
 
 LEAST = 24  # steps that every device has before it; setting out takes as long as some of them
@@ -58,22 +57,17 @@ class Express:
 
 
 class _Trip:
-    """All stretches of a replay. By place: starts and ends; by message: when it leaves and arrives."""
+    """All stretches of a replay. The walk itself runs through lists, which are faster one by one."""
 
     def __init__(self, lane: Lane, devices: Sequence[QuietDevice], course: Course) -> None:
-        places, messages = len(course.where), len(course.tokens)
         self._lane = lane
         self._devices = devices
         self._course = course
         self._clashes = Clashes(course, devices)
         self._reach = FARTHEST
         self._seconds = [seconds for device in devices for seconds in device.lengths()]
-        self._starts, self._ends = [inf] * places, [inf] * places
-        self._leaves, self._arrives = [-inf] * messages, [-inf] + [inf] * (messages - 1)
-        self._walked = Walked(
-            *(np.array(each) for each in (self._starts, self._ends, self._leaves, self._arrives))
-        )
-        self._since = np.full(messages, inf)  # of messages on a stream in a row: when the first of them left
+        self._walked = Walked.nothing(course)
+        self._starts, self._ends, self._leaves, self._arrives, _ = (each.tolist() for each in self._walked)
         self._learnt = 0
 
     def go(self) -> int:
@@ -84,58 +78,42 @@ class _Trip:
         self._note(window)
         until = min(self._ends[stop - 1] for stop in window.stops.tolist())
         clash = self._clashes.first(self._walked, window, until)
-        self._reach = max(FARTHEST, (window.last - window.first) * STRIDE)
-        if clash < until:
-            self._reach = max(1, (window.last - window.first) // STRIDE)
+        legs = window.last - window.first
+        self._reach = max(FARTHEST, legs * STRIDE) if clash >= until else max(1, legs // STRIDE)
         return self._take(window, min(until, clash))
-
-    def _note(self, window: Window) -> None:
-        """Keeps the times of what has been walked through."""
-        course, walked = self._course, self._walked
-        for own, begin, stop in zip(
-            course.devices, window.begins.tolist(), window.stops.tolist(), strict=True
-        ):
-            places = slice(begin, stop)
-            walked.starts[places], walked.ends[places] = self._starts[places], self._ends[places]
-            first, last = np.searchsorted(own.senders, (begin - own.origin - 1, stop - own.origin - 1))
-            messages = slice(own.message + int(first), own.message + int(last))
-            walked.leaves[messages], walked.arrives[messages] = (
-                self._leaves[messages],
-                self._arrives[messages],
-            )
-            self._since_when(messages)
 
     def _learn(self) -> None:
         """Takes down messages that events have sent."""
-        arrivals = self._lane.arrivals
+        arrivals, walked = self._lane.arrivals, self._walked
         sent = [*islice(arrivals.values(), self._learnt, None)]
         latest = (sender.last for device in self._devices for sender in device.senders.values())
         self._learnt = len(arrivals)
         for send in (*sent, *filter(None, latest)):
-            message = self._course.numbers[send.token]
-            self._leaves[message], self._arrives[message] = send.start, send.end
-            self._walked.leaves[message], self._walked.arrives[message] = send.start, send.end
-            self._since[message] = send.since
+            message = self._course.messages.numbers[send.token]
+            self._leaves[message] = walked.leaves[message] = send.start
+            self._arrives[message] = walked.arrives[message] = send.end
+            walked.since[message] = send.since
 
     def _window(self) -> Window:
         """Up to the first step that is the last quiet one of its device."""
-        devices, where = self._course.devices, self._course.where
-        begins = [own.origin + 1 + device.next for own, device in zip(devices, self._devices, strict=True)]
-        ends = [own.origin + device.stop for own, device in zip(devices, self._devices, strict=True)]
-        for begin, device in zip(begins, self._devices, strict=True):
+        places = self._course.places
+        begins = places.origins + 1 + np.array([device.next for device in self._devices])
+        ends = places.origins + np.array([device.stop for device in self._devices])
+        for begin, device in zip(begins.tolist(), self._devices, strict=True):
             self._ends[begin - 1] = self._walked.ends[begin - 1] = device.free
-        first = int(where[begins].min())
-        last = min(int(where[ends].min()), first + self._reach)
+        first = int(places.legs[begins].min())
+        last = min(int(places.legs[ends].min()), first + self._reach)
         stops = [
-            begin + int(np.searchsorted(where[begin : end + 1], last, side="right"))
-            for begin, end in zip(begins, ends, strict=True)
+            begin + int(np.searchsorted(places.legs[begin : end + 1], last, side="right"))
+            for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)
         ]
-        return Window(first, last, np.array(begins), np.array(stops))
+        return Window(first, last, begins, np.array(stops))
 
     def _legs(self, window: Window) -> Iterator[Leg]:
         part = slice(window.first, window.last + 1)
-        ahead = window.holds(self._course.places[part], self._course)
-        return compress(self._course.legs[part], ahead.tolist())
+        return compress(
+            self._course.legs[part], window.holds(self._course.ends[part], self._course.places).tolist()
+        )
 
     def _walk(self, legs: Iterable[Leg]) -> None:
         seconds, starts, ends = self._seconds, self._starts, self._ends
@@ -158,93 +136,89 @@ class _Trip:
                 leaves[message] = leave
                 arrives[message] = leave + seconds[hop]
 
-    def _since_when(self, messages: slice) -> None:
-        """Of messages that wait for the one before them: when the first in a row has left."""
-        walked, before, since = self._walked, self._course.before, self._since
-        since[messages] = walked.leaves[messages]
-        follows = walked.leaves[messages] <= walked.arrives[before[messages]] * LATER
-        for message in (messages.start + np.flatnonzero(follows)).tolist():
-            since[message] = since[before[message]]
+    def _note(self, window: Window) -> None:
+        """Keeps what has been walked through as arrays."""
+        walked, messages = self._walked, self._course.places.messages
+        for begin, stop in zip(window.begins.tolist(), window.stops.tolist(), strict=True):
+            walked.starts[begin:stop], walked.ends[begin:stop] = (
+                self._starts[begin:stop],
+                self._ends[begin:stop],
+            )
+            first, last = messages[begin], messages[stop]
+            walked.leaves[first:last] = self._leaves[first:last]
+            walked.arrives[first:last] = self._arrives[first:last]
+        sent = spans(messages[window.begins], messages[window.stops])
+        before = self._course.messages.before[sent]
+        walked.since[sent] = walked.leaves[sent]
+        follows = walked.leaves[sent] <= walked.arrives[before] * LATER
+        for message, last in zip(sent[follows].tolist(), before[follows].tolist(), strict=True):
+            walked.since[message] = walked.since[last]
 
     def _take(self, window: Window, until: float) -> int:
         """Brings devices, messages and the queue to a time before which all is certain."""
-        begins = window.begins.tolist()
-        spans = zip(begins, window.stops.tolist(), strict=True)
-        reached = [bisect_left(self._ends, until, *span) for span in spans]
-        if reached == begins:
+        begins: list[int] = window.begins.tolist()
+        ends = zip(begins, window.stops.tolist(), strict=True)
+        stops = [bisect_left(self._ends, until, begin, end) for begin, end in ends]
+        if stops == begins:
             return 0
-        flying: list[tuple[float, int, int]] = []
-        for number, (device, begin, stop) in enumerate(zip(self._devices, begins, reached, strict=True)):
-            if begin < stop:
-                device.leap(self._stretch(number, begin, stop))
-                flying += self._sent(number, begin, stop, np.array(reached), until)
-        for _, message, number in sorted(flying):
-            self._dispatch(message, number)
+        reached = np.array(stops)
+        self._account(begins, stops)
+        messages = self._course.places.messages
+        self._send(spans(messages[window.begins], messages[reached]), reached, until)
         self._lane.resume_all()
-        return int(sum(reached) - sum(begins))
+        return sum(stops) - sum(begins)
 
-    def _stretch(self, number: int, begin: int, stop: int) -> Stretch:
-        own = self._course.devices[number]
-        first, last = begin - own.origin - 1, stop - own.origin - 1
-        walked = self._walked
-        begun = walked.ends[begin - 1 : stop - 1]
-        messages = own.awaited[first:last].copy()
-        for step in own.several:
-            if first <= step < last:
-                messages[step - first] = self._latest(own.origin + 1 + step)
-        late = walked.arrives[messages] > begun * LATER
-        return Stretch(
-            course=own,
-            first=first,
-            stop=last,
-            begun=begun,
-            starts=walked.starts[begin:stop],
-            ends=walked.ends[begin:stop],
-            awaited=np.where((messages > 0) & late, self._since[messages], inf),
-        )
+    def _account(self, begins: Sequence[int], stops: Sequence[int]) -> None:
+        """Takes the devices to these places, past their marks."""
+        origins = self._course.places.origins.tolist()
+        bounds = [
+            [begin, *(origin + 1 + mark for mark in device.marks_up_to(stop - origin - 1)), stop]
+            for device, origin, begin, stop in zip(self._devices, origins, begins, stops, strict=True)
+            if begin < stop
+        ]
+        ranges = np.array([pair for own in bounds for pair in pairwise(own)])
+        gathers = [device.gather_category for device in self._devices]
+        for part in parts(self._course, self._walked, ranges[:, 0], ranges[:, 1], gathers):
+            self._devices[part.device].leap(part)
+        for device, origin, begin, stop in zip(self._devices, origins, begins, stops, strict=True):
+            if begin < stop:
+                first = begin - origin - 1
+                device.arrive(first, self._walked.starts[begin:stop], self._walked.ends[begin:stop])
 
-    def _latest(self, place: int) -> int:
-        """The message that a step waits for last."""
-        at, found = self._ends[place - 1], NOWHERE
-        for message in self._course.legs[self._course.where[place]].waits:
-            if self._arrives[message] > at * LATER:
-                found = message
-            at = max(at, self._arrives[message])
-        return found
+    def _send(self, sent: Numbers, reached: Numbers, until: float) -> None:
+        """Takes down messages that have arrived; sends those that are still under way."""
+        messages, walked, devices = self._course.messages, self._walked, self._course.places.devices
+        there = walked.arrives[sent] < until
+        arrived = sent[there]
+        arrived = arrived[np.argsort(messages.streams[arrived], kind="stable")]
+        streams = messages.streams[arrived]
+        firsts = np.flatnonzero(np.diff(streams, prepend=-1)).tolist()
+        for first, stop in pairwise([*firsts, len(arrived)]):
+            device, name = messages.names[streams[first]]
+            own = arrived[first:stop]
+            sender = self._devices[device].senders[name]
+            sender.last = self._record(int(own[-1]))
+            if sender.kept is not None:
+                sender.kept.append(np.column_stack((walked.leaves[own], walked.arrives[own])))
+        used = [users[arrived] for users in messages.users]
+        later = [(places != NOWHERE) & (places >= reached[devices[places]]) for places in used]
+        for message in arrived[later[0] | later[1]].tolist():
+            self._lane.arrivals[messages.tokens[message]] = self._record(message)
+        under_way = sent[~there]
+        for message in under_way[np.argsort(walked.leaves[under_way], kind="stable")].tolist():
+            source = int(messages.sources[message])
+            device = int(devices[source])
+            at, route = self._ends[source], int(messages.routes[message])
+            self._devices[device].dispatch(at, route, messages.tokens[message])
 
-    def _sent(
-        self, number: int, begin: int, stop: int, reached: Places, until: float
-    ) -> Iterator[tuple[float, int, int]]:
-        """Takes down messages that have arrived; those still under way, by when they leave."""
-        course, device = self._course, self._devices[number]
-        walked, origin = self._walked, course.devices[number].origin + 1
-        for stream, (messages, steps) in course.devices[number].messages.items():
-            sent = messages[slice(*np.searchsorted(steps, (begin - origin, stop - origin)))]
-            arrived = sent[: np.searchsorted(walked.arrives[sent], until)]
-            if len(arrived):
-                sender = device.senders[stream]
-                sender.last = self._send(int(arrived[-1]), device)
-                if sender.kept is not None:
-                    sender.kept.append(np.column_stack((walked.leaves[arrived], walked.arrives[arrived])))
-            used = [users[arrived] for users in course.users]
-            later = [(places != NOWHERE) & (places >= reached[course.device_of[places]]) for places in used]
-            for message in arrived[later[0] | later[1]].tolist():
-                self._lane.arrivals[course.tokens[message]] = self._send(message, device)
-            for message in sent[len(arrived) :].tolist():
-                yield self._leaves[message], message, number
-
-    def _send(self, message: int, device: QuietDevice) -> Send:
-        """The record of a message that has arrived."""
+    def _record(self, message: int) -> Send:
+        """Of a message that has arrived."""
+        messages = self._course.messages
+        device = self._devices[int(self._course.places.devices[messages.sources[message]])]
         return device.sent_already(
-            int(self._course.routes[message]),
-            self._course.tokens[message],
+            int(messages.routes[message]),
+            messages.tokens[message],
             self._leaves[message],
             self._arrives[message],
-            float(self._since[message]),
+            float(self._walked.since[message]),
         )
-
-    def _dispatch(self, message: int, number: int) -> None:
-        """Sends a message that is still under way."""
-        course = self._course
-        at = self._ends[course.sources[message]]
-        self._devices[number].dispatch(at, int(course.routes[message]), course.tokens[message])

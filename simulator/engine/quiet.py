@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Generator, Mapping, Sequence
 from math import inf, nan
-from operator import add
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from simulator.engine.messages import Exchange
 from simulator.engine.processors import Processors, bound_part
 from simulator.engine.quiet_program import QuietProgram
 from simulator.engine.senders import Hop, Send, Sender
-from simulator.engine.stretch import Stretch
+from simulator.engine.stretch import Part
 from simulator.engine.tasks import COMPUTE, LATER, Record, Task, Token
 from simulator.engine.wiring import GATHER
 
@@ -96,7 +95,7 @@ class QuietDevice:
         self._slowed = False  # by collectives at any time of it
         self._gather: Crossing | None = None
         self._both: BothSides | None = None  # of the exchange under way
-        self._counts = [0] * len(program.seconds)  # by work
+        self._counts: defaultdict[int, int] = defaultdict(int)  # by work
         self._spent: defaultdict[str, float] = defaultdict(float)
         self._done: simpy.Event = lane.env.event()
         self.version = 0
@@ -130,23 +129,32 @@ class QuietDevice:
         exchanges = map(self._program.exchanges.__getitem__, self._program.wiring.exchanges)
         return [self._program.gather, *exchanges, *self._program.hops]
 
-    def leap(self, stretch: Stretch) -> None:
-        """Takes steps as done."""
-        gather = self._program.gather
-        marks = [step for step in sorted(self._marks) if self.next < step <= stretch.stop]
-        for stop in dict.fromkeys((*marks, stretch.stop)):
-            part = self.next, stop
-            self._counts = list(map(add, self._counts, stretch.works(*part).tolist()))
-            for category, seconds in stretch.spent(*part, gather.category if gather else PP).items():
-                self._spent[category] += seconds
-            for stream, sender in self.senders.items():
-                sender.posted += stretch.posted(stream, *part)
-            self.next = stop
-            if stop in self._marks:
-                self._mark()
+    def marks_up_to(self, stop: int) -> list[int]:
+        """Marks between the current step and a later one."""
+        return sorted(mark for mark in self._marks if self.next < mark < stop)
+
+    @property
+    def gather_category(self) -> str:
+        """As what gathers of scattered messages count."""
+        return self._category(GATHER)
+
+    def leap(self, part: Part) -> None:
+        """Takes steps as done, up to a mark or the last of them."""
+        for work, count in part.works.items():
+            self._counts[work] += count
+        for category, seconds in part.spent.items():
+            self._spent[category] += seconds
+        for stream, count in part.posted.items():
+            self.senders[stream].posted += count
+        self.next = part.stop
+        if self.next in self._marks:
+            self._mark()
+
+    def arrive(self, first: int, starts: Times, ends: Times) -> None:
+        """It has done the steps from the first on, with these times."""
         if self._noted < inf:
-            self.times[stretch.first : stretch.stop] = np.column_stack((stretch.starts, stretch.ends))
-        self.free = float(stretch.ends[-1])
+            self.times[first : self.next] = np.column_stack((starts, ends))
+        self.free = float(ends[-1])
         self._gather = self._both = None
 
     def set_out_again(self) -> None:
@@ -173,7 +181,7 @@ class QuietDevice:
         assert task.steps is not None
         begun = self._lane.env.now
         self.next, self.stop = task.steps.start, task.steps.stop
-        self._counts = [0] * len(self._seconds)
+        self._counts.clear()
         self._spent.clear()
         self._done = self._lane.env.event()
         self.free = begun
@@ -351,7 +359,7 @@ class QuietDevice:
 
     def _breakdown(self) -> dict[str, float]:
         total = defaultdict(float, self._spent)
-        for count, profile in zip(self._counts, self._program.profiles, strict=True):
-            for category, seconds in profile.items() if count else ():
+        for work, count in self._counts.items():
+            for category, seconds in self._program.profiles[work].items():
                 total[category] += count * seconds
         return dict(total)

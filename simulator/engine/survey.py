@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
-from simulator.engine.course import NOWHERE, Course, DeviceCourse, Leg, Lengths, Places
+from simulator.engine.course import NOWHERE, Course, Crossing, Leg, Lengths, Messages, Numbers, Places
 from simulator.engine.tasks import Token
 from simulator.engine.wiring import GATHER, DeviceWiring, Sent
 
@@ -38,32 +38,33 @@ def course_of(wiring: Sequence[DeviceWiring]) -> Course:
     for device in devices:
         device.survey(found)
     legs = _in_a_row(devices, len(found.sources))
-    places = np.array([leg.place for leg in legs], dtype=np.intp)
-    where = np.full(place, NOWHERE, dtype=np.intp)
-    where[places] = np.arange(len(legs))
-    for number, leg in enumerate(legs):
-        if leg.meets is not None:
-            where[leg.meets[0]] = number
-    sizes = [1 + len(own.steps) for own in wiring]
     return Course(
-        devices=tuple(device.course() for device in devices),
-        legs=tuple(legs),
-        where=where,
-        places=places,
-        device_of=np.repeat(np.arange(len(sizes)), sizes),
-        tokens=tuple(found.numbers),
-        numbers=found.numbers,
-        routes=np.array(found.routes),
-        sources=np.array(found.sources),
-        before=np.array(found.before),
-        users=(_by_message(found.received, found), _by_message(found.confirmed, found)),
+        lengths=tuple(device.lengths for device in devices),
+        legs=legs,
+        ends=np.array([leg.place for leg in legs], dtype=np.intp),
+        places=_places(devices, legs),
+        messages=found.by_number(),
+        crossings=tuple(
+            crossing for number, device in enumerate(devices) for crossing in device.crossings(number)
+        ),
     )
 
 
-def _by_message(places: dict[int, int], found: _Messages) -> Places:
-    by_message = np.full(len(found.sources), NOWHERE, dtype=np.intp)
-    by_message[list(places)] = list(places.values())
-    return by_message
+def _places(devices: Sequence[_Surveyed], legs: Sequence[Leg]) -> Places:
+    sizes = [1 + len(device.legs) for device in devices]
+    where = np.full(sum(sizes), NOWHERE, dtype=np.intp)
+    for number, leg in enumerate(legs):
+        where[leg.place] = number
+        if leg.meets is not None:
+            where[leg.meets[0]] = number
+    return Places(
+        origins=np.array([device.origin for device in devices]),
+        devices=np.repeat(np.arange(len(sizes)), sizes),
+        legs=where,
+        lasts=np.concatenate([device.lasts for device in devices]),
+        awaited=np.concatenate([device.awaited for device in devices]),
+        messages=np.concatenate([*(device.sent for device in devices), [devices[-1].last]]),
+    )
 
 
 @dataclass(slots=True)
@@ -73,50 +74,67 @@ class _Messages:
     numbers: dict[Token, int] = field(default_factory=lambda: {None: 0})
     sources: list[int] = field(default_factory=lambda: [0])
     routes: list[int] = field(default_factory=lambda: [0])
+    streams: list[int] = field(default_factory=lambda: [0])
+    names: list[tuple[int, str]] = field(default_factory=list)
     before: list[int] = field(default_factory=lambda: [0])
     received: dict[int, int] = field(default_factory=dict)
     confirmed: dict[int, int] = field(default_factory=dict)
 
+    def by_number(self) -> Messages:
+        """As arrays."""
+        return Messages(
+            tokens=tuple(self.numbers),
+            numbers=self.numbers,
+            sources=np.array(self.sources),
+            routes=np.array(self.routes),
+            streams=np.array(self.streams),
+            names=tuple(self.names),
+            before=np.array(self.before),
+            users=(self._array(self.received), self._array(self.confirmed)),
+        )
+
+    def _array(self, places: dict[int, int]) -> Numbers:
+        found = np.full(len(self.sources), NOWHERE, dtype=np.intp)
+        found[list(places)] = list(places.values())
+        return found
+
 
 @dataclass(slots=True)
 class _Surveyed:
-    """One device: its legs in order; those of exchanges lack the other side."""
+    """One device: its legs in order; those of exchanges lack the other side. Its messages: [first, last)."""
 
     wiring: DeviceWiring
     origin: int
     lengths: Lengths
-    message: int
+    first: int
+    last: int = 0
     legs: list[Leg] = field(default_factory=list)
-    _streams: dict[str, list[int]] = field(default_factory=dict)
-    _senders: list[int] = field(default_factory=list)
-    _several: list[int] = field(default_factory=list)
 
     def number(self, found: _Messages) -> None:
         """Gives its messages their numbers."""
         names = [route.stream for route in self.wiring.routes]
-        self._streams = {name: [] for name in names}
-        for number, step in enumerate(self.wiring.steps):
+        streams = {name: len(found.names) + i for i, name in enumerate(sorted(set(names)))}
+        found.names += [(self.wiring.device, name) for name in streams]
+        latest = dict.fromkeys(streams, 0)
+        for place, step in enumerate(self.wiring.steps, self.origin + 1):
             for route, token, _ in step.sends:
-                stream = self._streams[names[route]]
-                message = found.numbers[token] = len(found.sources)
-                found.before.append(stream[-1] if stream else 0)
-                found.sources.append(self.origin + 1 + number)
+                name = names[route]
+                found.before.append(latest[name])
+                latest[name] = found.numbers[token] = len(found.sources)
+                found.sources.append(place)
                 found.routes.append(route)
-                stream.append(message)
-                self._senders.append(number)
+                found.streams.append(streams[name])
+        self.last = len(found.sources)
 
     def survey(self, found: _Messages) -> None:
         """Makes legs of its steps."""
         numbers, begin = found.numbers, self.lengths.begin
-        last = self.message + len(self._senders)
         sides = {side: self.lengths.exchanges + i for i, side in enumerate(self.wiring.exchanges)}
         for place, step in enumerate(self.wiring.steps, self.origin + 1):
             waits = tuple([numbers[token] for token in step.waits]) if step.waits else ()
             for message in waits:
-                own = self.message <= message < last
+                own = self.first <= message < self.last
                 (found.confirmed if own else found.received)[message] = place
-            if len(waits) > 1:
-                self._several.append(len(self.legs))
             lasts = step.work
             if step.exchange is not None:
                 lasts = sides[step.exchange.side(self.wiring.device)]
@@ -129,20 +147,33 @@ class _Surveyed:
         message = found.numbers[sent.token]
         return message, found.before[message], self.lengths.begin + self.lengths.hops + sent.route
 
-    def course(self) -> DeviceCourse:
-        """What is known by step."""
-        senders = np.array(self._senders, dtype=np.intp)
-        streams = {name: np.array(messages, dtype=np.intp) for name, messages in self._streams.items()}
-        return DeviceCourse(
-            origin=self.origin,
-            lengths=self.lengths,
-            lasts=np.array([leg.lasts for leg in self.legs], dtype=np.intp) - self.lengths.begin,
-            awaited=np.array([leg.waits[0] if len(leg.waits) == 1 else NOWHERE for leg in self.legs]),
-            several=frozenset(self._several),
-            messages={name: (own, senders[own - self.message]) for name, own in streams.items()},
-            message=self.message,
-            senders=senders,
+    @property
+    def lasts(self) -> Numbers:
+        """By place, with one in front of the first step's."""
+        return np.array([0, *(leg.lasts - self.lengths.begin for leg in self.legs)])
+
+    @property
+    def awaited(self) -> Numbers:
+        """By place: the message it waits for."""
+        several = (leg.waits[0] if len(leg.waits) == 1 else NOWHERE if leg.waits else 0 for leg in self.legs)
+        return np.array([0, *several])
+
+    @property
+    def sent(self) -> Numbers:
+        """By place: the first message that is sent there or later."""
+        return (
+            self.first + np.cumsum([0, 0, *(len(leg.sends) for leg in self.legs[:-1])])[: 1 + len(self.legs)]
         )
+
+    def crossings(self, number: int) -> Iterator[Crossing]:
+        """What may cross links."""
+        lasts = self.lasts
+        for at in range(self.lengths.gather, self.lengths.hops):
+            yield Crossing(number, at, self.origin + np.flatnonzero(lasts == at), is_message=False)
+        routes = np.array([sent.route for step in self.wiring.steps for sent in step.sends], dtype=np.intp)
+        for at in range(self.lengths.hops, self.lengths.end):
+            messages = self.first + np.flatnonzero(routes == at - self.lengths.hops)
+            yield Crossing(number, at, messages, is_message=True)
 
 
 def _in_a_row(devices: Sequence[_Surveyed], messages: int) -> list[Leg]:
