@@ -35,9 +35,11 @@ class Rates(NamedTuple):
 class Simulation:
     """One run. Who asks for little waits little: a sweep needs no more than fit, time and rates."""
 
-    def __init__(self, run: RunSpec, shared: Shared | None = None, *, whole: bool = False) -> None:
-        """``shared``: of other simulations; by default of the last few. ``whole``: no part of the step may
-        stand for another.
+    def __init__(
+        self, run: RunSpec, shared: Shared | None = None, *, whole: bool = False, fold: bool = True
+    ) -> None:
+        """``shared``: of other simulations; by default of the last few. ``fold``: microbatches of a steady
+        state may stand for others. ``whole``: none may, and every stream is a process of its own.
 
         Raises ValueError where the layout is impossible; the message names the rule.
         """
@@ -45,6 +47,7 @@ class Simulation:
         self.prepared = prepare(run, self.shared.blocks)
         self.run = self.prepared.run
         self._whole = whole
+        self._fold = fold
 
     @cached_property
     def kernels(self) -> Kernels:
@@ -69,7 +72,7 @@ class Simulation:
         """The step, replayed."""
         with paused_collector():
             disturbances = disturbances_of(self.run, self.prepared.schedule, self._blocks_of)
-            return self.prepared.replay(self.blocks, disturbances, whole=self._whole)
+            return self.prepared.replay(self.blocks, disturbances, whole=self._whole, fold=self._fold)
 
     @cached_property
     def peak_flops(self) -> float:

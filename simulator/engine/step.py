@@ -18,6 +18,7 @@ from simulator.engine.disturbances import Disturbances, link_capacities, links, 
 from simulator.engine.interlocked import Updates, asynchronous, repeated, rhythm
 from simulator.engine.links import Capacities
 from simulator.engine.messages import Exchange, Pipeline, blocking_exchanges
+from simulator.engine.options import StepOptions
 from simulator.engine.program import NORM_BYTES, NormKind, ProgramOptions
 from simulator.engine.programs import Programs
 from simulator.engine.replay import Replay, paused_collector, replay
@@ -44,23 +45,6 @@ from simulator.schedule.definition import Schedule
 from simulator.schedule.paired import paired
 
 _paired = cache(paired)  # one object for one schedule, so that its orders are found again
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepOptions:
-    """Switches of the software and of the replay."""
-
-    overlap_grad_reduce: bool
-    overlap_param_gather: bool
-    overlap_p2p: bool
-    overlap_warmup_flush: bool = True  # where p2p overlaps: also outside a device's steady state
-    batch_p2p: bool = True  # where it does not: what is sent and received at once is one call
-    every_operator: bool = False
-    every_rank: bool = False
-    overlap_experts: bool = False  # run forwards and backwards in pairs, beside each other's all-to-alls
-    delay_wgrad: bool = False
-    fold_steady_state: bool = True  # replay a periodic middle once
-    post_validation: bool = False  # no device waits for the norm of all gradients before it updates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,8 +96,8 @@ def run_step(
     if options.post_validation:
         return machine.replay_updates(repeated(whole_order(schedule, p, m, vp), m // schedule.directions))
     ends_alike = bucketed.ends_alike(plan, overlap_reduce=options.overlap_grad_reduce)
-    if _may_fold(options) and machine.has_one_class and plan.loads is None and ends_alike:
-        for fold in folds(schedule, p, m, vp, blocking=_blocks(options, p, vp)):
+    if options.may_fold and machine.has_one_class and plan.loads is None and ends_alike:
+        for fold in folds(schedule, p, m, vp, blocking=options.blocks_p2p(p, vp)):
             short, state = machine.replay_short(fold)
             if state is not None:
                 return _extended(short, state, fold.repeats)
@@ -129,8 +113,8 @@ def replayed_orders(schedule: Schedule, p: int, m: int, vp: int, options: StepOp
     if not schedule.synchronous:
         return asynchronous(schedule, p, m).orders
     fold = None
-    if _may_fold(options):
-        fold = next(folds(schedule, p, m, vp, blocking=_blocks(options, p, vp)), None)
+    if options.may_fold:
+        fold = next(folds(schedule, p, m, vp, blocking=options.blocks_p2p(p, vp)), None)
     return whole_order(schedule, p, m, vp) if fold is None else fold.orders
 
 
@@ -143,15 +127,6 @@ def _wiring(schedule: Schedule, p: int, m: int, vp: int, habits: Habits) -> Wiri
 
 def _as_run(schedule: Schedule, options: StepOptions) -> Schedule:
     return _paired(schedule) if options.overlap_experts else schedule
-
-
-def _blocks(options: StepOptions, devices: int, vp: int) -> bool:
-    """Whether neighbours wait for each other in blocking exchanges."""
-    return not options.overlap_p2p and vp == 1 and devices > 1
-
-
-def _may_fold(options: StepOptions) -> bool:
-    return options.fold_steady_state and not (options.every_operator or options.every_rank)
 
 
 def _extended(short: StepReplay, state: SteadyState, repeats: int) -> StepReplay:
@@ -188,7 +163,7 @@ class _Machine:
         self._disturbances = disturbances
         placement = schedule.placement(layout.devices, vp)
         self._pipeline = Pipeline(placement, len(plan.chunks), schedule.directions)
-        self._blocking = _blocks(options, layout.devices, vp)
+        self._blocking = options.blocks_p2p(layout.devices, vp)
         self._classes = disturbances.classes(layout, plan, placement)
         self._habits = Habits(
             blocking=self._blocking,
@@ -199,7 +174,11 @@ class _Machine:
             pairs=options.overlap_experts,
         )
         self._has_quiet_steps = (
-            _may_fold(options) and self.has_one_class and plan.loads is None and meets_edges_only(plan)
+            options.quiet_steps
+            and not options.in_detail
+            and self.has_one_class
+            and plan.loads is None
+            and meets_edges_only(plan)
         )
 
     @property

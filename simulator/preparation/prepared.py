@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from simulator.engine.block import Blocks
 from simulator.engine.disturbances import Disturbances
 from simulator.engine.messages import Pipeline
-from simulator.engine.step import StepOptions, StepReplay, replayed_orders, run_step
+from simulator.engine.options import StepOptions
+from simulator.engine.step import StepReplay, replayed_orders, run_step
 from simulator.engine.world import Layout
 from simulator.memory.report import MemoryReport, memory_report
 from simulator.network.placement import Placement
@@ -37,25 +38,30 @@ class Prepared:
         """Who holds which stage."""
         return Pipeline(self.held, len(self.plan.chunks), self.schedule.directions)
 
-    def options(self, *, whole: bool) -> StepOptions:
-        """The switches of its replay; ``whole``: no part of the step may stand for another."""
-        return step_options(self.run, self.schedule, whole=whole)
+    def options(self, *, whole: bool = False, fold: bool = True) -> StepOptions:
+        """The switches of its replay (:class:`simulator.simulation.Simulation`)."""
+        return step_options(self.run, self.schedule, whole=whole, fold=fold)
 
     def replay(
-        self, blocks: Blocks, disturbances: Disturbances | None = None, *, whole: bool = False
+        self,
+        blocks: Blocks,
+        disturbances: Disturbances | None = None,
+        *,
+        whole: bool = False,
+        fold: bool = True,
     ) -> StepReplay:
         """One step, with what is slow in it.
 
         Raises ValueError where the schedule is not defined for the run's numbers.
         """
         layout, vp = layout_of(self.run, self.schedule), self.run.parallelism.vp
-        options = self.options(whole=whole)
+        options = self.options(whole=whole, fold=fold)
         return run_step(self.plan, self.schedule, layout, vp, blocks, options, disturbances)
 
     def orders(self) -> Sequence[Order]:
         """Actions of each device, of a shorter step where one may stand for the whole."""
         p = self.run.parallelism
-        options = self.options(whole=False)
+        options = self.options()
         return replayed_orders(self.schedule, p.pp, self.plan.microbatches, p.vp, options)
 
     def memory(self, orders: Sequence[Order] | None = None) -> MemoryReport:
@@ -105,8 +111,8 @@ def layout_of(run: RunSpec, schedule: Schedule) -> Layout:
     )
 
 
-def step_options(run: RunSpec, schedule: Schedule, *, whole: bool) -> StepOptions:
-    """The switches of a run's replay; ``whole``: no part of the step may stand for another."""
+def step_options(run: RunSpec, schedule: Schedule, *, whole: bool, fold: bool) -> StepOptions:
+    """The switches of a run's replay (:class:`simulator.simulation.Simulation`)."""
     asked = run.runtime.overlap_p2p
     return StepOptions(
         overlap_grad_reduce=run.runtime.overlap_grad_reduce,
@@ -116,7 +122,8 @@ def step_options(run: RunSpec, schedule: Schedule, *, whole: bool) -> StepOption
         overlap_experts=run.runtime.ep_overlap,
         delay_wgrad=run.runtime.delay_wgrad,
         every_rank=run.simulation.ranks == "all",
-        fold_steady_state=not whole,
+        fold_steady_state=fold and not whole,
+        quiet_steps=not whole,
         overlap_warmup_flush=run.runtime.overlap_p2p_warmup_flush,
         batch_p2p=run.runtime.batch_p2p,
         post_validation=run.runtime.optimizer_post_validation,

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.engine.block import Blocks
-from simulator.engine.step import StepOptions, replayed_orders
+from simulator.engine.options import StepOptions
+from simulator.engine.step import replayed_orders
 from simulator.memory.shards import optimizer_bytes
 from simulator.partition.data import FULLY_SHARDED, Bucket, DataParallel
 from simulator.partition.plan import RunPlan, loads_of, plan_run

@@ -9,7 +9,8 @@ import pytest
 from simulator.cost.estimate import Estimate
 from simulator.engine.block import Blocks
 from simulator.engine.costing import OperatorCosts
-from simulator.engine.step import StepOptions, StepReplay, run_step
+from simulator.engine.options import StepOptions
+from simulator.engine.step import StepReplay, run_step
 from simulator.engine.world import Layout
 from simulator.graph.operators import MemoryBound
 from simulator.network.estimate import TransferEstimate
@@ -105,6 +106,7 @@ def pipeline() -> Pipeline:
         message_s: float = 0.0,
         overlap_p2p: bool | None = None,
         fold_steady_state: bool = True,
+        quiet_steps: bool = True,
         post_validation: bool = False,
     ) -> StepReplay:
         """``times`` are F, B, W of a device's whole share of a microbatch."""
@@ -118,6 +120,7 @@ def pipeline() -> Pipeline:
             overlap_param_gather=True,
             overlap_p2p=overlap,
             fold_steady_state=fold_steady_state,
+            quiet_steps=quiet_steps,
             post_validation=post_validation,
         )
         chunk_times = tuple(t / share for t in times)

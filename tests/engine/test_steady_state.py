@@ -64,3 +64,21 @@ def test_what_is_left_for_the_end_of_a_long_step_is_not_forgotten(zero, overlaps
     run = load_run("llama3-8b-8-h100", [*layout, *settings])
     folded, full = Simulation(run).step, Simulation(run, whole=True).step
     assert folded.seconds == pytest.approx(full.seconds, rel=1e-9)
+
+
+@pytest.mark.parametrize("vp", [1, 2])
+def test_long_published_runs_fold_to_their_full_replay(vp):
+    settings = [
+        f"parallelism.vp={vp}",
+        "training.global_batch_size=1536",
+        "parallelism.pp=32",
+        "parallelism.dp=6",
+    ]
+    schedule = "parallelism.schedule=" + ("1f1b" if vp == 1 else "interleaved-1f1b")
+    run = load_run("megatron-1t-3072-a100-sc21", [*settings, "gpus=1536", schedule])
+    folded, full = Simulation(run).step, Simulation(run, fold=False).step
+    assert sum(map(len, folded.orders)) < sum(map(len, full.orders)) / 1.5
+    assert folded.seconds == pytest.approx(full.seconds, rel=1e-9)
+    for short, whole in zip(folded.breakdowns, full.breakdowns, strict=True):
+        for category, spent in whole.items():
+            assert short.get(category, 0.0) == pytest.approx(spent, abs=1e-9 * full.seconds)
