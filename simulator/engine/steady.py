@@ -10,11 +10,11 @@ differences of time only. The long step then takes that much longer per window.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from cachetools import LRUCache, cached
 
 from simulator.engine.attribution import breakdown
 from simulator.engine.course import Times
@@ -29,6 +29,7 @@ from simulator.schedule.definition import Schedule
 
 WORTH = 1.5  # a short step must be this many times shorter
 TOLERANCE = 1e-12  # of the step: rounding of sums
+MOST_ACTIONS = 1_000_000  # remembered, of 100 bytes each
 
 
 class Fold(NamedTuple):
@@ -62,13 +63,17 @@ def folds(schedule: Schedule, p: int, m: int, v: int, *, blocking: bool) -> Iter
                 yield fold
 
 
-@lru_cache(maxsize=128)  # similar runs have it in common
+def _actions(orders: Sequence[Order]) -> int:
+    return sum(map(len, orders))
+
+
+@cached(LRUCache(maxsize=MOST_ACTIONS, getsizeof=_actions))  # similar runs have it in common
 def whole_order(schedule: Schedule, p: int, m: int, v: int) -> list[Order]:
     """All actions of a step. Raises ValueError where the schedule is not defined."""
     return schedule.checked_order(p, m, v)
 
 
-@lru_cache(maxsize=512)
+@cached(LRUCache(maxsize=MOST_ACTIONS, getsizeof=lambda fold: 1 + (_actions(fold.orders) if fold else 0)))
 def _fold(schedule: Schedule, p: int, m: int, v: int, period: int, least: int, blocking: bool) -> Fold | None:
     """The shortest step of at least so many microbatches that may stand for ``m``."""
     short = least + (m - least) % period

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property
 from itertools import pairwise, product
+
+from cachetools import LRUCache, cached
 
 from simulator.engine import bucketed
 from simulator.engine.attribution import BUBBLE, breakdown
@@ -43,6 +45,8 @@ from simulator.partition.plan import RunPlan
 from simulator.schedule.actions import Order
 from simulator.schedule.definition import Schedule
 from simulator.schedule.paired import paired
+
+MOST_STEPS = 500_000  # whose wiring is remembered, with the course through them 700 bytes each
 
 _paired = cache(paired)  # one object for one schedule, so that its orders are found again
 
@@ -118,7 +122,7 @@ def replayed_orders(schedule: Schedule, p: int, m: int, vp: int, options: StepOp
     return whole_order(schedule, p, m, vp) if fold is None else fold.orders
 
 
-@lru_cache(maxsize=32)
+@cached(LRUCache(maxsize=MOST_STEPS, getsizeof=Wiring.__len__))
 def _wiring(schedule: Schedule, p: int, m: int, vp: int, habits: Habits) -> Wiring:
     orders = whole_order(schedule, p, m, vp)
     stages = 1 + max(action.stage for order in orders for action in order)

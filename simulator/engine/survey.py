@@ -19,6 +19,10 @@ class Wiring:
 
     devices: tuple[DeviceWiring, ...]
 
+    def __len__(self) -> int:
+        """How many steps there are."""
+        return sum(len(device.steps) for device in self.devices)
+
     @cached_property
     def course(self) -> Course:
         """Through all steps."""
