@@ -86,7 +86,7 @@ class SharedLinks:
         self._env = env
         self._capacities = capacities
         self._links: dict[tuple[str, Hashable], Link] = {}
-        self._rates: dict[tuple[int, ...], tuple[list[Flow], list[float]]] = {}  # of flows that have met
+        self._rates: dict[tuple[Flow, ...], list[float]] = {}  # of flows that have met
 
     def named(self, names: Sequence[tuple[str, Hashable]]) -> list[Link]:
         """The links of these names."""
@@ -200,15 +200,14 @@ class SharedLinks:
 
     def _fair_rates(self, group: Sequence[Transfer]) -> list[float]:
         """Bytes/s of each. The same flows meet again and again."""
-        key = tuple(id(transfer.flow) for transfer in group)
-        known = self._rates.get(key)
-        if known is None:  # keyed by identity, which is fast; keeping the flows keeps it unique
-            flows = [transfer.flow for transfer in group]
-            rates = fair_rates(
+        flows = tuple([transfer.flow for transfer in group])
+        rates = self._rates.get(flows)
+        if rates is None:
+            found = fair_rates(
                 {i: flow.links for i, flow in enumerate(flows)},
                 {link.name: link.capacity for transfer in group for link in transfer.on},
                 ceilings={i: flow.rate for i, flow in enumerate(flows)},
                 crossings={i: flow.crossings for i, flow in enumerate(flows)},
             )
-            known = self._rates[key] = (flows, [rates[i] for i in range(len(flows))])
-        return known[1]
+            rates = self._rates[flows] = [found[i] for i in range(len(flows))]
+        return rates
