@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
@@ -15,9 +15,12 @@ from simulator.engine.jitter import NO_WAITS, Spread, Waits, exposed_positions
 from simulator.engine.launches import Launches
 from simulator.engine.overlap import interleaved
 from simulator.engine.replay import Replay, replay
+from simulator.engine.segments import action_segments
 from simulator.engine.tasks import COMPUTE, Meeting, Profile, Task, Token
 from simulator.graph.operators import Axis, Collective, Gemm, GroupedGemm, SendRecv
+from simulator.partition.layer_share import LayerShare
 from simulator.partition.segment import HOST, Segment, Step
+from simulator.schedule.actions import Kind
 
 
 class Block(NamedTuple):
@@ -81,6 +84,7 @@ class Blocks:
         self._replayed = replayed or Replayed()
         self._place = place
         self._known: dict[int, tuple[Segment, Block]] = {}
+        self._actions: dict[tuple[int, int], tuple[Sequence[LayerShare], Block]] = {}
 
     def block(self, segment: Segment) -> Block:
         """The length of a segment run from idle to idle, and where the time went."""
@@ -115,6 +119,27 @@ class Blocks:
                 quicker.append(way)
         plain, chosen = segment.taking(()), segment.taking(quicker)
         return chosen if self._replay(chosen).seconds < self._replay(plain).seconds else plain
+
+    def alike(self, segments: Iterable[Segment]) -> list[list[Segment]]:
+        """Runs of segments that are replayed alike: what runs beside one slows all of it equally."""
+        runs: list[list[Segment]] = []
+        last: Block | None = None
+        for segment in segments:
+            block = self.block(segment)
+            if block is last:
+                runs[-1].append(segment)
+            else:
+                runs.append([segment])
+            last = block
+        return runs
+
+    def action(self, layers: Sequence[LayerShare], kind: Kind) -> Block:
+        """All of an action as one block; ``layers`` are known by identity, too."""
+        key = (id(layers), int(kind))  # an enum member's own hash is slow
+        known = self._actions.get(key)
+        if known is None:
+            known = self._actions[key] = (layers, self.chain(action_segments(layers, kind)))
+        return known[1]
 
     def chain(self, segments: Iterable[Segment]) -> Block:
         """Segments one after the other as one block."""

@@ -40,6 +40,11 @@ class BucketedTraffic:
         self._reduced: list[Token] = []
 
     @property
+    def meets_parameters(self) -> bool:
+        """Overlapped, a bucket's gather is awaited by the forward that needs it alone."""
+        return self._overlap_gather
+
+    @property
     def meets_gradients(self) -> bool:
         """Overlapped, a bucket is reduced as soon as it is complete."""
         return self._overlap_reduce
@@ -52,7 +57,8 @@ class BucketedTraffic:
         """
         first = {a.stage: a for a in reversed(actions) if a.kind is Kind.F}
         last = _last_gradients(actions)
-        self._edges = {id(action) for action in first.values()}
+        if self._overlap_gather:
+            self._edges = {id(action) for action in first.values()}
         if self._overlap_reduce or self._plan.data.zero == 2:
             self._edges |= {id(action) for action in last}
         else:
@@ -81,7 +87,7 @@ class BucketedTraffic:
         return placed
 
     def pieces(self, action: Action) -> Sequence[Piece] | None:
-        """Cut are every stage's first forward and, where reductions overlap, its last backward.
+        """Cut are every stage's first forward where gathers overlap, its last backward where reductions do.
 
         With ZeRO-2 every backward is.
         """
@@ -92,29 +98,35 @@ class BucketedTraffic:
         """The forward pre-hooks: each waits for its bucket's parameters and lets the next gather start."""
         placed = []
         for bucket in piece.buckets if action.kind is Kind.F else ():
-            if self._overlap_gather and self._plan.data.gather_parameters(bucket, "") is not None:
+            if self._plan.data.gather_parameters(bucket, "") is not None:
                 waits = (*waits, self._token("parameters", action.stage, action.direction, bucket))
             hook = self._token("hook", action.stage, action.direction, bucket)
             placed.append(Placed(COMPUTE, Task("hook", COMPUTE, 0.0, waits, hook)))
             waits = ()
         return placed
 
-    def after(self, action: Action, piece: Piece) -> list[Placed]:
+    def after(self, action: Action, piece: Piece, done: Token) -> list[Placed]:
         """Gradients of these buckets are complete: reduce them now, or keep them for the end of the step."""
         if action.kind is not Kind.F:
             self._completed.extend((action, bucket) for bucket in piece.buckets)
-        return self._reduce() if self._overlap_reduce else []
+        return self._reduce(done) if self._overlap_reduce else []
 
     def finish(self) -> tuple[list[Placed], tuple[Token, ...]]:
         """Reduces what has been kept."""
-        placed = self._reduce()
-        return placed, tuple(self._reduced)
+        if not self._completed:
+            return [], tuple(self._reduced)
+        action, _ = self._completed[0]
+        done: Token = ("gradients complete", action.direction, action.stage, action.microbatch)
+        mark = Placed(COMPUTE, Task("gradients complete", COMPUTE, 0.0, (), done))
+        return [mark, *self._reduce(done)], tuple(self._reduced)
 
-    def _reduce(self) -> list[Placed]:
+    def _reduce(self, complete: Token) -> list[Placed]:
         placed: list[Placed] = []
         for action, bucket in self._completed:
             place = (action.stage, action.microbatch, bucket.first_layer)
-            tasks, tokens = reduce_bucket(self._plan, place, bucket, self._costs, direction=action.direction)
+            tasks, tokens = reduce_bucket(
+                self._plan, place, bucket, self._costs, complete, direction=action.direction
+            )
             placed += tasks
             self._reduced += tokens
         self._completed.clear()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from simulator.engine.block import Placed
@@ -42,8 +43,12 @@ class Piece(NamedTuple):
 class DataTraffic(Protocol):
     """How parameters come and gradients go.
 
-    ``meets_gradients``: whether any reduction begins before a device's last action has ended.
+    ``meets_parameters``: whether any parameters come after a device's first action has begun;
+    ``meets_gradients``: whether any reduction begins before its last one has ended.
     """
+
+    @property
+    def meets_parameters(self) -> bool: ...
 
     @property
     def meets_gradients(self) -> bool: ...
@@ -60,8 +65,8 @@ class DataTraffic(Protocol):
         """What precedes a piece; whatever it places on the compute stream takes over ``waits``."""
         ...
 
-    def after(self, action: Action, piece: Piece) -> list[Placed]:
-        """What follows a piece."""
+    def after(self, action: Action, piece: Piece, done: Token) -> list[Placed]:
+        """What follows a piece, whose kernels signal ``done`` when they are."""
         ...
 
     def finish(self) -> tuple[list[Placed], tuple[Token, ...]]:
@@ -72,6 +77,7 @@ class DataTraffic(Protocol):
 class NoTraffic:
     """Implements :class:`DataTraffic` where weights are whole and no gradients come about."""
 
+    meets_parameters = False
     meets_gradients = False
 
     def begin(self, actions: Sequence[Action]) -> list[Placed]:
@@ -86,7 +92,7 @@ class NoTraffic:
         """Nothing."""
         return []
 
-    def after(self, action: Action, piece: Piece) -> list[Placed]:
+    def after(self, action: Action, piece: Piece, done: Token) -> list[Placed]:
         """Nothing."""
         return []
 
@@ -95,6 +101,7 @@ class NoTraffic:
         return [], ()
 
 
+@lru_cache(maxsize=1024)
 def cut(chunk: ChunkShare) -> tuple[Piece, ...]:
     """A chunk's layers, cut wherever a bucket of either group begins."""
     begins = sorted({0, *(bucket.first_layer for bucket in chunk.buckets)})
@@ -169,6 +176,7 @@ def reduce_bucket(
     place: tuple[object, ...],
     bucket: Bucket,
     costs: OperatorCosts,
+    complete: Token,
     after: tuple[Token, ...] = (),
     *,
     direction: int = 0,
@@ -176,16 +184,20 @@ def reduce_bucket(
     """Prepares a bucket's gradients and starts their reduction; also the token of its end, if there is one.
 
     ``place`` tells this reduction from all others of the device, and with ``direction`` from those of the
-    device that holds the other copy; it begins ``after`` some tokens. Each of its collectives follows the one
-    before it; then sharded gradients may leave for the host.
+    device that holds the other copy; gradients are ``complete`` once that token is signalled, and the device
+    goes on ``after`` some others. Each collective follows the one before it; then sharded gradients may leave
+    for the host.
     """
     ops = plan.data.reduce_gradients(bucket, "gradients")
     leaving = plan.data.leave_shard(bucket)
     if not ops and not leaving:
         return [], ()
-    ready: Token = ("gradients", bucket.axis, direction, *place)
-    before = kernels(plan.data.before_reduction(bucket), costs)
-    placed = [Placed(COMPUTE, before._replace(waits=after, signal=ready))]
+    placed, ready = [], complete
+    ops_before = plan.data.before_reduction(bucket)
+    if ops_before or after:
+        ready = ("gradients", bucket.axis, direction, *place)
+        before = kernels(ops_before, costs)
+        placed.append(Placed(COMPUTE, before._replace(waits=after, signal=ready)))
     beside = kernels(plan.data.beside_reduction(bucket), costs)
     if beside.seconds:
         prepared = ("prepared", bucket.axis, direction, *place)

@@ -49,6 +49,7 @@ class _Use(NamedTuple):
 class FullyShardedTraffic:
     """Implements :class:`simulator.engine.data_traffic.DataTraffic` for sharded parameters."""
 
+    meets_parameters = True
     meets_gradients = True
 
     def __init__(self, plan: RunPlan, costs: OperatorCosts) -> None:
@@ -135,7 +136,7 @@ class FullyShardedTraffic:
             placed += self._gather(use, (hook,))
         return placed
 
-    def after(self, action: Action, piece: Piece) -> list[Placed]:
+    def after(self, action: Action, piece: Piece, done: Token) -> list[Placed]:
         """Reduce-scatters the unit's gradients, of every microbatch or of the last one."""
         if action.kind not in (Kind.B, Kind.W):
             return []
@@ -144,7 +145,7 @@ class FullyShardedTraffic:
         placed: list[Placed] = []
         for bucket in piece.buckets:
             place = (action.stage, action.microbatch, action.direction, bucket.first_layer)
-            tasks, tokens = reduce_bucket(self._plan, place, bucket, self._costs, self._under_way)
+            tasks, tokens = reduce_bucket(self._plan, place, bucket, self._costs, done, self._under_way)
             placed += tasks
             if self._policy.buffers == "copied":
                 self._under_way = tokens

@@ -11,7 +11,7 @@ from simulator.engine.attribution import JITTER
 from simulator.engine.block import Block, Blocks, Placed, expand
 from simulator.engine.bucketed import BucketedTraffic
 from simulator.engine.costing import DATA_AXES, OWN, OperatorCosts, exposed
-from simulator.engine.data_traffic import DataTraffic, NoTraffic, collective, data_presses
+from simulator.engine.data_traffic import DataTraffic, NoTraffic, Piece, collective, data_presses
 from simulator.engine.finish import PAIR, finish_step, norm_of_all, norm_so_far
 from simulator.engine.fully_sharded import FullyShardedTraffic
 from simulator.engine.jitter import Spread
@@ -74,7 +74,6 @@ class DeviceProgram:
     device: int
     streams: dict[str, list[Task]] = field(default_factory=lambda: {COMPUTE: []})
     issued: dict[int, dict[str, int]] = field(default_factory=dict)
-    _chains: dict[tuple[int, int], Block] = field(default_factory=dict)
     _pairs: dict[tuple[int, int, int], Block] = field(default_factory=dict)
     _routes: dict[tuple[int, int, int], Route | None] = field(default_factory=dict)
     _hops: dict[tuple[int, int], tuple[float, Flow | None]] = field(default_factory=dict)
@@ -255,32 +254,27 @@ class DeviceProgram:
         chunk = self.plan.chunks[action.stage]
         done = self.pipeline.done(action)
         forward = action.kind is Kind.F
-        first = forward and (self._regathers or action.stage not in self._prepared)
         pieces = self._traffic.pieces(action)
-        if pieces is None and not first and not self.options.every_operator:
-            key = (action.stage, int(action.kind))  # an enum member's own hash is slow
-            block = self._chains.get(key)
-            if block is None:
-                block = self._chains[key] = self.blocks.chain(action_segments(chunk.layers, action.kind))
-            name = f"{LETTERS[action.kind]}{action.microbatch}"
-            self._compute_block(name, self._loaded(block, action, chunk.layers), waits, done)
+        fresh = forward and chunk.has_preparation and self._is_fresh(action.stage)
+        if pieces is None and not fresh and not self.options.every_operator:
+            block = self._loaded(self.blocks.action(chunk.layers, action.kind), action, chunk.layers)
+            self._compute_block(f"{LETTERS[action.kind]}{action.microbatch}", block, waits, done)
             return
-        mark = Task("done", COMPUTE, 0.0, (), done)
         self._prepared.add(action.stage)
-        if pieces is None:
-            self._run(action, chunk.layers, waits, first=first)
-            self._compute_task(mark)
-            return
-        ordered = pieces if forward else pieces[::-1]
-        for piece in ordered:
+        ordered = pieces or (Piece(0, len(chunk.layers), ()),)
+        for piece in ordered if forward else ordered[::-1]:
             placed = self._traffic.before(action, piece, waits)
             waits = () if any(stream == COMPUTE for stream, _ in placed) else waits
             self._place(placed)
-            self._run(action, chunk.layers[piece.start : piece.stop], waits, first=first)
+            last = piece is ordered[-1 if forward else 0]
+            end = done if last else ("piece", action, piece.start)
+            self._run(action, chunk.layers[piece.start : piece.stop], waits, end, fresh=fresh)
             waits = ()
-            if piece is ordered[-1]:
-                self._compute_task(mark)
-            self._place(self._traffic.after(action, piece))
+            self._place(self._traffic.after(action, piece, end))
+
+    def _is_fresh(self, stage: int) -> bool:
+        """Whether the next forward of a stage is the first one with its weights."""
+        return self._regathers or stage not in self._prepared
 
     def _compute_together(self, action: Action, waits: tuple[Token, ...]) -> bool:
         """A pair's kernels interleaved, unless data-parallel traffic meets one of them (then it says no)."""
@@ -317,22 +311,29 @@ class DeviceProgram:
         return paired_segments(ahead, back, join)
 
     def _run(
-        self, action: Action, layers: Sequence[LayerShare], waits: tuple[Token, ...], *, first: bool
+        self,
+        action: Action,
+        layers: Sequence[LayerShare],
+        waits: tuple[Token, ...],
+        done: Token,
+        *,
+        fresh: bool,
     ) -> None:
-        """Layers one after the other; where its weights are new, each prepares them before."""
+        """Layers one after the other; where its weights are ``fresh``, each prepares them before."""
         segments = action_segments(layers, action.kind)
-        if first:
+        if fresh:
             segments = [layer.preparation for layer in layers if layer.preparation.steps] + segments
         name = f"{LETTERS[action.kind]}{action.microbatch}"
-        if not self.options.every_operator and not self._crowded(segments):
-            for segment in segments:  # layer by layer: collectives beside some of them slow those down
-                block = self._at_load(self.blocks.block(segment), action, (segment,))
-                self._compute_block(name, block, waits)
-                waits = ()
+        if not segments or self.options.every_operator or self._crowded(segments):
+            self._compute_task(Task(name, COMPUTE, 0.0, waits))
+            for segment in segments:
+                self._place(self._operators(segment, action))
+            self._compute_task(Task("done", COMPUTE, 0.0, (), done))
             return
-        self._compute_task(Task(name, COMPUTE, 0.0, waits))
-        for segment in segments:
-            self._place(self._operators(segment, action))
+        for index, alike in enumerate(self.blocks.alike(segments)):
+            block = self._at_load(self.blocks.chain(alike), action, alike)
+            self._compute_block(name, block, () if index else waits)
+        self.streams[COMPUTE][-1] = self.streams[COMPUTE][-1]._replace(signal=done)
 
     def _loaded(self, block: Block, action: Action, layers: Sequence[LayerShare]) -> Block:
         """The block of an action, whose microbatch may have more to do than another."""
@@ -349,8 +350,9 @@ class DeviceProgram:
     def _crowded(self, segments: Sequence[Segment]) -> bool:
         """Whether their communication and that of data parallelism may ask more of a link than it has."""
         beside = self._beside
+        blocks = {id(block): block for block in map(self.blocks.block, segments)} if beside else {}
         pressed = {
-            kind: max((self.blocks.block(s).presses.get(kind, 0.0) for s in segments), default=0.0)
+            kind: max((block.presses.get(kind, 0.0) for block in blocks.values()), default=0.0)
             for kind in beside
         }
         room = self.blocks.costs.capacities

@@ -10,7 +10,6 @@ from simulator.engine.block import Block
 from simulator.engine.data_traffic import collective
 from simulator.engine.program import PP, DeviceProgram
 from simulator.engine.quiet_program import QuietProgram
-from simulator.engine.segments import action_segments
 from simulator.engine.tasks import COMPUTE, Task, Token
 from simulator.engine.wiring import DeviceWiring, Sent, Work
 from simulator.graph.operators import Collective
@@ -42,7 +41,7 @@ class WiredProgram(DeviceProgram):
         order, done = wiring.order, 0
         edges = [each for index in wiring.edges for each in order[index].parts]
         self._begin(edges, {stage for work in wiring.works for stage, _ in work})
-        met = wiring.edges if self._traffic.meets_gradients else wiring.firsts
+        met = [index for index in wiring.edges if self._meets(order[index], index in wiring.firsts)]
         for index in met:
             self._quiet(done, wiring.runs_at[index])
             done = wiring.begins[index + 1]
@@ -52,6 +51,16 @@ class WiredProgram(DeviceProgram):
         self._quiet(done, len(wiring.steps))
         self._finish(sorted({stage for work in wiring.works for stage, kind in work if kind}))
         return self._program(wiring, met, frozenset(wiring.begins[mark] for mark in marks))
+
+    def _meets(self, action: Action, is_first: bool) -> bool:
+        """Whether an action is not quiet: traffic meets it, or its weights have to be prepared.
+
+        The first forward in a pair may come with a last gradient.
+        """
+        if is_first and any(self.plan.chunks[each.stage].has_preparation for each in action.parts):
+            return True
+        either = not is_first or action.partner is not None
+        return (is_first and self._traffic.meets_parameters) or (either and self._traffic.meets_gradients)
 
     def _quiet(self, start: int, stop: int) -> None:
         if start < stop:
@@ -93,4 +102,4 @@ class WiredProgram(DeviceProgram):
         if other:
             ((back, gradient),) = other
             return self.blocks.chain(self._together(Action(kind, stage, 0), Action(gradient, back, 0)))
-        return self.blocks.chain(action_segments(self.plan.chunks[stage].layers, kind))
+        return self.blocks.action(self.plan.chunks[stage].layers, kind)

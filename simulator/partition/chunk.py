@@ -58,6 +58,11 @@ class ChunkShare:
         return sum(layer.weight_bytes for layer in self.layers)
 
     @cached_property
+    def has_preparation(self) -> bool:
+        """Whether its weights are prepared before they are used."""
+        return any(layer.preparation.steps for layer in self.layers)
+
+    @cached_property
     def saved_bytes(self) -> float:
         """Activations of one microbatch kept until its backward pass."""
         return sum(layer.saved_bytes for layer in self.layers)
