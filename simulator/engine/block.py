@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
@@ -31,6 +32,13 @@ class Block(NamedTuple):
     variance: float  # of ``seconds``, from one group of ranks to the next
     carries: Mapping[str, float]  # bytes by kind of link
     presses: Mapping[str, float]  # the most bytes/s by kind of link
+
+
+class Stretch(NamedTuple):
+    """Segments in a row that are replayed alike: what runs beside them slows all of them equally."""
+
+    segments: tuple[Segment, ...]
+    block: Block  # of all of them
 
 
 class Placed(NamedTuple):
@@ -85,6 +93,7 @@ class Blocks:
         self._place = place
         self._known: dict[int, tuple[Segment, Block]] = {}
         self._actions: dict[tuple[int, int], tuple[Sequence[LayerShare], Block]] = {}
+        self._stretches: dict[tuple[int, ...], tuple[Sequence[LayerShare], list[Stretch]]] = {}
 
     def block(self, segment: Segment) -> Block:
         """The length of a segment run from idle to idle, and where the time went."""
@@ -120,18 +129,19 @@ class Blocks:
         plain, chosen = segment.taking(()), segment.taking(quicker)
         return chosen if self._replay(chosen).seconds < self._replay(plain).seconds else plain
 
-    def alike(self, segments: Iterable[Segment]) -> list[list[Segment]]:
-        """Runs of segments that are replayed alike: what runs beside one slows all of it equally."""
-        runs: list[list[Segment]] = []
-        last: Block | None = None
-        for segment in segments:
-            block = self.block(segment)
-            if block is last:
-                runs[-1].append(segment)
-            else:
-                runs.append([segment])
-            last = block
-        return runs
+    def stretches(self, layers: Sequence[LayerShare], kind: Kind, start: int, stop: int) -> list[Stretch]:
+        """The same of layers [start, stop) alone, in stretches."""
+        key = (id(layers), int(kind), start, stop)
+        known = self._stretches.get(key)
+        if known is None:
+            found = self.alike(action_segments(layers[start:stop], kind))
+            known = self._stretches[key] = (layers, found)
+        return known[1]
+
+    def alike(self, segments: Iterable[Segment]) -> list[Stretch]:
+        """Segments in stretches."""
+        runs = groupby(segments, self.block)
+        return [Stretch(tuple(run), self.chain(run)) for run in (list(run) for _, run in runs)]
 
     def action(self, layers: Sequence[LayerShare], kind: Kind) -> Block:
         """All of an action as one block; ``layers`` are known by identity, too."""

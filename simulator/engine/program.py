@@ -8,7 +8,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from simulator.engine.attribution import JITTER
-from simulator.engine.block import Block, Blocks, Placed, expand
+from simulator.engine.block import Block, Blocks, Placed, Stretch, expand
 from simulator.engine.bucketed import BucketedTraffic
 from simulator.engine.costing import DATA_AXES, OWN, OperatorCosts, exposed
 from simulator.engine.data_traffic import DataTraffic, NoTraffic, Piece, collective, data_presses
@@ -268,7 +268,7 @@ class DeviceProgram:
             self._place(placed)
             last = piece is ordered[-1 if forward else 0]
             end = done if last else ("piece", action, piece.start)
-            self._run(action, chunk.layers[piece.start : piece.stop], waits, end, fresh=fresh)
+            self._run(action, piece, waits, end, fresh=fresh)
             waits = ()
             self._place(self._traffic.after(action, piece, end))
 
@@ -311,29 +311,25 @@ class DeviceProgram:
         return paired_segments(ahead, back, join)
 
     def _run(
-        self,
-        action: Action,
-        layers: Sequence[LayerShare],
-        waits: tuple[Token, ...],
-        done: Token,
-        *,
-        fresh: bool,
+        self, action: Action, piece: Piece, waits: tuple[Token, ...], done: Token, *, fresh: bool
     ) -> None:
         """Layers one after the other; where its weights are ``fresh``, each prepares them before."""
-        segments = action_segments(layers, action.kind)
+        layers = self.plan.chunks[action.stage].layers
+        stretches = self.blocks.stretches(layers, action.kind, piece.start, piece.stop)
         if fresh:
-            segments = [layer.preparation for layer in layers if layer.preparation.steps] + segments
+            prepared = (layer.preparation for layer in layers[piece.start : piece.stop])
+            stretches = self.blocks.alike(each for each in prepared if each.steps) + stretches
         name = f"{LETTERS[action.kind]}{action.microbatch}"
-        if not segments or self.options.every_operator or self._crowded(segments):
+        if not stretches or self.options.every_operator or self._crowded(stretches):
             self._compute_task(Task(name, COMPUTE, 0.0, waits))
-            for segment in segments:
+            for segment in (segment for stretch in stretches for segment in stretch.segments):
                 self._place(self._operators(segment, action))
             self._compute_task(Task("done", COMPUTE, 0.0, (), done))
             return
-        for index, alike in enumerate(self.blocks.alike(segments)):
-            block = self._at_load(self.blocks.chain(alike), action, alike)
-            self._compute_block(name, block, () if index else waits)
-        self.streams[COMPUTE][-1] = self.streams[COMPUTE][-1]._replace(signal=done)
+        for stretch in stretches:
+            block = self._at_load(stretch.block, action, stretch.segments)
+            self._compute_block(name, block, waits, done if stretch is stretches[-1] else None)
+            waits = ()
 
     def _loaded(self, block: Block, action: Action, layers: Sequence[LayerShare]) -> Block:
         """The block of an action, whose microbatch may have more to do than another."""
@@ -347,16 +343,14 @@ class DeviceProgram:
             return block
         return loaded(block, segments, self.blocks.costs, loads, action.microbatch)
 
-    def _crowded(self, segments: Sequence[Segment]) -> bool:
+    def _crowded(self, stretches: Iterable[Stretch]) -> bool:
         """Whether their communication and that of data parallelism may ask more of a link than it has."""
-        beside = self._beside
-        blocks = {id(block): block for block in map(self.blocks.block, segments)} if beside else {}
-        pressed = {
-            kind: max((block.presses.get(kind, 0.0) for block in blocks.values()), default=0.0)
-            for kind in beside
-        }
-        room = self.blocks.costs.capacities
-        return any(rate and rate + beside[kind] > room[kind] * FULL for kind, rate in pressed.items())
+        beside, room = self._beside, self.blocks.costs.capacities
+        return any(
+            rate and kind in beside and rate + beside[kind] > room[kind] * FULL
+            for stretch in stretches
+            for kind, rate in stretch.block.presses.items()
+        )
 
     def _operators(self, segment: Segment, action: Action | None = None) -> list[Placed]:
         """A segment operator by operator, of one action or of a pair."""
