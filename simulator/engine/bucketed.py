@@ -72,14 +72,17 @@ class BucketedTraffic:
         hooks: dict[str, tuple[Token, ...]] = {}
         for stage, direction in dict.fromkeys((a.stage, a.direction) for a in actions if a.kind is Kind.F):
             for bucket in reversed(self._plan.chunks[stage].buckets):
-                op = self._plan.data.gather_parameters(bucket, f"stage {stage}")
+                op = self._plan.data.gather_parameters(bucket, "parameters")  # one for all that are alike
                 if op is None:
                     continue
                 waits = hooks.get(bucket.axis, ()) if self._overlap_gather else ()
                 known_as = ("parameters", self._update, stage, bucket.first_layer)
                 signal = self._token("parameters", stage, direction, bucket)
                 stream = STREAMS[op.axis]
-                placed.append(collective(op, stream, waits, signal, self._costs, known_as=known_as))
+                name = f"stage {stage}.param_all_gather"
+                placed.append(
+                    collective(op, stream, waits, signal, self._costs, known_as=known_as, name=name)
+                )
                 hooks[bucket.axis] = (self._token("hook", stage, direction, bucket),)
         if placed and not self._overlap_gather:
             ready = tuple(task.signal for _, task in placed)

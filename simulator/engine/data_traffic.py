@@ -119,23 +119,24 @@ def collective(
     costs: OperatorCosts,
     *,
     known_as: Token = None,
+    name: str = "",
 ) -> Placed:
     """A collective as a meeting of its group.
 
-    ``known_as``: what all its members call it, where they signal its end by different tokens.
+    ``known_as``: what all its members call it, where they signal its end by different tokens; ``name``: of
+    the task, where that says more than the collective's own.
     """
     cost = costs.cost(op)
     meeting = Meeting((op.axis, signal if known_as is None else known_as), 0)
-    flow, holds = costs.flow(op), costs.communication_share
-    return Placed(
-        stream, Task(op.name, cost.category, cost.seconds, waits, signal, meeting, None, flow, holds)
-    )
+    flow, holds, name = costs.flow(op), costs.communication_share, name or op.name
+    return Placed(stream, Task(name, cost.category, cost.seconds, waits, signal, meeting, None, flow, holds))
 
 
 def data_presses(plan: RunPlan, stages: Iterable[int], costs: OperatorCosts) -> dict[str, float]:
     """The most bytes/s that gathers and reductions of these stages together ask of each kind of link."""
     rates: defaultdict[str, dict[str, float]] = defaultdict(dict)
-    buckets = (bucket for stage in stages for bucket in plan.chunks[stage].buckets)
+    chunks = dict.fromkeys(plan.chunks[stage] for stage in stages)
+    buckets = (bucket for chunk in chunks for bucket in chunk.buckets)
     alike = {(b.axis, b.parameters, b.gathered_bytes, b.messages): b for b in buckets}
     for bucket in alike.values():
         gather = plan.data.gather_parameters(bucket, "")

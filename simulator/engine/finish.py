@@ -36,7 +36,7 @@ def finish_step(
     held = list(stages)
     parameters = sum(plan.chunks[stage].parameters for stage in held)
     placed = [Placed(COMPUTE, Task("gradients ready", exposed(DP), 0.0, reduced))]
-    replicated = sum(layer.replicated_parameters for stage in held for layer in plan.chunks[stage].layers)
+    replicated = sum(plan.chunks[stage].replicated_parameters for stage in held)
     if plan.tensor.splits_tokens and plan.tensor.size > 1:
         op = Collective(
             name="norm_gradients", kind="all_reduce", axis="tp", size_bytes=replicated * plan.data.grad_bytes

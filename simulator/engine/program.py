@@ -77,6 +77,7 @@ class DeviceProgram:
     _pairs: dict[tuple[int, int, int], Block] = field(default_factory=dict)
     _routes: dict[tuple[int, int, int], Route | None] = field(default_factory=dict)
     _hops: dict[tuple[int, int], tuple[float, Flow | None]] = field(default_factory=dict)
+    _flows: dict[int, tuple[Flow, Flow]] = field(default_factory=dict)  # by identity: of any device, and own
     _traffic: DataTraffic = field(init=False)
     _beside: Mapping[str, float] = field(default_factory=dict)  # bytes/s of data parallelism by kind of link
     _prepared: set[int] = field(default_factory=set)
@@ -164,9 +165,12 @@ class DeviceProgram:
             self._add(f"{JITTER} {stream}", Task("slowest group", JITTER, late_s, (mine,), task.signal))
 
     def _own(self, flow: Flow) -> Flow:
-        """The flow on this device's links."""
-        links = tuple((link, self.device if device == OWN else device) for link, device in flow.links)
-        return flow._replace(links=links)
+        """The flow on this device's links: one for one, since those that have met are known by identity."""
+        known = self._flows.get(id(flow))
+        if known is None:
+            links = tuple((link, self.device if device == OWN else device) for link, device in flow.links)
+            known = self._flows[id(flow)] = (flow, flow._replace(links=links))
+        return known[1]
 
     def _compute_task(self, task: Task) -> None:
         self.streams[COMPUTE].append(task)

@@ -53,6 +53,11 @@ class ChunkShare:
         return sum(layer.expert_parameters for layer in self.layers)
 
     @cached_property
+    def replicated_parameters(self) -> float:
+        """Of them, those that every rank of a tensor-parallel group holds."""
+        return sum(layer.replicated_parameters for layer in self.layers)
+
+    @cached_property
     def weight_bytes(self) -> float:
         """Weights held by this rank, in all formats."""
         return sum(layer.weight_bytes for layer in self.layers)
