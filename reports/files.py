@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -14,6 +15,32 @@ from typing import Any, TextIO
 
 STDOUT = Path("-")
 """The file name that stands for standard output."""
+
+
+def refuse_unusable(files: Iterable[Path | None], folders: Iterable[Path | None] = ()) -> None:
+    """Find places where results could not be written before the work is done, not after.
+
+    Raises OSError naming the first such place. None and :data:`STDOUT` are no places.
+    """
+    for file in filter(None, files):
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+        if file != STDOUT and not file.exists():
+            _refuse_unusable_folder(file.resolve().parent, there=True)
+    for folder in filter(None, folders):
+        _refuse_unusable_folder(folder, there=False)
+
+
+def _refuse_unusable_folder(folder: Path, *, there: bool) -> None:
+    """A folder that is ``there``, or can be made, and can be written to."""
+    if not there:
+        folder = next((place for place in (folder, *folder.absolute().parents) if place.exists()), folder)
+    if not folder.exists():
+        raise FileNotFoundError(errno.ENOENT, "the folder does not exist", str(folder))
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def write_json(document: Mapping[str, Any], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,15 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simulator.cli.options import ReportFile
-from simulator.spec.errors import Problem, SpecError
+from simulator.cli.options import ReportFile, asked_by
+from simulator.spec.errors import Problem, SpecError, nearest
 from simulator.spec.units import UnitError, parse_quantity
 
 if TYPE_CHECKING:
     from calibration.check import Check
     from calibration.measure.session import Backend, Outcome
 
-STDOUT = Path("-")
 SECTIONS = ("gemm", "grouped_gemm", "attention", "memory_bound")
 
 app = typer.Typer(
@@ -54,13 +52,17 @@ def fit(
     from calibration.fit.write import dump
     from calibration.predict import own_rows
     from calibration.readers import read_table
-    from reports.files import replacing
+    from reports.files import refuse_unusable, replacing
     from simulator.cost.kernels import Kernels
     from simulator.cost.profile_file import load_kernel_profile
     from simulator.spec.load import load_device
 
-    device = load_device(hardware)
-    kernels = Kernels(device, load_kernel_profile(base or device.kernels or device.name))
+    refuse_unusable((output,))
+    with asked_by("--hardware"):
+        device = load_device(hardware)
+    with asked_by("--base"):
+        profile = load_kernel_profile(base or device.kernels or device.name)
+    kernels = Kernels(device, profile)
     tables = [own_rows(read_table(path), device) for path in _files(data)]
     collectives = [table.path for table in tables if table.kind == "collective"]
     fabric = _fit_fabric(collectives, hardware, output, source) if collectives else False
@@ -125,14 +127,19 @@ def check(
 ) -> None:
     """Predicted against measured, by class of kernels."""
     from calibration.check import check as checked
+    from reports.files import STDOUT, refuse_unusable, write_json
+    from simulator.cost.profile_file import load_kernel_profile
+    from simulator.spec.load import load_device
 
+    refuse_unusable((json_file, report_file), (plots,))
+    with asked_by("--hardware"):
+        load_device(hardware)
+    if profile:
+        with asked_by("--profile"):
+            load_kernel_profile(profile)
     result = checked(hardware, _files(data), profile=profile)
     if json_file is not None:
-        text = json.dumps(result.to_dict(), indent=2)
-        if json_file == STDOUT:
-            typer.echo(text)
-        else:
-            json_file.write_text(text + "\n", encoding="utf-8")
+        write_json(result.to_dict(), json_file)
     if plots is not None:
         from reports.check_page import write_check_plots
 
@@ -201,9 +208,8 @@ def measure(
         return
     unknown = sorted(set(part or ()) - set(PARTS))
     if unknown:
-        raise SpecError(
-            Problem(key_path="--part", value=unknown[0], rule=f"must be one of {', '.join(PARTS)}")
-        )
+        rule, near = f"must be one of {', '.join(PARTS)}", nearest(unknown[0], PARTS, few=0)
+        raise SpecError(Problem(key_path="--part", value=unknown[0], rule=rule, suggestion=near))
     limit = _seconds(budget)
     cases = plan(scale=TINY if tiny else None, dtypes=dtype or ["bf16"], parts=part or PARTS)
     backend = _backend(device, gpu, simulate)
@@ -224,7 +230,12 @@ def steps(
 ) -> None:
     """Time whole training steps of small models on one GPU; `stepcast validate --runs FILE.csv` compares."""
     from calibration.measure.steps import measure_steps, slices
+    from reports.files import refuse_unusable
+    from simulator.spec.load import load_device
 
+    refuse_unusable((output,))
+    with asked_by("--hardware"):
+        load_device(hardware)
     with _needs_torch(device):
         from calibration.measure.torch_steps import time_step
     pieces = list(slices(tiny=tiny))
@@ -265,10 +276,13 @@ def _print_outcome(outcome: Outcome) -> None:
 
 def _seconds(text: str) -> float:
     try:
-        return parse_quantity(text, "seconds")
+        seconds = parse_quantity(text, "seconds")
     except UnitError as error:
         problem = Problem(key_path="--budget", value=text, rule=error.rule, suggestion=error.hint)
         raise SpecError(problem) from error
+    if seconds < 0:
+        raise SpecError(Problem(key_path="--budget", value=text, rule="must not be negative"))
+    return seconds
 
 
 def _backend(device: str, gpu: str, simulate: str) -> Backend:
@@ -278,7 +292,8 @@ def _backend(device: str, gpu: str, simulate: str) -> Backend:
         from simulator.cost.profile_file import load_kernel_profile
         from simulator.spec.load import load_device
 
-        spec = load_device(simulate)
+        with asked_by("--simulate"):
+            spec = load_device(simulate)
         return SimulatedBackend(Kernels(spec, load_kernel_profile(spec.kernels or spec.name)))
     from calibration.measure.torch_backend import TorchBackend
 
@@ -314,7 +329,10 @@ def _files(paths: list[Path]) -> list[Path]:
     """Files as they are; of a folder, its tables."""
     found: list[Path] = []
     for path in paths:
-        found += sorted([*path.glob("*.csv"), *path.glob("*.csv.gz")]) if path.is_dir() else [path]
+        tables = sorted([*path.glob("*.csv"), *path.glob("*.csv.gz")]) if path.is_dir() else [path]
+        if not tables:
+            raise SpecError(Problem(file=str(path), rule="has no measurement tables: no .csv and no .csv.gz"))
+        found += tables
     return found
 
 

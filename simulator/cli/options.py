@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
+
+from simulator.spec.errors import SpecError
 
 Overrides: TypeAlias = Annotated[
     list[str] | None,
@@ -28,3 +33,17 @@ ReportFile: TypeAlias = Annotated[
     Path | None,
     typer.Option("--report", metavar="FILE.html", help="Write a report with pictures, in one file."),
 ]
+
+
+@contextmanager
+def asked_by(option: str) -> Iterator[None]:
+    """What is wrong with a name is told with the option that it was given to."""
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError(
+            *(
+                replace(problem, key_path=option) if not problem.file and not problem.key_path else problem
+                for problem in error.problems
+            )
+        ) from None

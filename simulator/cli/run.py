@@ -49,13 +49,14 @@ def run(
     ] = False,
 ) -> None:
     """Predict step time, MFU and memory of one training run."""
-    from reports.files import STDOUT, write_json
+    from reports.files import STDOUT, refuse_unusable, write_json
     from simulator.engine.replay import paused_collector
     from simulator.simulate import simulate
     from simulator.spec.load import load_run
 
     detail = [f"simulation.detail={trace_detail}"] if trace_detail else []
     spec = load_run(run_file, [*(overrides or []), *detail])
+    refuse_unusable((json_file, trace_file, report_file), (plots,))
     pictured = [trace_file, report_file, plots]
     result = simulate(spec, timeline=any(place is not None for place in pictured))
     if result.memory["verdict"] != "fits":

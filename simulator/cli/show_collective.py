@@ -42,12 +42,14 @@ def collective(
     ] = None,
 ) -> None:
     """Time and bandwidth of a collective by size, as nccl-tests would print them."""
+    from simulator.cli.options import asked_by
     from simulator.network.fabric import fabric_for
     from simulator.network.table import collective_name, collective_table
     from simulator.spec.load import load_cluster
 
     kind = collective_name(name)
-    cluster = load_cluster(hardware)
+    with asked_by("--hardware"):
+        cluster = load_cluster(hardware)
     rows = collective_table(
         kind,
         cluster,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
 import typer
 
@@ -12,9 +13,25 @@ if TYPE_CHECKING:
     from simulator.schedule.assessment import Assessment
     from simulator.schedule.definition import Schedule
     from simulator.schedule.evaluate import Times
+    from simulator.spec.errors import SpecError
 
 STDOUT = Path("-")
 AUTOMATIC = "automatic"
+P, M = 4, 8  # devices and microbatches where none are given
+LONGEST = 1e12  # of a time, in whatever unit
+LARGEST = 2**18  # chunk-microbatches: seconds to lay out
+
+
+class Asked(NamedTuple):
+    """Devices, microbatches and chunks per device; None: not given."""
+
+    p: int | None
+    m: int | None
+    v: int | None
+
+
+Found: TypeAlias = "tuple[str, tuple[int, int, int], Assessment]"
+"""A schedule's title, its devices, microbatches and chunks per device, and what it amounts to."""
 
 
 def schedules(
@@ -59,8 +76,8 @@ def schedule(
             help="A schedule (see 'stepcast show schedules'), automatic, or a CSV file of actions."
         ),
     ],
-    p: Annotated[int, typer.Option("-p", help="Pipeline devices.")] = 4,
-    m: Annotated[int, typer.Option("-m", help="Microbatches per step.")] = 8,
+    p: Annotated[int | None, typer.Option("-p", help=f"Pipeline devices; {P} if left out.")] = None,
+    m: Annotated[int | None, typer.Option("-m", help=f"Microbatches per step; {M} if left out.")] = None,
     v: Annotated[
         int | None, typer.Option("-v", help="Chunks per device; the schedule's own if left out.")
     ] = None,
@@ -81,22 +98,18 @@ def schedule(
     plot: Annotated[Path | None, typer.Option(help="Draw the timeline: .png, .svg or .pdf.")] = None,
 ) -> None:
     """Step time, bubble, peak activations and the timeline of one pipeline schedule."""
-    from simulator.schedule.assessment import assess, assess_orders
-    from simulator.schedule.automatic import search
-    from simulator.schedule.user_csv import read_orders
-
     cost = _parse_times(times, p2p)
+    if memory is not None and (name != AUTOMATIC or not 0 < memory < inf):
+        raise _wrong(
+            "--memory", f"{memory:g}", "must be a number above 0, and belongs to the schedule automatic"
+        )
+    asked = Asked(p, m, v)
     if name.endswith(".csv"):
-        user = read_orders(Path(name))
-        p, m, v = user.devices, user.microbatches, user.chunks
-        title, found = Path(name).name, assess_orders(user.orders, v, cost)
+        title, (p, m, v), found = _of_file(Path(name), asked, cost)
     elif name == AUTOMATIC:
-        best = search(p, m, cost, p if memory is None else memory, chunks=(1, 2) if v is None else (v,))
-        v, title, found = best.v, f"{AUTOMATIC} ({best.name})", assess_orders(best.orders, best.v, cost)
+        title, (p, m, v), found = _searched(asked, cost, memory)
     else:
-        chosen = _find(name)
-        v = chosen.natural_v if v is None else v
-        title, found = chosen.name, assess(chosen, p, m, v, cost)
+        title, (p, m, v), found = _named(name, asked, cost)
     if plot is not None:
         from reports.figures.canvas import save
         from reports.figures.schedule import schedule as chart
@@ -107,6 +120,62 @@ def schedule(
         _write_json({"schedule": title, "p": p, "m": m, "v": v} | as_json(found, cost), json_file)
     else:
         _print_schedule(f"{title}   p = {p}, m = {m}, v = {v}", found)
+
+
+def _of_file(file: Path, asked: Asked, cost: Times) -> Found:
+    """A user's schedule, whose size is in the file."""
+    from simulator.schedule.assessment import assess_orders
+    from simulator.schedule.user_csv import read_orders
+
+    user = read_orders(file)
+    size = (user.devices, user.microbatches, user.chunks)
+    for option, given, found in zip(("-p", "-m", "-v"), asked, size, strict=True):
+        if given not in (None, found):
+            raise _wrong(option, given, f"{file} has {found}", "leave it out")
+    return file.name, size, assess_orders(user.orders, user.chunks, cost)
+
+
+def _searched(asked: Asked, cost: Times, memory: float | None) -> Found:
+    """The best schedule that is found for the times and the memory."""
+    from rich.console import Console
+
+    from simulator.schedule.assessment import assess_orders
+    from simulator.schedule.automatic import search
+
+    p, m, v = _checked_size(asked, 2 if asked.v is None else asked.v)
+    chunks = (1, 2) if asked.v is None else (v,)
+    with Console(stderr=True).status("searching: minutes for thousands of actions"):
+        best = search(p, m, cost, p if memory is None else memory, chunks=chunks)
+    return f"{AUTOMATIC} ({best.name})", (p, m, best.v), assess_orders(best.orders, best.v, cost)
+
+
+def _named(name: str, asked: Asked, cost: Times) -> Found:
+    """One of the schedules of :data:`~simulator.schedule.registry.SCHEDULES`."""
+    from simulator.schedule.assessment import assess
+
+    chosen = _find(name)
+    p, m, v = _checked_size(asked, chosen.natural_v if asked.v is None else asked.v)
+    return chosen.name, (p, m, v), assess(chosen, p, m, v, cost)
+
+
+def _checked_size(asked: Asked, v: int) -> tuple[int, int, int]:
+    """The numbers that were given or are taken, above zero, and not more than can be laid out."""
+    p, m = P if asked.p is None else asked.p, M if asked.m is None else asked.m
+    for option, value in (("-p", p), ("-m", m), ("-v", v)):
+        if value < 1:
+            raise _wrong(option, value, "must be at least 1")
+    if p * m * v > LARGEST:
+        rule = (
+            f"{p * m * v:,} chunk-microbatches (-p × -m × -v) are more than the {LARGEST:,} that are laid out"
+        )
+        raise _wrong("-p, -m, -v", f"{p}, {m}, {v}", rule)
+    return p, m, v
+
+
+def _wrong(option: str, value: object, rule: str, suggestion: str = "") -> SpecError:
+    from simulator.spec.errors import Problem, SpecError
+
+    return SpecError(Problem(key_path=option, value=value, rule=rule, suggestion=suggestion))
 
 
 def as_json(found: Assessment, times: Times) -> dict[str, Any]:
@@ -158,40 +227,29 @@ def _runs(values: list[int]) -> str:
 
 def _find(name: str) -> Schedule:
     from simulator.schedule.registry import SCHEDULES
-    from simulator.spec.errors import Problem, SpecError, nearest
+    from simulator.spec.errors import nearest
 
-    if name not in SCHEDULES:
-        raise SpecError(
-            Problem(
-                key_path="schedule",
-                value=name,
-                rule=f"one of {', '.join(SCHEDULES)}, {AUTOMATIC}, or a file that ends in .csv",
-                suggestion=nearest(name, [*SCHEDULES, AUTOMATIC]),
-            )
+    wanted = name.casefold()
+    if wanted not in SCHEDULES:
+        known = [*SCHEDULES, AUTOMATIC]
+        raise _wrong(
+            "schedule", name, f"one of {', '.join(known)}, or a file that ends in .csv", nearest(name, known)
         )
-    return SCHEDULES[name]
+    return SCHEDULES[wanted]
 
 
 def _parse_times(text: str, p2p: float) -> Times:
     from simulator.schedule.evaluate import Times
-    from simulator.spec.errors import Problem, SpecError
 
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = []
-    if (
-        len(numbers) not in (3, 4)
-        or not all(0 <= n < float("inf") for n in [*numbers, p2p])
-        or not sum(numbers[:3])
-    ):
-        raise SpecError(
-            Problem(
-                key_path="--times, --p2p",
-                value=f"{text}, {p2p:g}",
-                rule="times are F,B,W or F,B,W,F&B: finite numbers ≥ 0, not all 0, as in 1,1,1",
-            )
-        )
+    if len(numbers) not in (3, 4) or not all(0 <= n <= LONGEST for n in numbers) or not sum(numbers[:3]):
+        rule = f"F,B,W or F,B,W,F&B: numbers from 0 to {LONGEST:g}, not all 0"
+        raise _wrong("--times", text, rule, "1,1,1")
+    if not 0 <= p2p <= LONGEST:
+        raise _wrong("--p2p", f"{p2p:g}", f"must be a number from 0 to {LONGEST:g}")
     pair = numbers[3] if len(numbers) == 4 else None
     return Times(F=numbers[0], B=numbers[1], W=numbers[2], pair=pair, p2p=p2p)
 

@@ -49,12 +49,14 @@ def sweep(
     """Simulate many layouts and rank them."""
     if resume and directory is None:
         raise typer.BadParameter("needs -o DIR, the sweep to continue", param_hint="--resume")
+    from reports.files import refuse_unusable
     from reports.sweep_progress import shown_progress
     from simulator.sweep.read import read_sweep
     from simulator.sweep.search import Progress, look_up, search
     from simulator.sweep.store import Store
 
     asked = read_sweep(sweep_file, overrides or [])
+    refuse_unusable((json_file, report_file), (plots, directory))
     with Store(directory, asked.fingerprint, resume=resume or bool(explain)) as store:
         if explain:
             outcome = look_up(asked, store, explain)

@@ -44,12 +44,13 @@ def validate(
     """Compare predictions with published measurements of training runs."""
     if markdown is not None and not cross:
         raise typer.BadParameter("needs --cross-validate", param_hint="--markdown")
-    from reports.files import STDOUT, write_json
+    from reports.files import STDOUT, refuse_unusable, write_json
     from reports.validation_table import print_cross_validation, print_validation
     from simulator.validation import validate as protocols
     from simulator.validation.predict import Simulations
     from simulator.validation.rows import read_rows, shipped_rows
 
+    refuse_unusable((json_file, markdown, report_file), (plots,))
     rows = read_rows(runs) if runs else shipped_rows()
     with _progress() as progress:
         simulations = Simulations(workers, progress)

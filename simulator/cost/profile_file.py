@@ -13,7 +13,9 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from simulator.cost.profile import FORMAT_VERSION, KernelProfile
+from simulator.spec.catalogue import is_path
 from simulator.spec.errors import Problem, SpecError, listed, nearest
+from simulator.spec.text_file import read_text
 
 _SECTIONS = ("gemm", "grouped_gemm", "attention", "memory_bound", "copy")
 
@@ -53,17 +55,19 @@ def _read(name: str) -> tuple[dict[str, Any], str]:
     source: Traversable = path
     if path.suffix not in {".yaml", ".yml"}:
         source = _folder() / f"{name}.yaml"
-    if not source.is_file():
+    if source is not path and not source.is_file():
         known = kernel_profile_names()
-        rule = "must be the name of a shipped kernel profile, or an existing .yaml file"
+        rule = "must be the name of a shipped kernel profile, or a .yaml file"
         raise SpecError(Problem(value=name, rule=rule, suggestion=nearest(name, known) or listed(known)))
+    text = read_text(source, "a kernel profile in YAML", (".yaml", ".yml"))
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        data = yaml.load(source.read_text(encoding="utf-8"), Loader=loader)  # a safe loader
+        data = yaml.load(text, Loader=loader)  # a safe loader
     except yaml.YAMLError as error:
         raise SpecError(Problem(file=str(source), rule=f"is not YAML: {error}")) from error
     if not isinstance(data, dict):
-        raise SpecError(Problem(file=str(source), rule=f"must hold a mapping, not a {type(data).__name__}"))
+        rule = "is no kernel profile; a mapping of keys is needed"
+        raise SpecError(Problem(file=str(source), rule=rule))
     return data, str(source)
 
 
@@ -73,7 +77,7 @@ def _resolved(data: dict[str, Any], origin: str, seen: tuple[str, ...]) -> dict[
     if version != FORMAT_VERSION:
         rule = f"must be {FORMAT_VERSION}, the version this release reads"
         remedy = (
-            "fit it again from its measurements: stepcast calibrate fit DATA --device NAME -o PROFILE.yaml"
+            "fit it again from its measurements: stepcast calibrate fit DATA --hardware NAME -o PROFILE.yaml"
         )
         raise SpecError(
             Problem(file=origin, key_path="format_version", value=version, rule=rule, suggestion=remedy)
@@ -81,6 +85,8 @@ def _resolved(data: dict[str, Any], origin: str, seen: tuple[str, ...]) -> dict[
     if "base" not in data:
         return data
     base_name = str(data["base"])
+    if is_path(base_name):
+        base_name = str(Path(origin).parent / base_name)
     if base_name in seen:
         raise SpecError(
             Problem(file=origin, key_path="base", value=base_name, rule="must not lead back to itself")

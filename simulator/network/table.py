@@ -10,11 +10,13 @@ from simulator.network.collectives import COLLECTIVES, CollectiveName, Network
 from simulator.network.estimate import TransferEstimate
 from simulator.network.placement import Placement
 from simulator.spec.cluster import ClusterSpec
+from simulator.spec.errors import Problem, SpecError, listed, nearest
 
 Uncommon: TypeAlias = Literal["all_to_all_v", "send_recv"]
 SHOWN: tuple[CollectiveName | Uncommon, ...] = (*COLLECTIVES, *get_args(Uncommon))
 SMALLEST = 1024.0
 LARGEST = 16 * 2.0**30
+MOST_RANKS = 2**20  # where the cluster names no limit of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,10 @@ def collective_table(
             f"imbalance {imbalance:g}: the busiest of {ranks} ranks gets 1 to {ranks} times the mean"
             + ("" if kind == "all_to_all_v" else ", and only in an all_to_all_v")
         )
+    if smallest > largest:
+        raise ValueError(
+            f"sizes from {smallest:,.0f} to {largest:,.0f} bytes: the last must not be the smaller"
+        )
     network = Network(cluster, _placement(cluster, ranks, ranks_per_node))
     rows = []
     size = smallest
@@ -94,6 +100,12 @@ def _estimate(
 def _placement(cluster: ClusterSpec, ranks: int, ranks_per_node: int) -> Placement:
     if ranks < 2:
         raise ValueError(f"{ranks} ranks: a collective needs at least 2")
+    most = cluster.max_gpus or MOST_RANKS
+    if ranks > most:
+        whose = f"{cluster.name} has" if cluster.max_gpus else "a table takes"
+        raise ValueError(f"{ranks:,} ranks: {whose} at most {most:,}")
+    if ranks_per_node < 0:
+        raise ValueError(f"{ranks_per_node} ranks per node: must be at least 1, or 0 to fill the nodes")
     if not ranks_per_node:
         return Placement(cluster, dp=ranks)
     if cluster.gpus_per_node % ranks_per_node or ranks % ranks_per_node:
@@ -106,9 +118,15 @@ def _placement(cluster: ClusterSpec, ranks: int, ranks_per_node: int) -> Placeme
 
 
 def collective_name(text: str) -> CollectiveName | Uncommon:
-    """A collective by nccl-tests' or this package's name: all_reduce, AllReduce, alltoall, sendrecv …"""
+    """A collective by nccl-tests' or this package's name: all_reduce, AllReduce, alltoall, sendrecv …
+
+    Raises SpecError for any other.
+    """
     wanted = text.lower().replace("_", "").replace("-", "").removesuffix("perf")
     for name in SHOWN:
         if name.replace("_", "") == wanted:
             return name
-    raise ValueError(f"unknown collective {text!r}; there are {', '.join(SHOWN)}")
+    rule = f"must be a collective: {listed(SHOWN)}"
+    raise SpecError(
+        Problem(key_path="collective", value=text, rule=rule, suggestion=nearest(text, SHOWN, few=0))
+    )

@@ -17,9 +17,11 @@ from simulator.schedule.evaluate import Times, replay
 from simulator.schedule.legality import IllegalOrdersError, compile_orders, unpaired
 from simulator.schedule.notation import parse_action
 from simulator.spec.errors import Problem, SpecError
+from simulator.spec.text_file import read_text
 
 _NOT_COMPUTE = re.compile(r"\d+(UNSHARD|RESHARD|REDUCE_GRAD|(SEND|RECV)_[FB]\d+)")
 _PAIR_ENDING = "OVERLAP_F_B"
+MAX_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,26 +49,25 @@ def read_orders(file: Path) -> UserSchedule:
     """Read and check a schedule.
 
     Raises:
-        SpecError: a cell is not an action, or the orders are not legal; names the line.
-        OSError: the file cannot be read.
+        SpecError: the file cannot be read, a cell is no action, or the orders are not legal; names the line.
     """
     lines: list[int] = []  # of each device
     orders: list[Order] = []
     problems: list[Problem] = []
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        rows = csv.reader(stream)
-        for row in rows:
-            if not any(cell.strip() for cell in row):
-                continue
-            lines.append(rows.line_num)
-            order: Order = []
-            for column, cell in enumerate(row, start=1):
-                try:
-                    order += _parse_cell(cell.strip())
-                except ValueError as error:
-                    where = f"cell {column}"
-                    problems.append(Problem(file=str(file), line=lines[-1], key_path=where, rule=str(error)))
-            orders.append(order)
+    text = read_text(file, "a CSV file of actions", (".csv",), most=MAX_BYTES)
+    rows = csv.reader(text.splitlines(keepends=True))
+    for row in rows:
+        if not any(cell.strip() for cell in row):
+            continue
+        lines.append(rows.line_num)
+        order: Order = []
+        for column, cell in enumerate(row, start=1):
+            try:
+                order += _parse_cell(cell.strip())
+            except ValueError as error:
+                where = f"cell {column}"
+                problems.append(Problem(file=str(file), line=lines[-1], key_path=where, rule=str(error)))
+        orders.append(order)
     if not orders:
         problems.append(
             Problem(file=str(file), rule="a schedule has one row of actions per device; this file has none")

@@ -18,6 +18,13 @@ from simulator.spec.errors import listed, nearest
 from simulator.spec.units import DIMENSIONS, UnitError, parse_quantity
 
 REFUSED: Final = "refused"  # the pydantic error type that carries our rule and suggestion
+SMALLEST, LARGEST = 1e-30, 1e30  # beyond: no quantity of this world, and quotients that overflow
+
+
+def of_this_world(number: float) -> None:
+    """Refuses what no machine has: quotients of such numbers overflow."""
+    if number and not SMALLEST <= abs(number) <= LARGEST:
+        refused(f"must be zero or between {SMALLEST:g} and {LARGEST:g} in SI units")
 
 
 def refused(rule: str, suggestion: str = "") -> NoReturn:
@@ -67,6 +74,7 @@ class Quantity(Accepts):
             refused(error.rule, error.hint)
         if number < 0 or (self.positive and number == 0):
             refused("must be more than zero" if self.positive else "must not be negative")
+        of_this_world(number)
         if self.dimension == "ratio" and number > 1:
             refused("must be between 0 and 1 (100 %)", f"{number:g} %" if number <= 100 else "")
         return number
@@ -91,6 +99,7 @@ class Number(Accepts):
             refused("must be a number without a unit", _unquoted(value))
         if value < self.least:
             refused(f"must be at least {self.least:g}")
+        of_this_world(value)
         return float(value)
 
     @property
@@ -164,6 +173,7 @@ class FlagOrNumber(Accepts):
             refused("must be true, false or a number", _unquoted(value))
         if value <= 0:
             refused("must be true, false or a number above 0")
+        of_this_world(value)
         return float(value)
 
     @property

@@ -9,8 +9,9 @@ from typing import TypeVar
 from simulator.spec import catalogue
 from simulator.spec.catalogue import Kind
 from simulator.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec
-from simulator.spec.errors import COMMAND_LINE, Problem, SpecError, nearest
+from simulator.spec.errors import Problem, SpecError
 from simulator.spec.kinds import expect
+from simulator.spec.located import locate
 from simulator.spec.model import ModelSpec
 from simulator.spec.overrides import leave_out_nulls, parse_override, set_value
 from simulator.spec.references import resolve
@@ -108,26 +109,11 @@ def _build(
             problems.extend(error.problems)
     leave_out_nulls(root, spec)
     root, unresolved = resolve(root, kind)
-    unresolved += _missing_files(root) if kind == "runs" else []
+    unresolved += locate(root, kind)
     loaded, wrong = validate(spec, root)
     blamed = [problem.key_path for problem in unresolved]
     wrong = [problem for problem in wrong if not any(_within(problem.key_path, path) for path in blamed)]
     return loaded, root, [*problems, *unresolved, *wrong]
-
-
-def _missing_files(root: Node) -> list[Problem]:
-    """Names files relative to the document that mentions them; those that do not exist."""
-    section = root.child("parallelism")
-    node = section.child("schedule") if section is not None else None
-    if node is None or not isinstance(node.value, str) or not node.value.endswith(".csv"):
-        return []
-    written = node.value
-    path = Path(written) if node.file == COMMAND_LINE else Path(node.file).parent / written
-    node.value = str(path)
-    if path.is_file():
-        return []
-    near = nearest(path.name, [entry.name for entry in path.parent.glob("*.csv")])
-    return [node.problem("parallelism.schedule", f"no such file: {path}", near, value=written)]
 
 
 def _within(path: str, ancestor: str) -> bool:

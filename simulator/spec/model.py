@@ -7,9 +7,10 @@ from typing import Annotated, ClassVar, TypeAlias
 
 from pydantic import ConfigDict
 
-from simulator.spec.fields import Choice, Count, CountOrZero, Flag, Ratio, Real, Text
+from simulator.spec.fields import Choice, Count, CountOrZero, Flag, Integer, Ratio, Real, Text
 from simulator.spec.operator_graph import GraphLayer
 
+Layers: TypeAlias = Annotated[int, Integer(0, 10_000)]
 AttentionType: TypeAlias = Annotated[str, Choice(("mha", "gqa", "mla"))]
 Activation: TypeAlias = Annotated[str, Choice(("gelu", "relu", "relu2", "silu"))]
 Norm: TypeAlias = Annotated[str, Choice(("rmsnorm", "layernorm"))]
@@ -28,7 +29,7 @@ class ModelSpec:
 
     name: Text
     """Of the model."""
-    num_hidden_layers: CountOrZero = 0
+    num_hidden_layers: Layers = 0
     """Transformer layers (of an operator graph: counted from its layers)."""
     hidden_size: CountOrZero = 0
     """Width of the residual stream."""
@@ -100,7 +101,7 @@ class ModelSpec:
     """Head size of their rotated part."""
     v_head_dim: CountOrZero = 0
     """Head size of the values."""
-    num_nextn_predict_layers: CountOrZero = 0
+    num_nextn_predict_layers: Layers = 0
     """Multi-token-prediction layers."""
     # attention windows: every ``sliding_window_period``-th layer is full, the others see a window
     sliding_window: CountOrZero = 0

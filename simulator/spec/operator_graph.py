@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
 
 from pydantic import ConfigDict
 
-from simulator.spec.fields import Accepts, Choice, Count, CountOrZero, Flag, Text, refused
+from simulator.spec.fields import Accepts, Choice, Count, CountOrZero, Flag, Integer, Text, refused
 
 PRODUCTS = ("conv2d", "gemm")
 WINDOWED = ("conv2d", "max_pool", "avg_pool")
@@ -129,7 +129,7 @@ class GraphLayer:
 
     name: Text
     """Of the layer."""
-    repeat: Count = 1
+    repeat: Annotated[int, Integer(1, 10_000)] = 1
     """How many such layers follow each other."""
     operators: tuple[GraphOperator, ...]
     """In the order in which they run; the last one's output leaves the layer."""

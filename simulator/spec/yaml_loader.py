@@ -16,9 +16,9 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from simulator.spec.errors import ABSENT, Problem, SpecError, nearest
+from simulator.spec.errors import ABSENT, Problem, SpecError
+from simulator.spec.text_file import read_text
 
-MAX_BYTES = 4 * 2**20
 MAX_DEPTH = 32
 
 Value: TypeAlias = "dict[str, Node] | list[Node] | str | int | float | bool | None"
@@ -86,21 +86,7 @@ def read_yaml(path: Path | Traversable) -> Node:
     not UTF-8 text, not YAML, or not a mapping at the top.
     """
     file = str(path)
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise SpecError(Problem(file=file, rule="no such file", suggestion=_neighbours(path))) from None
-    except IsADirectoryError:
-        inside = [entry.name for entry in path.iterdir() if entry.name.endswith((".yaml", ".yml"))]
-        raise SpecError(Problem(file=file, rule="is a directory; a YAML file is needed",
-                                suggestion=nearest("", sorted(inside)))) from None  # fmt: skip
-    except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
-        raise SpecError(Problem(file=file, rule=f"cannot be read: {reason}")) from None
-    if len(data) > MAX_BYTES:
-        raise SpecError(Problem(file=file, rule=f"is larger than {MAX_BYTES // 2**20} MiB"))
-    node = parse_yaml(_text(data, file), file)
+    node = parse_yaml(read_text(path, "a YAML file", (".yaml", ".yml")), file)
     if not isinstance(node.value, dict):
         found = "is empty" if node.value is None else f"holds {_kind(node.value)}"
         raise SpecError(Problem(file=file, line=node.line, rule=f"{found}; 'key: value' lines are needed"))
@@ -243,35 +229,10 @@ def _open_key(level: _Open) -> str:
     return str(len(level.node.value)) if isinstance(level.node.value, list) else (level.key or "")
 
 
-def _text(data: bytes, file: str) -> str:
-    if b"\0" in data:
-        raise SpecError(Problem(file=file, rule="is a binary file; YAML text is needed"))
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        rule = f"is not UTF-8 text: byte 0x{data[error.start]:02x} on line {line}"
-        raise SpecError(
-            Problem(file=file, line=line, rule=rule, suggestion="save the file as UTF-8")
-        ) from None
-
-
 def _kind(value: Value) -> str:
     if isinstance(value, list):
         return "a list"
     return "one piece of text" if isinstance(value, str) else "a single value"
-
-
-def _neighbours(path: Path | Traversable) -> str:
-    """Files with a similar name beside a missing one."""
-    if not isinstance(path, Path):
-        return ""
-    folder = path.parent
-    if not folder.is_dir():
-        return f"the folder {folder} does not exist either"
-    names = sorted(entry.name for entry in folder.iterdir() if entry.suffix in {".yaml", ".yml"})
-    found = nearest(path.name, names)
-    return f"{found} in {folder}" if found else ""
 
 
 def _syntax_hint(detail: str) -> str:

@@ -14,6 +14,7 @@ from simulator.spec import catalogue
 from simulator.spec.errors import Problem, SpecError, nearest
 from simulator.spec.fields import Text
 from simulator.spec.kinds import RUN_OF_SWEEP, expect
+from simulator.spec.located import locate
 from simulator.spec.overrides import leave_out_nulls, parse_override, set_value
 from simulator.spec.references import resolve, resolve_one
 from simulator.spec.rules import broken_cluster_rules, broken_model_rules
@@ -173,6 +174,7 @@ def _run(node: Node) -> tuple[dict[str, Any], RunSpec, tuple[Axis, ...]]:
 
 def _valid(root: Node, unresolved: list[Problem]) -> RunSpec:
     """Raises SpecError with the key paths of the sweep file."""
+    unresolved = [*unresolved, *locate(root, "runs")]
     run, wrong = (None, []) if unresolved else validate(RunSpec, root)
     if run is None:
         raise SpecError(*(_below_run(problem) for problem in [*unresolved, *wrong]))

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from simulator.spec.errors import ABSENT, Problem, SpecError, listed, nearest
+from simulator.spec.text_file import read_text
 from simulator.validation.foreign_table import COLUMNS as FOREIGN_COLUMNS
 from simulator.validation.foreign_table import file_column, translate
 from simulator.validation.published import CONFIDENCES, PARTS, PublishedRun
 
 Cells = Mapping[str, str]
 LIST_SEPARATOR = "+"
+MAX_BYTES = 64 * 2**20
 
 
 def shipped_rows() -> list[PublishedRun]:
@@ -36,10 +38,9 @@ def read_rows(path: str | Path) -> list[PublishedRun]:
     """The rows of a CSV, in the project's columns or in those of :mod:`simulator.validation.foreign_table`.
 
     Raises:
-        SpecError: every cell that cannot be understood, with its file, line and column.
-        OSError: the file cannot be read.
+        SpecError: the file cannot be read, or every cell that cannot be understood, with its place.
     """
-    return parse_rows(Path(path).read_text(encoding="utf-8-sig"), str(path))
+    return parse_rows(read_text(Path(path), "a CSV table", (".csv",), most=MAX_BYTES), str(path))
 
 
 def parse_rows(text: str, file: str) -> list[PublishedRun]:

@@ -80,6 +80,10 @@ def test_help_in_a_pipe_is_plain_text(command):
         (["run"], "RUN.yaml"),
         (["run", "x.yaml", "--trace-detail", "atoms"], "operator"),
         (["run", "x.yaml", "--jsn", "-"], "--json"),
+        (["calibrate", "check", "--data", ".", "--hardware", "h1000"], "--hardware: 'h1000'"),
+        (["calibrate", "check", "--data", "/", "--hardware", "h100"], "no measurement tables"),
+        (["calibrate", "measure", "-o", "x", "--budget", "-1 s"], "--budget"),
+        (["calibrate", "measure", "-o", "x", "--part", "gem"], "try:  gemm"),
     ],
 )
 def test_a_mistyped_command_line_exits_2_and_says_what_is_allowed(stepcast, arguments, said):

@@ -131,3 +131,12 @@ def test_slices_of_one_stream_do_not_overlap(traced):
     for _, group in groupby(sorted(traced[1], key=lambda e: (*thread(e), e["ts"], e["dur"])), key=thread):
         for before, after in pairwise(group):
             assert round(1000 * (before["ts"] + before["dur"])) <= round(1000 * after["ts"])
+
+
+@pytest.mark.parametrize("option", ["--json", "--trace", "--report"])
+def test_a_place_that_cannot_be_written_stops_the_run_before_it_writes_anything(run, tmp_path, option):
+    first = "--json" if option != "--json" else "--trace"
+    code, out, err = run(SMALL, first, tmp_path / "first.json", option, tmp_path / "nowhere" / "x")
+    assert (code, out) == (2, "")
+    assert "nowhere: the folder does not exist" in err
+    assert list(tmp_path.iterdir()) == []

@@ -121,3 +121,22 @@ def test_a_wrong_file_is_refused_with_the_key(tmp_path: Path, text: str, said: s
     path.write_text(text)
     with pytest.raises(SpecError, match=said):
         load_kernel_profile(path)
+
+
+def test_a_base_is_found_beside_the_profile_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, base="h100-sxm5-80gb").rename(tmp_path / "below.yaml")
+    path = written(tmp_path, base="./below.yaml", name="above")
+    monkeypatch.chdir(tmp_path.parent)
+    assert load_kernel_profile(path).gemm == load_kernel_profile("h100-sxm5-80gb").gemm
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"caf\xe9", "not UTF-8"), (b"\0", "binary"), (b"[]", "mapping"), (b"", "mapping")]
+)
+def test_what_is_no_profile_is_told_as_such(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / f"{said}.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SpecError, match=said):
+        load_kernel_profile(path)

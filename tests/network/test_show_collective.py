@@ -45,6 +45,12 @@ def test_a_plot_is_drawn(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("all_sorts", "--hardware", "h100"), "all_reduce, all_gather"),
+        (("al_reduce", "--hardware", "h100"), "try:  all_reduce"),
+        (("all_reduce", "--hardware", "h1000"), "--hardware: 'h1000'"),
+        (("all_reduce", "--hardware", "h100", "--ranks", "9" * 20), "at most 1,048,576"),
+        (("all_reduce", "--hardware", "h800-deepseek", "--ranks", "4096"), "has at most 2,048"),
+        (("all_reduce", "--hardware", "h100", "--ranks-per-node", "-1"), "at least 1, or 0"),
+        (("all_reduce", "--hardware", "h100", "-b", "1G", "-e", "1K"), "must not be the smaller"),
         (("all_reduce", "--hardware", "h100", "--ranks", "1"), "at least 2"),
         (("all_reduce", "--hardware", "h100", "-b", "2X"), "-b '2X'"),
         (("all_to_all", "--hardware", "h100", "--imbalance", "2"), "only in an all_to_all_v"),

@@ -70,6 +70,24 @@ def test_a_csv_file_is_a_schedule(tmp_path: Path) -> None:
     assert (found["p"], found["m"], found["step_time"]) == (2, 2, 9.0)
 
 
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        (b"0F0,0B0\n", ("-p", "2"), "has 1"),
+        (b"0F0,0B0\n", ("-m", "3"), "has 1"),
+        (b"caf\xe9\n", (), "not UTF-8"),
+        (b"\0", (), "binary"),
+    ],
+)
+def test_a_csv_file_is_text_of_the_size_that_is_asked_for(
+    tmp_path: Path, content: bytes, arguments: tuple[str, ...], message: str
+) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_bytes(content)
+    with pytest.raises(SpecError, match=message):
+        run("schedule", str(file), *arguments)
+
+
 @pytest.mark.parametrize("ending", ["png", "svg"])
 def test_the_plot_is_written(tmp_path: Path, ending: str) -> None:
     file = tmp_path / f"chart.{ending}"
@@ -83,7 +101,14 @@ def test_the_plot_is_written(tmp_path: Path, ending: str) -> None:
     [
         (("zb-h3",), SpecError, "zb-h2"),
         (("1f1b", "--times", "1,2"), SpecError, "F,B,W"),
-        (("1f1b", "--times", "1,-1,1"), SpecError, "≥ 0"),
+        (("1f1b", "--times", "1,-1,1"), SpecError, "numbers from 0"),
+        (("1f1b", "--times", "1,inf,1"), SpecError, "numbers from 0"),
+        (("1f1b", "--p2p", "1e308"), SpecError, "--p2p"),
+        (("1f1b", "--memory", "2"), SpecError, "belongs to the schedule automatic"),
+        (("automatic", "--memory", "nan"), SpecError, "above 0"),
+        (("automatic", "-v", "0"), SpecError, "-v: 0"),
+        (("1f1b", "-p", "1000000"), SpecError, "8,000,000 chunk-microbatches"),
+        (("nowhere.csv",), SpecError, "no such file"),
         (("1f1b", "-v", "2"), ValueError, "interleaved-1f1b"),
         (("dualpipe", "-p", "5"), ValueError, "even number of devices"),
         (("dualpipev", "-p", "4", "-m", "6"), ValueError, "at least 2p = 8"),

@@ -239,3 +239,30 @@ def test_folders_of_the_same_name_in_the_working_directory_hide_nothing(tmp_path
 
 def test_a_cluster_is_a_cluster_spec() -> None:
     assert isinstance(load_cluster("gb200"), ClusterSpec)
+
+
+def test_files_are_named_relative_to_the_file_that_names_them(
+    good: str, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("kernels.yaml", "site.yaml", "orders.csv"):
+        write("", f"deep/{name}")
+    cluster = "  name: lab\n  fabric: ./site.yaml"
+    text = good.replace("  name: lab", cluster).replace("kernels: h100-sxm5-80gb", "kernels: kernels.yaml")
+    path = write(text.replace("  pp: 2", "  pp: 2\n  schedule: orders.csv"), "deep/run.yaml")
+    monkeypatch.chdir(path.parent.parent)
+    run = load_run("deep/run.yaml")
+    named = (run.cluster.device.kernels, run.cluster.fabric, run.parallelism.schedule)
+    assert [Path(name).parent for name in named] == [path.parent] * 3
+    given = load_run("deep/run.yaml", ["cluster.fabric=deep/site.yaml"])
+    assert given.cluster.fabric == run.cluster.fabric
+
+
+@pytest.mark.parametrize("key_path", ["cluster.device.kernels", "cluster.fabric", "parallelism.schedule"])
+def test_a_file_that_is_not_there_is_told_with_its_neighbours(key_path: str, good: str, write: Write) -> None:
+    ending = "csv" if "schedule" in key_path else "yaml"
+    near = write("", f"mine.{ending}")
+    path = write(good)
+    with pytest.raises(SpecError) as caught:
+        load_run(path, [f"{key_path}={near.parent}/mime.{ending}"])
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.key_path, problem.suggestion) == ("--set", key_path, near.name)

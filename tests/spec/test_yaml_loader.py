@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.spec.errors import Problem, SpecError
-from simulator.spec.yaml_loader import MAX_BYTES, MAX_DEPTH, parse_yaml, read_yaml
+from simulator.spec.text_file import MAX_BYTES
+from simulator.spec.yaml_loader import MAX_DEPTH, parse_yaml, read_yaml
 
 Write = Callable[..., Path]
 

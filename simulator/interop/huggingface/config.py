@@ -19,6 +19,7 @@ from simulator.interop.imported import Imported, shown
 from simulator.spec.errors import Problem, SpecError, nearest
 from simulator.spec.load import parse_model
 from simulator.spec.model import ModelSpec
+from simulator.spec.text_file import read_text
 
 INSIDE: Final = ("text_config", "llm_config", "language_config")  # where models of several towers keep ours
 
@@ -32,8 +33,7 @@ def import_config(path: Path, *, name: str = "", ignored: Iterable[str] = ()) ->
         ignored: keys that the caller knows to mean nothing here.
 
     Raises:
-        SpecError: the file is no such file, of a family that is not known, or says what is not modelled.
-        OSError: the file cannot be read.
+        SpecError: the file cannot be read, is of a family that is not known, or says what is not modelled.
     """
     config = _read(path)
     model_type = str(config.get("model_type", ""))
@@ -57,13 +57,13 @@ def import_config(path: Path, *, name: str = "", ignored: Iterable[str] = ()) ->
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(read_text(path, "a config.json", (".json",)))
     except json.JSONDecodeError as error:
         raise SpecError(
             Problem(file=str(path), line=error.lineno, rule=f"is not JSON: {error.msg}")
         ) from None
-    except UnicodeDecodeError:
-        raise SpecError(Problem(file=str(path), rule="is not a text file")) from None
+    except RecursionError:
+        raise SpecError(Problem(file=str(path), rule="is nested too deeply for a config.json")) from None
     if not isinstance(config, dict):
         raise SpecError(Problem(file=str(path), rule="must be a JSON object, as a config.json is"))
     return config

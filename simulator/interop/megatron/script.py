@@ -25,6 +25,7 @@ from simulator.spec.load import parse_run
 from simulator.spec.model import ModelSpec
 from simulator.spec.overrides import leave_out_nulls, parse_override, set_value
 from simulator.spec.run import Parallelism, RunSpec, Runtime, Training
+from simulator.spec.text_file import read_text
 from simulator.spec.yaml_loader import parse_yaml, scalar
 
 STAND_IN: Final = "dgx-h100-ndr"
@@ -66,11 +67,11 @@ def import_script(
         overrides: ``key.path=value`` each, for keys of the run file.
 
     Raises:
-        SpecError: everything that cannot be followed, is not modelled or breaks a rule of run files.
-        OSError: the file cannot be read.
+        SpecError: the file cannot be read, or everything in it that cannot be followed, is not modelled or
+            breaks a rule of run files.
     """
     file = str(path)
-    script = follow(_text(path), file, variables or {})
+    script = follow(read_text(path, "a shell script", (".sh",)), file, variables or {})
     launcher, arguments = _launch(script, file)
     imported = Imported(title=f"From {path.name}, a script for Megatron-LM.")
     for what in script.skipped:
@@ -85,13 +86,6 @@ def import_script(
         raise SpecError(*flags.problems)
     imported.keys = _run_file(flags, name or path.stem, cluster, overrides)
     return imported, parse_run(imported.yaml_text(), file)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise SpecError(Problem(file=str(path), rule="is not a text file")) from None
 
 
 def _launch(script: Script, file: str) -> tuple[list[Argument], list[Argument]]:
