@@ -173,3 +173,22 @@ def _between(pipeline: Pipeline, order: Order) -> list[tuple[Message | None, Mes
     sent = [None, *map(pipeline.output_of, order)]
     received = [*map(pipeline.receives, order), None]
     return list(zip(sent, received, strict=True))
+
+
+def waiting_for_ever(exchanges: Sequence[Sequence[Sequence[Exchange]]]) -> dict[int, int]:
+    """The devices that blocking exchanges leave waiting for each other, and the action before which each is.
+
+    ``exchanges`` are those of :func:`blocking_exchanges`. A device goes on when the other side of its next
+    one has come to it too; which pair goes first changes nothing, so that one way through is enough.
+    """
+    ahead = [iter([(each.key, at) for at, gap in enumerate(own) for each in gap]) for own in exchanges]
+    waiting: dict[Token, tuple[int, int]] = {}
+    going = list(range(len(ahead)))
+    while going:
+        device = going.pop()
+        for key, at in ahead[device]:
+            if key not in waiting:
+                waiting[key] = (device, at)
+                break
+            going.append(waiting.pop(key)[0])
+    return dict(sorted(waiting.values()))

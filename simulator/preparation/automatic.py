@@ -91,7 +91,7 @@ def _candidates(measured: Prepared, limit: float, times: list[Times]) -> Iterato
     for schedule in (*named, *made):
         if schedule.check(p.pp, run.microbatches, p.vp) is None:
             prepared = with_schedule(run, schedule)
-            if prepared.memory().peak_bytes <= limit:
+            if prepared.memory().peak_bytes <= limit and prepared.can_run:
                 yield prepared
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from simulator.engine.block import Blocks
 from simulator.engine.disturbances import Disturbances
-from simulator.engine.messages import Pipeline
+from simulator.engine.messages import Pipeline, blocking_exchanges, waiting_for_ever
 from simulator.engine.options import StepOptions
 from simulator.engine.step import StepReplay, replayed_orders, run_step
 from simulator.engine.world import Layout
@@ -57,6 +57,16 @@ class Prepared:
         layout, vp = layout_of(self.run, self.schedule), self.run.parallelism.vp
         options = self.options(whole=whole, fold=fold)
         return run_step(self.plan, self.schedule, layout, vp, blocks, options, disturbances)
+
+    @property
+    def can_run(self) -> bool:
+        """Whether all its messages meet, where they block the devices between which they go."""
+        p, options = self.run.parallelism, self.options()
+        if not options.blocks_p2p(p.pp, p.vp):
+            return True
+        orders = self.schedule.checked_order(p.pp, self.plan.microbatches, p.vp)
+        exchanges = blocking_exchanges(self.pipeline, orders, batched=options.batch_p2p)
+        return not waiting_for_ever(exchanges)
 
     def orders(self) -> Sequence[Order]:
         """Actions of each device, of a shorter step where one may stand for the whole."""

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from simulator.engine.messages import Pipeline, blocking_exchanges, waiting_for_ever
 from simulator.schedule.actions import Order
 from simulator.schedule.definition import Schedule
 from simulator.schedule.legality import unpaired
+from simulator.schedule.notation import format_action
 from simulator.schedule.user_csv import UserSchedule, read_orders
-from simulator.spec.errors import Problem, SpecError
+from simulator.spec.errors import Problem, SpecError, listed
 from simulator.spec.run import RunSpec
 
 
@@ -55,7 +57,27 @@ def _misfits(read: UserSchedule, run: RunSpec) -> list[tuple[str, str]]:
     if not found and read.directions == 2 and sharded:
         rule = "two directions, so two copies of each stage, are modelled with ZeRO 0 or 1"
         found.append((rule, "parallelism.zero: 1, without shard_size and offload"))
+    if not found and run.runtime.overlap_p2p is False and p.vp == 1:
+        found += _blocked(read)
     return found
+
+
+def _blocked(read: UserSchedule) -> list[tuple[str, str]]:
+    """What keeps messages from blocking the devices between which they go (``overlap_p2p: false``)."""
+    remedy = "runtime.overlap_p2p: true, or leave it out"
+    if read.directions == 2 or any(action.partner for order in read.orders for action in order):
+        return [("pairs and two directions, whose messages run beside compute; overlap_p2p is false", remedy)]
+    pipeline = Pipeline(read.placement, read.devices)
+    waiting = waiting_for_ever(blocking_exchanges(pipeline, read.orders))
+    if not waiting:
+        return []
+    places = listed(f"device {device} {_before(read.orders[device], at)}" for device, at in waiting.items())
+    rule = "messages that block (overlap_p2p is false) leave devices waiting for each other for ever: "
+    return [(rule + places.replace(" or ", " and "), f"{remedy}; or another order")]
+
+
+def _before(order: Order, at: int) -> str:
+    return f"before {format_action(order[at])}" if at < len(order) else "after its last action"
 
 
 def _neighbours(placement: Sequence[Sequence[int]]) -> bool:

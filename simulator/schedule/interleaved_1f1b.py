@@ -45,12 +45,10 @@ def order(p: int, m: int, v: int, *, group: int = 0, extra_warm_up: int = 0) -> 
     Raises:
         ValueError: ``group`` breaks Megatron's rule.
     """
+    broken = _broken_group(group, p, m)
+    if broken:
+        raise ValueError(broken)
     g = group or group_size(p, m)
-    if group and (not p <= g <= m or 0 < m % g < p):
-        raise ValueError(
-            f"microbatch group {g} must lie in [p = {p}, m = {m}] and leave a last group (m mod g = {m % g}) "
-            f"of 0 or at least p; the smallest that fits is {group_size(p, m)}"
-        )
     forward = list(turns(m, v, g))
     return [
         alternate(
@@ -60,6 +58,16 @@ def order(p: int, m: int, v: int, *, group: int = 0, extra_warm_up: int = 0) -> 
         )
         for i in range(p)
     ]
+
+
+def _broken_group(group: int, p: int, m: int) -> str | None:
+    """Megatron's rule of groups, where one is given and breaks it."""
+    if not group or (p <= group <= m and not 0 < m % group < p):
+        return None
+    return (
+        f"microbatch group {group} must lie in [p = {p}, m = {m}] and leave a last group "
+        f"(m mod g = {m % group}) of 0 or at least p; the smallest that fits is {group_size(p, m)}"
+    )
 
 
 SCHEDULE = Schedule(
@@ -78,4 +86,8 @@ SCHEDULE = Schedule(
 @lru_cache
 def grouped(group: int) -> Schedule:
     """With groups of so many microbatches."""
-    return replace(SCHEDULE, order=partial(order, group=group))
+
+    def rule(p: int, m: int, v: int) -> str | None:
+        return _broken_group(group, p, m)
+
+    return replace(SCHEDULE, order=partial(order, group=group), rule=rule)

@@ -42,3 +42,10 @@ def test_more_memory_never_makes_a_longer_step(small_run: SmallRun) -> None:
 def test_a_limit_that_nothing_keeps_to_is_refused_with_a_remedy(small_run: SmallRun) -> None:
     with pytest.raises(ValueError, match=r"none fits 4\.0 GiB .* raise parallelism\.stage_memory"):
         simulate(small_run("automatic", stage_memory=4 * 2.0**30))
+
+
+def test_what_blocking_messages_would_stop_is_never_chosen(small_run: SmallRun) -> None:
+    """Zero-bubble orders, the best where messages run beside compute, would wait for ever."""
+    free, blocking = (simulate(small_run("automatic", overlap_p2p=overlap)) for overlap in (None, False))
+    assert blocking.step_time_s == pytest.approx(simulate(small_run("1f1b")).step_time_s, rel=0.1)
+    assert free.step_time_s < blocking.step_time_s

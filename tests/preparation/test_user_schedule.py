@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from simulator.cli.app import main
+from simulator.engine.replay import DeadlockError
 from simulator.schedule.notation import format_action
 from simulator.schedule.registry import SCHEDULES
 from simulator.simulate import simulate
@@ -76,3 +80,50 @@ def test_a_run_file_names_a_schedule_beside_it(
         main(["run", str(run)])
     assert caught.value.code == 0
     assert "zb-v.csv" in capsys.readouterr().out
+
+
+@st.composite
+def legal_orders(draw: st.DrawFn) -> list[list[str]]:
+    """Forwards and backwards of a few microbatches, each device free to take any that is ready."""
+    devices, microbatches = draw(st.integers(2, 3)), draw(st.integers(1, 3))
+    orders: list[list[str]] = [[] for _ in range(devices)]
+    done: set[str] = set()
+
+    def ready(device: int, kind: str, k: int) -> bool:
+        if kind == "F":
+            return device == 0 or f"{device - 1}F{k}" in done
+        below = device == devices - 1 or f"{device + 1}B{k}" in done
+        return below and f"{device}F{k}" in done
+
+    every = [(d, kind, k) for d in range(devices) for kind in "FB" for k in range(microbatches)]
+    while len(done) < len(every):
+        left = [each for each in every if "{}{}{}".format(*each) not in done and ready(*each)]
+        device, kind, k = draw(st.sampled_from(left))
+        orders[device].append(f"{device}{kind}{k}")
+        done.add(orders[device][-1])
+    return orders
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(orders=legal_orders())
+def test_messages_that_block_are_refused_exactly_where_they_wait_for_ever(
+    small_run: SmallRun, tmp_path_factory: pytest.TempPathFactory, orders: list[list[str]]
+) -> None:
+    file = tmp_path_factory.mktemp("orders") / "mine.csv"
+    file.write_text("".join(",".join(order) + "\n" for order in orders))
+    m = len(orders[0]) // 2
+    run = small_run(str(file), pp=len(orders), m=m, dp=1, overlap_p2p=False, stage_split="even")
+    try:
+        simulate(run)
+    except SpecError as error:
+        assert "for ever: device" in str(error)
+        assert "overlap_p2p" in str(error)
+        unchecked = patch("simulator.preparation.user_schedule.waiting_for_ever", return_value={})
+        with unchecked, pytest.raises(DeadlockError):
+            simulate(run)
+
+
+def test_messages_of_pairs_and_of_two_directions_do_not_block(small_run: SmallRun, tmp_path: Path) -> None:
+    file = written(tmp_path, "dualpipe", 4, 8, 1)
+    with pytest.raises(SpecError, match="overlap_p2p is false"):
+        simulate(small_run(file, overlap_p2p=False))
