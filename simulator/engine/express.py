@@ -24,8 +24,8 @@ from simulator.engine.stretch import Walked, parts
 from simulator.engine.tasks import LATER
 
 LEAST = 24  # steps that every device has before it; setting out takes as long as some of them
-FARTHEST = 1 << 13  # legs at first
-STRIDE = 2  # times more the next time, where no messages have met; else as much fewer
+FARTHEST = 1 << 14  # legs at first
+STRIDE = 2  # times as many as could be taken the next time: where messages meet, they do so again and again
 WORTH = 4  # an event takes as long as so many steps of these, and more
 
 
@@ -78,9 +78,9 @@ class _Trip:
         self._note(window)
         until = min(self._ends[stop - 1] for stop in window.stops.tolist())
         clash = self._clashes.first(self._walked, window, until)
-        legs = window.last - window.first
-        self._reach = max(FARTHEST, legs * STRIDE) if clash >= until else max(1, legs // STRIDE)
-        return self._take(window, min(until, clash))
+        moved = self._take(window, min(until, clash))
+        self._reach = STRIDE * max(moved, LEAST * len(self._devices))
+        return moved
 
     def _learn(self) -> None:
         """Takes down messages that events have sent."""
