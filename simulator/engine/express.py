@@ -26,6 +26,7 @@ from simulator.engine.tasks import LATER
 LEAST = 24  # steps that every device has before it; setting out takes as long as some of them
 FARTHEST = 1 << 14  # legs at first
 STRIDE = 2  # times as many as could be taken the next time: where messages meet, they do so again and again
+PATIENCE = 2  # times as many events until the next attempt, where one was not worth it
 WORTH = 4  # an event takes as long as so many steps of these, and more
 
 
@@ -39,7 +40,7 @@ class Express:
         self._ask = course
         self._trip: _Trip | None = None
         self._rests = 0  # events to let pass before the next attempt
-        self._resting = self._shortest = 2 * len(devices)
+        self._resting = self._shortest = max(LEAST, 2 * len(devices))
 
     def sets_out(self) -> bool:
         """Takes the devices ahead if it can: asked before events while no process has any to come."""
@@ -52,7 +53,7 @@ class Express:
         if self._trip is None:
             self._trip = _Trip(self._lane, self._devices, self._ask())
         moved = self._trip.go()
-        self._resting = self._shortest if moved > WORTH * self._resting else 2 * self._resting
+        self._resting = self._shortest if moved > WORTH * self._resting else PATIENCE * self._resting
         return moved > 0
 
 
