@@ -1,8 +1,10 @@
 """Bucketed data parallelism: DDP and Megatron-LM's distributed optimizer (ZeRO-1), ZeRO-2.
 
 The step begins where the last optimizer step ended: updated parameters are gathered first, each bucket before
-the forward that needs it. Gradients are reduced when the last microbatch's backward has completed a bucket
-(ZeRO-2: every microbatch's), or all of them at the end.
+the forward that needs it. Gradients are reduced when the last microbatch's backward has completed a bucket,
+or all of them at the end. ZeRO-2, which keeps no whole gradients, reduces those of every microbatch, and
+without overlap each bucket while its backward waits (DeepSpeed's hooks, ``runtime/zero/stage_1_and_2.py``,
+with ``overlap_comm`` off: a full bucket is reduced on the stream of the backward itself).
 """
 
 from __future__ import annotations
@@ -46,8 +48,12 @@ class BucketedTraffic:
 
     @property
     def meets_gradients(self) -> bool:
-        """Overlapped, a bucket is reduced as soon as it is complete."""
-        return self._overlap_reduce
+        """Overlapped and with ZeRO-2, a bucket is reduced as soon as it is complete."""
+        return self._overlap_reduce or self._reduces_every_microbatch
+
+    @property
+    def _reduces_every_microbatch(self) -> bool:
+        return self._plan.data.zero == 2
 
     def begin(self, actions: Sequence[Action]) -> list[Placed]:
         """All-gathers of updated parameters, in the order in which forwards need them.
@@ -59,7 +65,7 @@ class BucketedTraffic:
         last = _last_gradients(actions)
         if self._overlap_gather:
             self._edges = {id(action) for action in first.values()}
-        if self._overlap_reduce or self._plan.data.zero == 2:
+        if self.meets_gradients:
             self._edges |= {id(action) for action in last}
         else:
             self._completed = [
@@ -94,7 +100,7 @@ class BucketedTraffic:
 
         With ZeRO-2 every backward is.
         """
-        every_gradient = self._plan.data.zero == 2 and action.kind in (Kind.B, Kind.W)
+        every_gradient = self._reduces_every_microbatch and action.kind in (Kind.B, Kind.W)
         return cut(self._plan.chunks[action.stage]) if every_gradient or id(action) in self._edges else None
 
     def before(self, action: Action, piece: Piece, waits: tuple[Token, ...]) -> list[Placed]:
@@ -112,7 +118,14 @@ class BucketedTraffic:
         """Gradients of these buckets are complete: reduce them now, or keep them for the end of the step."""
         if action.kind is not Kind.F:
             self._completed.extend((action, bucket) for bucket in piece.buckets)
-        return self._reduce(done) if self._overlap_reduce else []
+        if not self.meets_gradients:
+            return []
+        before = len(self._reduced)
+        placed = self._reduce(done)
+        reduced = tuple(self._reduced[before:])
+        if reduced and not self._overlap_reduce:
+            placed.append(Placed(COMPUTE, Task("gradients reduced", exposed(DP), 0.0, reduced)))
+        return placed
 
     def finish(self) -> tuple[list[Placed], tuple[Token, ...]]:
         """Reduces what has been kept."""
@@ -137,14 +150,6 @@ class BucketedTraffic:
 
     def _token(self, what: str, stage: int, direction: int, bucket: Bucket) -> Token:
         return (what, bucket.axis, self._update, stage, direction, bucket.first_layer)
-
-
-def ends_alike(plan: RunPlan, *, overlap_reduce: bool) -> bool:
-    """Whether as much is left for the end of a step however many microbatches it has.
-
-    ZeRO-2 without overlap reduces every microbatch's gradients there.
-    """
-    return overlap_reduce or plan.data.zero != 2
 
 
 def _last_gradients(actions: Sequence[Action]) -> list[Action]:

@@ -9,7 +9,6 @@ from itertools import pairwise, product
 
 from cachetools import LRUCache, cached
 
-from simulator.engine import bucketed
 from simulator.engine.attribution import BUBBLE, breakdown
 from simulator.engine.block import Blocks
 from simulator.engine.classes import of_places, one_of_each
@@ -99,8 +98,7 @@ def run_step(
         return machine.replay_updates(asynchronous(schedule, p, m))
     if options.post_validation:
         return machine.replay_updates(repeated(whole_order(schedule, p, m, vp), m // schedule.directions))
-    ends_alike = bucketed.ends_alike(plan, overlap_reduce=options.overlap_grad_reduce)
-    if options.may_fold and machine.has_one_class and plan.loads is None and ends_alike:
+    if options.may_fold and machine.has_one_class and plan.loads is None:
         for fold in folds(schedule, p, m, vp, blocking=options.blocks_p2p(p, vp)):
             short, state = machine.replay_short(fold)
             if state is not None:

@@ -166,3 +166,26 @@ def test_experts_of_a_unit_come_with_it(loses_nothing_by_folding: Callable[[RunS
     events = simulate(run, timeline=True).timeline
     gathers = Counter(e.thread for e in events if e.name == "unit.param_all_gather")
     assert gathers == {"dp": 2 * (4 + 4 + 2), "edp": 2 * (4 + 4)}
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_zero_2_reduces_in_every_microbatch_and_without_overlap_its_backward_waits(overlap: bool) -> None:
+    """As DeepSpeed's hooks do: no gradient is kept whole until the next microbatch."""
+    run = fsdp_run(3)
+    run = replace(
+        run,
+        parallelism=replace(run.parallelism, zero=2),
+        runtime=replace(run.runtime, overlap_grad_reduce=overlap, ddp_bucket_elements=1e9),
+    )
+    events = simulate(run, timeline=True).timeline
+    spans = {name: [e for e in events if e.thread == "compute" and e.name == name] for name in ("B0", "F1")}
+    reductions = [e for e in events if "grad_reduce" in e.name]
+    begun = [e for e in reductions if e.start_s < spans["F1"][-1].end_s]
+    assert len(begun) == len(reductions) / 3
+    beside = [
+        e
+        for e in reductions
+        for c in spans["B0"]
+        if e.start_s < c.end_s - 1e-9 and c.start_s < e.end_s - 1e-9
+    ]
+    assert bool(beside) == overlap

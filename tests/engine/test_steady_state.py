@@ -58,7 +58,7 @@ def test_schedules_that_run_all_forwards_first_do_not_fold():
 @pytest.mark.parametrize("zero", [0, 1, 2])
 @pytest.mark.parametrize("overlaps", ["true", "false"])
 def test_what_is_left_for_the_end_of_a_long_step_is_not_forgotten(zero, overlaps):
-    """ZeRO-2 without overlap reduces the gradients of all microbatches there."""
+    """ZeRO 0 and 1 without overlap reduce all gradients there; ZeRO-2 reduces in every microbatch."""
     settings = [f"parallelism.zero={zero}", f"runtime.overlap_grad_reduce={overlaps}"]
     layout = ["parallelism.pp=2", "parallelism.dp=2", "training.global_batch_size=48"]
     run = load_run("llama3-8b-8-h100", [*layout, *settings])
