@@ -18,7 +18,7 @@ from simulator.sweep.space import Layout
 
 Status: TypeAlias = Literal["ok", "infeasible", "failed"]
 
-COLLECTED_AFTER = 512  # evaluations, which leave 0.2 MB in cycles each
+COLLECTED_AFTER = 4096  # evaluations: what caches have dropped
 
 _SHARED = Shared()  # of this process, which may be one of many workers
 _DONE = count(1)
@@ -51,8 +51,8 @@ def evaluate_all(layouts: Sequence[Layout], after: Sequence[Constraint]) -> list
         found = []
         for layout in layouts:
             found.append(evaluate(layout, after))
-            if next(_DONE) % COLLECTED_AFTER == 0:
-                gc.collect()
+            old = next(_DONE) % COLLECTED_AFTER == 0
+            gc.collect(2 if old else 0)  # its replay's cycles, and without looking through the caches
         return found
 
 
