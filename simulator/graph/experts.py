@@ -147,10 +147,14 @@ def _routed_experts(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
 
 
 def _clamp(opts: GraphOptions, elements: float) -> Node:
-    """Bounds FC1's output; what the activation keeps for its backward is the bounded copy."""
+    """Bounds FC1's output; what the activation keeps for its backward is the bounded copy.
+
+    The host waits for FC1: beside the bounds Megatron-LM hands the activation an offset, which it copies to
+    the device from pageable memory (`torch.tensor(linear_offset, device=...)`).
+    """
     passes = opts.fusion.clamp
     size = elements * passes.kept
-    return fused(
+    node = fused(
         "experts.clamp",
         passes,
         elements,
@@ -160,14 +164,16 @@ def _clamp(opts: GraphOptions, elements: float) -> Node:
         if size
         else (),
     )
+    return replace(node, host_waits=bool(passes.forward))
 
 
 def _output_bias(model: ModelSpec, opts: GraphOptions) -> Node:
     """Adds bias times probability to the rows, expert by expert (`TEGroupedMLP._apply_bias` of Megatron-LM).
 
     The probabilities are fp32, and so is every step: product (writes 4 bytes an element), sum (reads 2 and 4,
-    writes 4), concatenation (4, 4), cast (4, 2). Backward: cast (2, 4), gradients of rows (4, 2), bias (4, 4;
-    4) and probability (4, 4; 4).
+    writes 4), concatenation (4, 4), cast (4, 2). Backward: cast (2, 4), gradients of rows (4, 2), joined
+    (2, 2) as those of probabilities are, of bias (4, 4; 4) and probability (4, 4; 4). The bias's is cast and
+    added to the main gradient.
     """
     elements = float(row_count(model, opts) * row_width(model))
     return elementwise(
@@ -176,8 +182,8 @@ def _output_bias(model: ModelSpec, opts: GraphOptions) -> Node:
         module="moe.experts",
         region=Region.EXPERT_ROW,
         forward=(14 * elements, 14 * elements),
-        backward=(22 * elements, 14 * elements),
-        kernels=(2 * model.num_experts + 2, 5 * model.num_experts + 1),
+        backward=(24 * elements, 16 * elements),
+        kernels=(2 * model.num_experts + 2, 7 * model.num_experts + 3),
     )
 
 
@@ -192,14 +198,17 @@ def grouped_linear(
     outputs: int,
     saves: tuple[Tensor, ...],
 ) -> Node:
-    """One linear layer per expert; weight gradients accumulate as those of a dense one."""
+    """One linear layer per expert; weight gradients accumulate as those of a dense one.
+
+    FC2 leaves its bias to who comes after it: see :func:`_output_bias`.
+    """
     forward = GroupedGemm(
         name=name, groups=model.num_experts, rows=rows, n=outputs, k=inputs, dtype=opts.dtype
     )
     gradient = replace(forward, name=f"{name}.dgrad", role="dgrad", n=inputs, k=outputs)
     weight = _weight_gradient(forward, opts)
-    if model.linear_bias:
-        weight += (bias_gradient(name, rows * outputs * ACTIVATION_BYTES),)
+    if model.linear_bias and region is Region.EXPERT_COLUMN:
+        weight += (_bias_gradients(name, model.num_experts * outputs, model.num_experts, opts),)
     biases = model.num_experts * outputs if model.linear_bias else 0
     return Node(
         forward=forward,
@@ -209,6 +218,20 @@ def grouped_linear(
         weight_gradient=weight,
         parameters=float(model.num_experts * inputs * outputs + biases),
         saves=saves,
+    )
+
+
+def _bias_gradients(name: str, elements: int, experts: int, opts: GraphOptions) -> MemoryBound:
+    """Adds each expert's to its main gradient. The product of weight gradients, or the cast before it, sums
+    them over rows (Transformer Engine's `GroupedLinear`, remembered and not read).
+    """
+    size = elements * opts.grad_bytes
+    return MemoryBound(
+        name=f"{name}.bias_grad",
+        kind="accumulate",
+        read_bytes=size + elements * ACTIVATION_BYTES,
+        write_bytes=size,
+        kernels=experts,
     )
 
 

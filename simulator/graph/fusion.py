@@ -52,7 +52,8 @@ class Fusion:
     for ``softmax``, of the logits for ``loss``. ``qkv_join`` (elements of Q, K and V) and ``gate_join``
     (residual stream) gather gradients in the backward: of a split projection, and of the input of two
     projections that other stacks join. ``repeat_kv``: keys and values are copied to every query head of their
-    group. ``fused_loss`` is the loss where its fusion is asked for.
+    group. ``views``: queries, keys and values are views of one product's output, see
+    :mod:`simulator.graph.joint_projection`. ``fused_loss`` is the loss where its fusion is asked for.
     """
 
     layernorm: Passes
@@ -70,6 +71,7 @@ class Fusion:
     qkv_join: Passes | None = None
     gate_join: Passes | None = None
     repeat_kv: bool = False
+    views: bool = False
 
 
 # Norms read x and write y; the backward reads dy and x, writes dx, then the weights' gradient.
@@ -100,10 +102,17 @@ _SCALED_ROPE = Passes(
     backward=(_WHOLE, _WHOLE, _WHOLE, _HALF, _WHOLE, _SUM),
 )
 # Megatron-LM's `weighted_bias_quick_geglu_impl` with a clamp value: each half by itself, then both joined.
+# Backward (PyTorch's `clamp_backward`, remembered and not read): where a half lay inside its bounds, one of
+# one and two of the other, its gradient, else a zero that is made first.
+_WITHIN, _CHOSEN, _ZERO = Kernel(2, 1), Kernel(3, 2), Kernel(0, 0)
 _CLAMP = Passes(
     kind="activation",
     forward=(Kernel(2, 2), Kernel(2, 2), Kernel(4, 4)),
-    backward=(Kernel(4, 2), Kernel(4, 2), Kernel(4, 4)),
+    backward=(
+        *(_WITHIN, _ZERO, _CHOSEN),
+        *(_WITHIN, _WITHIN, Kernel(2, 1), _ZERO, _CHOSEN),
+        Kernel(4, 4),
+    ),
     kept=4,
 )
 
@@ -138,10 +147,12 @@ _MEGATRON = Fusion(
         backward=(Kernel(0, 0), Kernel(4, 2)),
         kept=4,
     ),
+    views=True,
 )
 
 _COMPILED = replace(
     _MEGATRON,
+    views=False,
     layernorm=_TORCH_NORM,
     rmsnorm=_TORCH_NORM,
     scaled_rope=_MEGATRON.rope,

@@ -82,6 +82,8 @@ class Node:
     captured: bool = True  # a CUDA graph of its layer holds it, where there is one
     enters: float = 0.0  # bytes that must come as whole sequences of some heads where CP ranks share tokens
     leaves: float = 0.0  # bytes that go back to a rank's tokens after it
+    groups: int = 0  # of query heads: the work is needed only where a rank has more than one of so many
+    host_waits: bool = False  # until the work before it is done, if the host issues its kernels one by one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +201,7 @@ def elementwise(
     kernels: tuple[int, int] = (1, 1),
     saves: tuple[Tensor, ...] = (),
     transients: Transients = ((), ()),
+    groups: int = 0,
 ) -> Node:
     """A memory-bound node; ``forward`` and ``backward`` are (bytes read, bytes written), ``None`` for no
     kernel.
@@ -226,6 +229,7 @@ def elementwise(
         reductions=reductions,
         saves=saves,
         transients=transients,
+        groups=groups,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from simulator.graph import joint_projection
 from simulator.graph.fusion import fused
 from simulator.graph.layer import (
     LayerGraph,
@@ -91,16 +92,6 @@ def _qkv(model: ModelSpec, opts: GraphOptions) -> Node:
         fused_accumulation=opts.fused_accumulation,
         saves=(activation("qkv.input", opts.tokens * model.hidden_size, Region.SEQUENCE, "layernorm"),),
     )
-
-
-def _joined_gradient(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
-    """Backward of a split joint projection: dQ, dK and dV side by side."""
-    if opts.fusion.qkv_join is None:
-        return ()
-    heads = model.num_attention_heads + 2 * model.num_key_value_heads
-    elements = float(opts.tokens * heads * model.head_dim)
-    join = fused("qkv_join", opts.fusion.qkv_join, elements, module="attention", region=Region.FEATURE)
-    return (join,)
 
 
 def rope(model: ModelSpec, opts: GraphOptions) -> Node:
@@ -282,7 +273,7 @@ def attention_block(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
     return (
         norm(model, opts, "input_norm"),
         _qkv(model, opts),
-        *_joined_gradient(model, opts),
+        *joint_projection.parts(model, opts),
         *((_qk_norm(model, opts),) if model.qk_norm else ()),
         *rotary,
         *_repeated_heads(model, opts),

@@ -38,6 +38,7 @@ EXPERT_REGIONS = frozenset(
         Region.COMBINE,
     }
 )
+OFFSET = Copy(name="activation_offset", kind="h2d", size_bytes=2.0)  # a number in 16 bits
 ON_EXPERT_RANKS = EXPERT_REGIONS - {Region.DISPATCH, Region.COMBINE}
 
 
@@ -47,7 +48,8 @@ class RoutedNode(Node):
 
     ``announced`` comes before its forward work, ``sent`` after it, ``returned`` after its input gradient; the
     next work needs them. ``awaited`` is the same node on the fullest rank, where that has more to do.
-    ``count`` is what the host waits for before it launches the forward work.
+    ``count`` is what the host waits for before it launches the forward work, ``offset`` what it sends then,
+    once the work before is done.
     """
 
     announced: tuple[Collective, ...] = ()
@@ -56,6 +58,7 @@ class RoutedNode(Node):
     returned: tuple[Collective, ...] = ()
     awaited: Node | None = None
     count: Copy | None = None
+    offset: Copy | None = None
 
 
 def share_node(node: Node, tp: TensorParallel, ep: ExpertParallel) -> RoutedNode:
@@ -72,6 +75,7 @@ def share_node(node: Node, tp: TensorParallel, ep: ExpertParallel) -> RoutedNode
         returned={Region.ARRIVAL: (*scores, *back), Region.COMBINE: there}.get(node.region, ()),
         awaited=_share(node, tp, ep, ep.load.peak) if uneven else None,
         count=row_count(ep) if node.region is Region.DISPATCH and ep.synchronises else None,
+        offset=OFFSET if node.host_waits and not ep.one_graph else None,
     )
 
 
@@ -82,8 +86,9 @@ def run_forward(node: Node, tp: TensorParallel, out: SegmentBuilder) -> None:
         out.pending = ()
     if isinstance(node, RoutedNode):
         _exchange(node.announced, out)
-        if node.count is not None:
-            out.synchronise(node.count)
+        for copy in (node.count, node.offset):
+            if copy is not None:
+                out.synchronise(copy)
     if isinstance(node, SharedAttention):
         shared_forward(node, out)
     elif isinstance(node, ScanNode):
@@ -186,7 +191,8 @@ def _share_traffic(
     else:
         split = ep.tensor if region is not Region.EXPERT_ROW else 1
         factor = _rows(tp, ep, load) / split
-    kernels = op.kernels if op.kernels < ep.experts else op.kernels // ep.size  # those per expert
+    per_expert, others = divmod(op.kernels, ep.experts)
+    kernels = per_expert * (ep.experts // ep.size) + others
     return replace(
         op, read_bytes=op.read_bytes * factor, write_bytes=op.write_bytes * factor, kernels=kernels
     )

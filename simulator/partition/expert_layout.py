@@ -20,7 +20,7 @@ class ExpertParallel:
     network once per node. ``single_launch``: one kernel runs the products of all local experts; otherwise
     each has its own launch (Transformer Engine's multi-stream products), for which the host must know its
     rows: in a graph of the whole step it does not. ``synchronises``: the host must know how many rows come
-    before it can launch what works on them.
+    before it can launch what works on them. ``one_graph``: it launches nothing, a graph holds the whole step.
     """
 
     size: int = 1
@@ -33,6 +33,7 @@ class ExpertParallel:
     load: Load = BALANCED
     single_launch: bool = False
     synchronises: bool = True
+    one_graph: bool = False
     dispatch_bytes: float = 2.0  # of an element on the way to its expert, with its share of the scales
 
     @property
@@ -64,5 +65,6 @@ def expert_parallel(run: RunSpec) -> ExpertParallel:
         load=router_load(run.training.moe, p.ep, model.num_experts, seed=(run.simulation.seed, 0)),
         single_launch=runtime.moe_grouped_gemm == "fused" or (one_graph and not padded),
         synchronises=not (padded or one_graph),
+        one_graph=one_graph,
         dispatch_bytes=DISPATCHED_BYTES[runtime.moe_dispatch_precision],
     )

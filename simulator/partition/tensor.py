@@ -55,6 +55,8 @@ class TensorParallel:
 
 def shard(node: Node, tp: TensorParallel) -> Node:
     """One rank's share of a node: its operators, parameters and saved tensors."""
+    if node.groups and node.groups <= tp.size:
+        return replace(node, forward=_nothing(node.forward), input_gradient=())
     if tp.size == 1:
         return node
     divided = 1 if node.region is Region.SEQUENCE else tp.size
@@ -77,6 +79,11 @@ def shard(node: Node, tp: TensorParallel) -> Node:
 def shard_tensor(tensor: Tensor, tp: TensorParallel) -> Tensor:
     """One rank's share of a kept activation."""
     return replace(tensor, bytes=tensor.bytes / tp.share(tensor.region))
+
+
+def _nothing(op: KernelOp) -> KernelOp:
+    assert isinstance(op, MemoryBound)
+    return replace(op, read_bytes=0.0, write_bytes=0.0, kernels=0)
 
 
 def _shard_op(op: KernelOp, region: Region, tp: TensorParallel) -> KernelOp:

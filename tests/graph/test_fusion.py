@@ -100,13 +100,47 @@ def test_a_scaled_rotation_takes_its_operators_one_by_one() -> None:
 
 
 def test_a_bounded_gate_is_cut_half_by_half_and_joined() -> None:
-    """Per inner element of a row: two cuts of 4 bytes and a join of 8; backward two of 6 and 8."""
+    """Per inner element of a row: two cuts of 4 bytes and a join of 8.
+
+    Backward: a comparison of 3 and a choice of 5; three comparisons and a choice; the join.
+    """
     model = load_model("gpt-oss-120b")
     graph = layer(model, "megatron")
     unit = TOKENS * model.num_experts_per_tok * model.moe_intermediate_size
     assert forward(graph)["experts.clamp"] / unit == 16
-    assert backward(graph)["experts.clamp"] / unit == 20
+    assert backward(graph)["experts.clamp"] / unit == (3 + 5) + (3 * 3 + 5) + 8
     assert "experts.clamp" not in forward(layer(replace(model, swiglu_limit=0.0), "megatron"))
+
+
+def test_parts_of_a_joint_projection_are_copied_where_no_view_will_do() -> None:
+    """Llama-3 8B, 32 heads on 8: values copied, queries copied, three gradients joined; 4 bytes an element.
+
+    A norm of keys takes a copy too; without groups queries stay views; without a rotation values do.
+    """
+    unit = TOKENS * LLAMA.head_dim * 4
+    grouped = layer(LLAMA, "megatron")
+    assert (forward(grouped)["qkv_split"], backward(grouped)["qkv_split"]) == (8 * unit, 48 * unit)
+    assert forward(grouped)["q_split"] == 32 * unit
+    assert forward(layer(replace(LLAMA, qk_norm=True), "megatron"))["qkv_split"] == 16 * unit
+    alone = forward(layer(replace(LLAMA, num_key_value_heads=32), "megatron"))
+    assert alone["qkv_split"] == 32 * unit and "q_split" not in alone
+    still = layer(replace(LLAMA, position_embedding="none"), "megatron")
+    assert (forward(still)["qkv_split"], backward(still)["qkv_split"]) == (0, 48 * unit)
+    assert "qkv_split" not in forward(layer(GPT, "megatron"))
+    assert "qkv_split" not in forward(layer(LLAMA, "megatron", flash=False))
+    assert "qkv_split" not in forward(layer(LLAMA, "compiled"))
+
+
+def test_biases_of_experts_are_added_and_their_gradients_summed_expert_by_expert() -> None:
+    """Per element of FC2's output, as listed at `_output_bias`; FC1's biases come with its product."""
+    model = load_model("gpt-oss-120b")
+    graph = layer(model, "megatron")
+    unit = TOKENS * model.num_experts_per_tok * model.hidden_size
+    assert forward(graph)["experts.output_bias"] / unit == 4 + (6 + 4) + 8 + 6
+    assert backward(graph)["experts.output_bias"] / unit == 6 + 6 + 4 + (8 + 4) + (8 + 4)
+    added = [op for node in graph.nodes for op in node.weight_gradient if op.name.startswith("experts")]
+    biases = [op for op in added if isinstance(op, MemoryBound)]
+    assert [(op.name, op.kernels) for op in biases] == [("experts.fc1.bias_grad", model.num_experts)]
 
 
 def test_pytorch_copies_keys_and_values_to_their_query_heads() -> None:

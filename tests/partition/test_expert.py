@@ -13,7 +13,7 @@ from simulator.graph.parameters import count_parameters
 from simulator.partition.expert_load import router_load
 from simulator.partition.layer_share import LayerShare
 from simulator.partition.plan import plan_run
-from simulator.partition.segment import Segment
+from simulator.partition.segment import HOST, Segment
 from simulator.spec.expert_load import ExpertLoad
 from simulator.spec.load import load_model, load_run
 from simulator.spec.recompute import Recompute
@@ -150,6 +150,30 @@ def test_the_host_waits_for_row_counts_unless_they_are_fixed() -> None:
     assert synchronisations(run) == 1
     assert synchronisations(replace(run, training=replace(run.training, moe=padded))) == 0
     assert synchronisations(mixtral(cuda_graphs="full")) == 0
+
+
+def test_a_bounded_activation_makes_the_host_wait_for_the_product_before_it() -> None:
+    """Its offset is copied from pageable memory: once forward, once more where the activation is recomputed;
+    a graph of the whole step has no host to wait.
+    """
+    run = load_run("mixtral-8x7b-64-h100")
+    bounded = replace(run, model=replace(run.model, swiglu_limit=7.0))
+    again = Recompute(granularity="selective", modules=("moe_act",))
+    for case, expected in (
+        (run, (0, 0)),
+        (bounded, (1, 0)),
+        (replace(bounded, training=replace(run.training, recompute=again)), (1, 1)),
+        (replace(bounded, runtime=replace(run.runtime, cuda_graphs="full")), (0, 0)),
+    ):
+        layer = expert_layer(case)
+        waits = [
+            [s.op.name for s in part.steps if s.stream == HOST] for part in (layer.forward, layer.backward)
+        ]
+        assert tuple(names.count("activation_offset") for names in waits) == expected
+    steps = expert_layer(bounded).forward.steps
+    (at,) = (i for i, step in enumerate(steps) if step.op.name == "activation_offset")
+    assert steps[at - 1].op.name == "experts.fc1" and at - 1 in steps[at].waits
+    assert at in steps[at + 1].waits
 
 
 def test_one_kernel_runs_all_experts_where_the_host_does_not_know_their_rows() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from simulator.graph.ends import embedding, head
 from simulator.graph.flops import find_convention
 from simulator.graph.layer import LayerGraph
-from simulator.graph.operators import Collective
+from simulator.graph.operators import Collective, MemoryBound
 from simulator.graph.options import GraphOptions
 from simulator.graph.parameters import count_parameters
 from simulator.graph.transformer import dense_layer
@@ -92,6 +92,16 @@ def test_collectives_of_a_layer_follow_megatron() -> None:
         for step in segment.steps:
             if isinstance(step.op, Collective):
                 assert step.op.size_bytes == 2048 * model.hidden_size * 2
+
+
+@pytest.mark.parametrize(("t", "copied"), [(1, True), (4, True), (8, False)])
+def test_queries_of_one_group_need_no_copy(t: int, copied: bool) -> None:
+    """Llama-3 8B has 8 key heads: with TP 8 a rank's queries are one view."""
+    model = load_model("llama3-8b")
+    forward, _ = segments(dense_layer(model, options(model)), TensorParallel(size=t, sequence=True))
+    (op,) = (step.op for step in forward.steps if step.op.name == "q_split")
+    assert isinstance(op, MemoryBound)
+    assert op.bytes == (2048 * 4096 * 4 / t if copied else 0) and op.kernels == copied
 
 
 def test_tokens_behind_the_batch_are_copied_around_each_collective() -> None:
