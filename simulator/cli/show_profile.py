@@ -125,6 +125,10 @@ def _print_kernels(device: DeviceSpec) -> None:
     """How well the kernels of a device are known."""
     from simulator.cost.profile_file import load_kernel_profile
 
+    if not device.kernels and not catalogue.ships("kernels", device.name):
+        words = "No kernel profile: a run needs 'kernels:', the name of a similar device's or a .yaml file"
+        show(make_console(WIDTH), Text(words, style="bold"), "")
+        return
     kernels = load_kernel_profile(device.kernels or device.name)
     heads = ("kernels", "", "from", "points", "held-out error", "random error", "machine error")
     print_table(

@@ -313,7 +313,7 @@ class Awaited:
     ``beyond``: what it has done itself by then.
     """
 
-    work: Gemm | GroupedGemm | Attention | MemoryBound
+    work: KernelOp
     axis: Axis
     beyond: Attention | None = None
 

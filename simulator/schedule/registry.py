@@ -1,4 +1,4 @@
-"""Every pipeline schedule by name. A new one is one file and one line here."""
+"""Every pipeline schedule by name. A new one is one file, one line here, and its name in ``spec.run``."""
 
 from __future__ import annotations
 

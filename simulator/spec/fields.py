@@ -209,7 +209,12 @@ class Choice(Accepts):
             return value
         word = {None: "none", True: "true", False: "false"}.get(value, str(value)) if _simple(value) else ""
         shown = [name for name in self.names if name]
-        refused(f"must be one of {', '.join(shown)}", nearest(word, shown, few=0))
+        refused(f"must be one of {', '.join(shown)}{self.also}", nearest(word, shown, few=0))
+
+    @property
+    def also(self) -> str:
+        """What else may stand there, for the rule."""
+        return ""
 
     @property
     def meaning(self) -> str:
@@ -226,6 +231,10 @@ class ChoiceOrFile(Choice):
         if isinstance(value, str) and value.endswith(self.ending):
             return value
         return super().check(value)
+
+    @property
+    def also(self) -> str:
+        return f", or a {self.ending} file"
 
     @property
     def meaning(self) -> str:

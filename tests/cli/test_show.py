@@ -104,6 +104,14 @@ def test_a_file_is_shown_as_what_it_holds(show, tmp_path):
     assert "bandwidth  1.000 GB/s" in out
 
 
+def test_a_device_without_a_kernel_profile_is_shown_and_told_what_a_run_needs(show, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("{base: h200, name: mine, aliases: []}")
+    code, out, err = show(str(path))
+    assert (code, err) == (0, "")
+    assert "No kernel profile: a run needs 'kernels:'" in out
+
+
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [

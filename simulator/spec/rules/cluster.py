@@ -25,9 +25,11 @@ def kernel_profile(cluster: ClusterSpec) -> Iterator[Violation]:
     name = device.kernels or device.name
     if not catalogue.is_path(name) and not catalogue.ships("kernels", name):
         rule = f"no kernel profile of hardware_profiles/kernels has the name {name!r}"
-        near = nearest(name, catalogue.names("kernels"), few=0) or listed(
+        alike = [
             other for other in catalogue.devices(device.architecture) if catalogue.ships("kernels", other)
-        )
+        ]
+        mistyped = nearest(name, catalogue.names("kernels"), few=0) if device.kernels else ""
+        near = mistyped or listed(alike)
         remedy = f"that of a similar device{': ' * bool(near)}{near}, or a .yaml file"
         yield Violation("device.kernels", device.kernels or ABSENT, rule, remedy)
 
