@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from simulator.engine.block import Placed
 from simulator.engine.costing import OperatorCosts, exposed
-from simulator.engine.data_traffic import DP, STREAMS, Piece, collective, cut, reduce_bucket
+from simulator.engine.data_traffic import DP, STREAMS, Before, Piece, collective, cut, reduce_bucket
 from simulator.engine.tasks import COMPUTE, Task, Token
 from simulator.partition.data import Bucket
 from simulator.partition.plan import RunPlan
@@ -103,16 +103,18 @@ class BucketedTraffic:
         every_gradient = self._reduces_every_microbatch and action.kind in (Kind.B, Kind.W)
         return cut(self._plan.chunks[action.stage]) if every_gradient or id(action) in self._edges else None
 
-    def before(self, action: Action, piece: Piece, waits: tuple[Token, ...]) -> list[Placed]:
+    def before(self, action: Action, piece: Piece, waits: tuple[Token, ...]) -> Before:
         """The forward pre-hooks: each waits for its bucket's parameters and lets the next gather start."""
-        placed = []
+        placed: list[Placed] = []
+        hook: Token | None = None
         for bucket in piece.buckets if action.kind is Kind.F else ():
+            if hook is not None:
+                placed.append(Placed(COMPUTE, Task("hook", COMPUTE, 0.0, waits, hook)))
+                waits = ()
             if self._plan.data.gather_parameters(bucket, "") is not None:
                 waits = (*waits, self._token("parameters", action.stage, action.direction, bucket))
             hook = self._token("hook", action.stage, action.direction, bucket)
-            placed.append(Placed(COMPUTE, Task("hook", COMPUTE, 0.0, waits, hook)))
-            waits = ()
-        return placed
+        return Before(placed, waits, hook)
 
     def after(self, action: Action, piece: Piece, done: Token) -> list[Placed]:
         """Gradients of these buckets are complete: reduce them now, or keep them for the end of the step."""

@@ -197,6 +197,7 @@ class _Scope:
         return task._replace(
             waits=tuple(map(self._token, task.waits)),
             signal=None if task.signal is None else self._token(task.signal),
+            begun=None if task.begun is None else self._token(task.begun),
             meeting=meeting,
             flow=task.flow and task.flow._replace(links=tuple(map(self._link, task.flow.links))),
         )

@@ -40,6 +40,14 @@ class Piece(NamedTuple):
     buckets: tuple[Bucket, ...]
 
 
+class Before(NamedTuple):
+    """What precedes a piece's kernels: tasks, what the kernels wait for, and what their start signals."""
+
+    placed: list[Placed]
+    waits: tuple[Token, ...]
+    begun: Token | None = None
+
+
 class DataTraffic(Protocol):
     """How parameters come and gradients go.
 
@@ -61,8 +69,8 @@ class DataTraffic(Protocol):
         """How an action is cut, in order of layers; ``None`` where no traffic meets it."""
         ...
 
-    def before(self, action: Action, piece: Piece, waits: tuple[Token, ...]) -> list[Placed]:
-        """What precedes a piece; whatever it places on the compute stream takes over ``waits``."""
+    def before(self, action: Action, piece: Piece, waits: tuple[Token, ...]) -> Before:
+        """What precedes a piece; what it places on the compute stream takes over ``waits``."""
         ...
 
     def after(self, action: Action, piece: Piece, done: Token) -> list[Placed]:
@@ -88,9 +96,9 @@ class NoTraffic:
         """No action is cut."""
         return None
 
-    def before(self, action: Action, piece: Piece, waits: tuple[Token, ...]) -> list[Placed]:
+    def before(self, action: Action, piece: Piece, waits: tuple[Token, ...]) -> Before:
         """Nothing."""
-        return []
+        return Before([], waits)
 
     def after(self, action: Action, piece: Piece, done: Token) -> list[Placed]:
         """Nothing."""

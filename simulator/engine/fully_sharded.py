@@ -17,6 +17,7 @@ from simulator.engine.costing import OperatorCosts
 from simulator.engine.data_traffic import (
     PREPARE,
     STREAMS,
+    Before,
     Piece,
     chain,
     collective,
@@ -119,22 +120,24 @@ class FullyShardedTraffic:
             return self._policy.reduce == "microbatch" or action is self._last.get(action.stage)
         return any(_Use(action, b).token in self._places for b in self._plan.chunks[action.stage].buckets)
 
-    def before(self, action: Action, piece: Piece, waits: tuple[Token, ...]) -> list[Placed]:
+    def before(self, action: Action, piece: Piece, waits: tuple[Token, ...]) -> Before:
         """Waits for the unit's parameters, and issues the gathers of a later unit."""
         needed = [_Use(action, bucket).token for bucket in piece.buckets]
         needed = [token for token in needed if token in self._places]
         if not needed:
-            return []
-        hook = ("begin", needed[0])
-        placed = [Placed(COMPUTE, Task("unit", COMPUTE, 0.0, (*waits, *needed), hook))]
+            return Before([], waits)
+        waits, hook = (*waits, *needed), ("begin", needed[0])
+        begun: Token | None = hook
+        placed = []
         for bucket in piece.buckets:
             copy = kernels(self._plan.data.after_gather(bucket), self._costs)
             if copy.seconds:
-                placed.append(Placed(COMPUTE, copy))
+                placed.append(Placed(COMPUTE, copy._replace(waits=waits, begun=begun)))
+                waits, begun = (), None
         ahead = self._places[needed[0]] + self._policy.prefetch
         for use in self._queue[ahead] if ahead < len(self._queue) else ():
             placed += self._gather(use, (hook,))
-        return placed
+        return Before(placed, waits, begun)
 
     def after(self, action: Action, piece: Piece, done: Token) -> list[Placed]:
         """Reduce-scatters the unit's gradients, of every microbatch or of the last one."""

@@ -11,7 +11,7 @@ from simulator.engine.attribution import JITTER
 from simulator.engine.block import Block, Blocks, Placed, Stretch, expand
 from simulator.engine.bucketed import BucketedTraffic
 from simulator.engine.costing import DATA_AXES, OWN, OperatorCosts, exposed
-from simulator.engine.data_traffic import DataTraffic, NoTraffic, Piece, collective, data_presses
+from simulator.engine.data_traffic import Before, DataTraffic, NoTraffic, Piece, collective, data_presses
 from simulator.engine.finish import PAIR, finish_step, norm_of_all, norm_so_far
 from simulator.engine.fully_sharded import FullyShardedTraffic
 from simulator.engine.jitter import Spread
@@ -176,9 +176,15 @@ class DeviceProgram:
         self.streams[COMPUTE].append(task)
 
     def _compute_block(
-        self, name: str, block: Block, waits: tuple[Token, ...], done: Token | None = None
+        self,
+        name: str,
+        block: Block,
+        waits: tuple[Token, ...],
+        done: Token | None,
+        begun: Token | None = None,
     ) -> None:
-        task = Task(name, COMPUTE, block.seconds, waits, done, None, block.profile, None, 0.0, block.carries)
+        seconds, profile, _, carries, _ = block
+        task = Task(name, COMPUTE, seconds, waits, done, None, profile, None, 0.0, carries, None, begun)
         self.streams[COMPUTE].append(task)
 
     def _receive(self, action: Action, exchanges: Sequence[Exchange] | None) -> tuple[Token, ...]:
@@ -267,12 +273,11 @@ class DeviceProgram:
         self._prepared.add(action.stage)
         ordered = pieces or (Piece(0, len(chunk.layers), ()),)
         for piece in ordered if forward else ordered[::-1]:
-            placed = self._traffic.before(action, piece, waits)
-            waits = () if any(stream == COMPUTE for stream, _ in placed) else waits
-            self._place(placed)
+            before = self._traffic.before(action, piece, waits)
+            self._place(before.placed)
             last = piece is ordered[-1 if forward else 0]
-            end = done if last else ("piece", action, piece.start)
-            self._run(action, piece, waits, end, fresh=fresh)
+            end = done if last else ("piece", done, piece.start)
+            self._run(action, piece, before, end, fresh=fresh)
             waits = ()
             self._place(self._traffic.after(action, piece, end))
 
@@ -314,9 +319,7 @@ class DeviceProgram:
         join = partial(self.blocks.joint, delay_wgrad=self.options.delay_wgrad)
         return paired_segments(ahead, back, join)
 
-    def _run(
-        self, action: Action, piece: Piece, waits: tuple[Token, ...], done: Token, *, fresh: bool
-    ) -> None:
+    def _run(self, action: Action, piece: Piece, before: Before, done: Token, *, fresh: bool) -> None:
         """Layers one after the other; where its weights are ``fresh``, each prepares them before."""
         layers = self.plan.chunks[action.stage].layers
         stretches = self.blocks.stretches(layers, action.kind, piece.start, piece.stop)
@@ -325,15 +328,16 @@ class DeviceProgram:
             stretches = self.blocks.alike(each for each in prepared if each.steps) + stretches
         name = f"{LETTERS[action.kind]}{action.microbatch}"
         if not stretches or self.options.every_operator or self._crowded(stretches):
-            self._compute_task(Task(name, COMPUTE, 0.0, waits))
+            self._compute_task(Task(name, COMPUTE, 0.0, before.waits, begun=before.begun))
             for segment in (segment for stretch in stretches for segment in stretch.segments):
                 self._place(self._operators(segment, action))
             self._compute_task(Task("done", COMPUTE, 0.0, (), done))
             return
+        _, waits, begun = before
         for stretch in stretches:
             block = self._at_load(stretch.block, action, stretch.segments)
-            self._compute_block(name, block, waits, done if stretch is stretches[-1] else None)
-            waits = ()
+            self._compute_block(name, block, waits, done if stretch is stretches[-1] else None, begun)
+            waits, begun = (), None
 
     def _loaded(self, block: Block, action: Action, layers: Sequence[LayerShare]) -> Block:
         """The block of an action, whose microbatch may have more to do than another."""

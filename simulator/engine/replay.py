@@ -164,14 +164,14 @@ def _run_stream(
             continue
         cause = previous
         for token in task.waits:
-            awaited = signalled.get(token)
-            if awaited is None:
-                awaited = yield board.expect(token)
+            awaited = signalled.get(token) or (yield board.expect(token))
             if cause is None or awaited.end > cause.end * LATER:
                 cause = awaited
         if task.meeting is not None:
             cause = yield board.arrive(task.meeting, cause)
         previous = Record(rank, stream, task, env.now, cause)
+        if task.begun is not None:
+            board.signal(task.begun, previous)
         if task.flow is not None or task.holds:
             yield from _transfer(env, links, processors if stream != COMPUTE else None, task)
             previous.end = env.now

@@ -63,8 +63,9 @@ class Task(NamedTuple):
 
     It starts after the task before it on its stream, its ``waits`` and its ``meeting``. With a ``flow`` it
     takes longer while others use its links; while it ``holds`` a share of the device's processors, compute
-    beside it takes longer. A replayed block ``carries`` so many bytes over each kind of link. Only
-    :mod:`simulator.engine.quiet` runs a task that stands for ``steps`` of its device.
+    beside it takes longer. A replayed block ``carries`` so many bytes over each kind of link. It signals
+    ``begun`` when it starts, and its ``signal`` when it ends. Only :mod:`simulator.engine.quiet` runs a task
+    that stands for ``steps`` of its device.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Task(NamedTuple):
     holds: float = 0.0
     carries: Mapping[str, float] | None = None
     steps: range | None = None
+    begun: Token | None = None
 
 
 Streams: TypeAlias = Mapping[str, Sequence[Task]]

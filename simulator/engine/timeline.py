@@ -99,16 +99,15 @@ def arrows(events: Replay) -> Iterator[Arrow]:
     after it.
     """
     position = {id(record): index for index, record in enumerate(shown(events))}
-    signalled: dict[Token, Record] = {}
-    before: dict[int, int] = {}
+    signalled: dict[Token, tuple[Record, int | None]] = {}  # and what was shown last
     for records in events.records.values():
         last: int | None = None
         for record in records:
+            if record.task.begun is not None:
+                signalled[record.task.begun] = (record, last)
             last = position.get(id(record), last)
-            if last is not None:
-                before[id(record)] = last
             if record.task.signal is not None:
-                signalled[record.task.signal] = record
+                signalled[record.task.signal] = (record, last)
     for (rank, stream), records in events.records.items():
         if stream == HOST:
             continue
@@ -118,8 +117,7 @@ def arrows(events: Replay) -> Iterator[Arrow]:
             if following is None:
                 continue
             for token in record.task.waits:
-                cause = signalled[token]
-                source = before.get(id(cause))
+                cause, source = signalled[token]
                 if source is None or (cause.rank, cause.stream) == (rank, stream) or cause.stream == HOST:
                     continue
                 message = cause if cause.stream != COMPUTE else record

@@ -144,6 +144,7 @@ class _Scope:
         return task._replace(
             waits=tuple((self._replica, token) for token in task.waits),
             signal=None if task.signal is None else (self._replica, task.signal),
+            begun=None if task.begun is None else (self._replica, task.begun),
             meeting=meeting,
             flow=task.flow and task.flow._replace(links=tuple(map(self.link, task.flow.links))),
         )
