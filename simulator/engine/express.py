@@ -23,10 +23,11 @@ from simulator.engine.senders import Send
 from simulator.engine.stretch import Walked, parts
 from simulator.engine.tasks import LATER
 
-LEAST = 24  # steps that every device has before it; setting out takes as long as some of them
-FARTHEST = 1 << 14  # legs at first
+LEAST = 24  # steps that every device has before it, and ...
+TOGETHER = 400  # ... all of them: setting out takes as long as some hundred events
+FARTHEST = 1 << 12  # legs at first
 STRIDE = 2  # times as many as could be taken the next time: where messages meet, they do so again and again
-PATIENCE = 2  # times as many events until the next attempt, where one was not worth it
+PATIENCE = 6  # times as many events until the next attempt, where one was not worth it
 WORTH = 4  # an event takes as long as so many steps of these, and more
 
 
@@ -41,6 +42,7 @@ class Express:
         self._trip: _Trip | None = None
         self._rests = 0  # events to let pass before the next attempt
         self._resting = self._shortest = max(LEAST, 2 * len(devices))
+        self._least = max(LEAST, TOGETHER // len(devices))
 
     def sets_out(self) -> bool:
         """Takes the devices ahead if it can: asked before events while no process has any to come."""
@@ -48,12 +50,15 @@ class Express:
         if self._rests >= 0:
             return False
         self._rests = self._resting
-        if not all(device.may_leap(LEAST) for device in self._devices):
+        if not all(device.may_leap(self._least) for device in self._devices):
             return False
         if self._trip is None:
             self._trip = _Trip(self._lane, self._devices, self._ask())
         moved = self._trip.go()
-        self._resting = self._shortest if moved > WORTH * self._resting else PATIENCE * self._resting
+        if moved < TOGETHER:
+            self._resting *= PATIENCE
+        elif moved > WORTH * self._resting:
+            self._resting = self._shortest
         return moved > 0
 
 
@@ -65,7 +70,7 @@ class _Trip:
         self._devices = devices
         self._course = course
         self._clashes = Clashes(course, devices)
-        self._reach = FARTHEST
+        self._reach = max(FARTHEST, 256 * len(devices))
         self._seconds = [seconds for device in devices for seconds in device.lengths()]
         self._walked = Walked.nothing(course)
         self._starts, self._ends, self._leaves, self._arrives, _ = (each.tolist() for each in self._walked)
@@ -80,7 +85,7 @@ class _Trip:
         until = min(self._ends[stop - 1] for stop in window.stops.tolist())
         clash = self._clashes.first(self._walked, window, until)
         moved = self._take(window, min(until, clash))
-        self._reach = STRIDE * max(moved, LEAST * len(self._devices))
+        self._reach = STRIDE * max(moved, LEAST * len(self._devices), TOGETHER)
         return moved
 
     def _learn(self) -> None:

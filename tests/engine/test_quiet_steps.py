@@ -25,7 +25,13 @@ SYNCHRONOUS = [name for name, schedule in SCHEDULES.items() if schedule.synchron
 
 
 # from how many steps on, and how many at once, they are walked through in one loop
-stretches = st.sampled_from([{"LEAST": 1, "FARTHEST": 16}, {"LEAST": 1, "FARTHEST": 1000}, {"LEAST": 24}])
+stretches = st.sampled_from(
+    [
+        {"LEAST": 1, "TOGETHER": 1, "FARTHEST": 16},
+        {"LEAST": 1, "TOGETHER": 1, "FARTHEST": 1000},
+        {"LEAST": 24},
+    ]
+)
 
 
 def same(quick: StepReplay, slow: StepReplay) -> None:
