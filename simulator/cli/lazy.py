@@ -34,6 +34,7 @@ class LazyGroup(TyperGroup):
             self.commands[cmd_name] = _imported(cmd_name, self.table[cmd_name])
         command = self.commands.get(cmd_name)
         if command is not None:
+            command.name = cmd_name  # by which the help of a terminal lists it
             for each in (command, *getattr(command, "commands", {}).values()):
                 vars(each)["rich_markup_mode"] = self.rich_markup_mode  # help is plain below where it is here
         return command

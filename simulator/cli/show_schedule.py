@@ -217,7 +217,7 @@ def _print_schedule(title: str, found: Assessment) -> None:
     lines = [Text(title, style="bold"), Text(), *gantt(found.timeline, width, colour=colour), Text()]
     lines += [Text(f"{what + ':':<31}{value}") for what, value in facts]
     for line in lines:
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=not console.is_terminal)  # there, only the legend may be too long
 
 
 def _runs(values: list[int]) -> str:

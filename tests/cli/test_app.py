@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from simulator.cli.app import Commands, main
+from simulator.cli.app import Commands, app, main
 from simulator.spec.errors import Problem, SpecError
 
 ROOT = Path(__file__).parents[2]
@@ -161,3 +161,13 @@ def test_a_terminal_without_the_characters_we_use_still_gets_an_answer():
     out, err = shown.communicate()
     assert (shown.returncode, err) == (0, "")
     assert "8 ? nvlink4" in out
+
+
+def test_every_command_has_its_name_for_the_help_of_a_terminal():
+    group = typer.main.get_command(app)
+    context = typer.Context(group)
+    for name in Commands.table:
+        command = group.get_command(context, name)
+        assert command.name == name
+        for inner in getattr(command, "table", {}):
+            assert command.get_command(context, inner).name == inner

@@ -131,3 +131,13 @@ def test_what_has_a_command_of_its_own_is_shown_that_command(show, name, remedy)
 def test_everything_that_ships_can_be_shown(show, kind):
     for name in catalogue.names(kind):
         assert show(name)[0] == 0
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_keys_are_whole_on_any_terminal(show, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("simulator.cli.show_keys.WIDTH", width)
+    code, out, _ = show("keys", "parallelism")
+    assert code == 0
+    assert "parallelism.microbatch_group_size" in first_words(out)
+    assert all(len(line.rstrip()) <= width for line in out.splitlines())
