@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simulator.cli.options import JsonFile, Overrides
+from simulator.spec.errors import Problem, SpecError
 
 if TYPE_CHECKING:
     from simulator.interop.imported import Imported
@@ -73,19 +74,25 @@ def megatron(
     """Print the run file of a script for Megatron-LM; what became of each flag goes to stderr."""
     from simulator.interop.megatron.script import import_script
 
-    pairs = [text.partition("=") for text in variables or ()]
     imported, run = import_script(
         script,
         cluster=cluster,
         gpus=gpus,
         name=name,
-        variables={name: value for name, _, value in pairs},
+        variables=dict(map(_variable, variables or ())),
         ignored=ignored or (),
         overrides=overrides or (),
     )
     p = run.parallelism
     layout = f"TP {p.tp}, PP {p.pp}, VP {p.vp}, CP {p.cp}, EP {p.ep}, DP {run.dp}"
     _write(imported, f"{run.name}: {run.gpus:,} GPUs, {layout}", output, json_file)
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise SpecError(Problem(key_path="--var", value=text, rule="must have the form NAME=VALUE"))
+    return name, value
 
 
 def _write(imported: Imported, about: str, output: Path | None, json_file: Path | None) -> None:

@@ -82,6 +82,7 @@ def test_help_in_a_pipe_is_plain_text(command):
         (["run", "x.yaml", "--jsn", "-"], "--json"),
         (["calibrate", "check", "--data", ".", "--hardware", "h1000"], "--hardware: 'h1000'"),
         (["calibrate", "check", "--data", "/", "--hardware", "h100"], "no measurement tables"),
+        (["import", "megatron", "x.sh", "--var", "x"], "NAME=VALUE"),
         (["calibrate", "measure", "-o", "x", "--budget", "-1 s"], "--budget"),
         (["calibrate", "measure", "-o", "x", "--part", "gem"], "try:  gemm"),
     ],
