@@ -38,6 +38,7 @@ class BucketedTraffic:
         self._overlap_reduce = overlap_reduce
         self._update = update  # which of several in a row
         self._edges: set[int] = set()
+        self._gathered: set[Token] = set()
         self._completed: list[tuple[Action, Bucket]] = []
         self._reduced: list[Token] = []
 
@@ -84,6 +85,7 @@ class BucketedTraffic:
                 waits = hooks.get(bucket.axis, ()) if self._overlap_gather else ()
                 known_as = ("parameters", self._update, stage, bucket.first_layer)
                 signal = self._token("parameters", stage, direction, bucket)
+                self._gathered.add(signal)
                 stream = STREAMS[op.axis]
                 name = f"stage {stage}.param_all_gather"
                 placed.append(
@@ -111,8 +113,9 @@ class BucketedTraffic:
             if hook is not None:
                 placed.append(Placed(COMPUTE, Task("hook", COMPUTE, 0.0, waits, hook)))
                 waits = ()
-            if self._plan.data.gather_parameters(bucket, "") is not None:
-                waits = (*waits, self._token("parameters", action.stage, action.direction, bucket))
+            parameters = self._token("parameters", action.stage, action.direction, bucket)
+            if parameters in self._gathered:
+                waits = (*waits, parameters)
             hook = self._token("hook", action.stage, action.direction, bucket)
         return Before(placed, waits, hook)
 

@@ -58,13 +58,14 @@ class Layout:
 
 def rank_classes(programs: Sequence[Streams], layout: Layout) -> dict[int, Streams]:
     """One simulated rank per device: collectives of its group are timed, meetings of devices stay."""
-    return {
-        device: {
-            name: [_for_class(task, layout.holders(device)) for task in tasks]
+    ranks: dict[int, Streams] = {}
+    for device, streams in enumerate(programs):
+        holders = layout.holders(device)
+        ranks[device] = {
+            name: [task if task.meeting is None else _for_class(task, holders) for task in tasks]
             for name, tasks in streams.items()
         }
-        for device, streams in enumerate(programs)
-    }
+    return ranks
 
 
 def _for_class(task: Task, holders: tuple[int, ...]) -> Task:
