@@ -90,6 +90,7 @@ class Division:
     opts: GraphOptions
     ends: Split
     graph_scope: tuple[str, ...]
+    graphs: bool
     experts: ExpertParallel
     load: ExpertLoad
     seed: int
@@ -196,7 +197,9 @@ def _decoder_layers(division: Division, chunk: Chunk) -> list[LayerShare]:
 
 def _decoder_layer(division: Division, number: int, kind: object, *, full: bool) -> LayerShare:
     """``kind`` ``None`` is a multi-token-prediction layer."""
-    split = division.ends._replace(experts=division.experts_of(number), graph_scope=division.graph_scope)
+    split = division.ends._replace(
+        experts=division.experts_of(number), graph_scope=division.graph_scope, graphs=division.graphs
+    )
     model, opts, narrow = division.model, division.opts, division.narrow_of(number)
     return share_decoder_layer(model, opts, kind, split, division.recompute, full, narrow)
 

@@ -23,7 +23,7 @@ from simulator.partition.context_group import ContextParallel
 from simulator.partition.expert import EXPERT_REGIONS, share_node
 from simulator.partition.expert_layout import ExpertParallel
 from simulator.partition.fresh_gradients import without_accumulation
-from simulator.partition.graph_scope import in_scope
+from simulator.partition.graph_scope import in_scope, with_copies
 from simulator.partition.grid import share_on_grid
 from simulator.partition.optimizer import PARAMETER_BYTES, Matrix, parameter_bytes
 from simulator.partition.quantization import (
@@ -106,6 +106,7 @@ class Split(NamedTuple):
     context: ContextParallel = ContextParallel()
     fresh_gradient_bytes: float = 0.0  # of a weight gradient that is written, not added; 0: added
     graph_scope: tuple[str, ...] = ()  # parts of a layer that its CUDA graph holds; empty: all
+    graphs: bool = False  # there is one
 
     def share(self, node: Node) -> Node:
         """One rank's share of a node."""
@@ -194,7 +195,10 @@ def _divided_decoder_layer(
     narrow: Narrow | None,
 ) -> _Divided:
     """In common to all that may be recomputed of it."""
-    return _divided(_decoder_layer(model, opts, kind, narrow), split)
+    layer = _decoder_layer(model, opts, kind, narrow)
+    if split.graphs:
+        layer = with_copies(layer, model, split.graph_scope, dynamic=split.experts.synchronises)
+    return _divided(layer, split)
 
 
 @lru_cache(maxsize=256)

@@ -104,6 +104,7 @@ def _division(run: RunSpec, copies: int, *, forward_only: bool) -> Division:
         opts=_graph_options(run),
         ends=Split(tp, ExpertParallel(), _context(run), data.fresh_gradient_bytes),
         graph_scope=run.runtime.cuda_graph_scope,
+        graphs=run.runtime.cuda_graphs == "layer",
         experts=expert_parallel(run),
         load=t.moe,
         seed=run.simulation.seed,

@@ -197,6 +197,34 @@ def test_a_layers_graph_holds_the_parts_in_its_scope() -> None:
     assert "experts.fc1" not in captured()
 
 
+@pytest.mark.parametrize(
+    ("scope", "outputs"), [((), 2), (("attn", "moe_router", "moe_preprocess"), 2), (("attn",), 1)]
+)
+def test_what_crosses_the_edge_of_a_layers_graph_is_copied(scope: tuple[str, ...], outputs: int) -> None:
+    """Its input forward; backward the gradients of the stream and, where the graph ends in the experts'
+    layer, of the rows to be sent. Read and written in 16 bits.
+    """
+    layer = expert_layer(mixtral(cuda_graphs="layer", cuda_graph_scope=scope))
+    copies = [
+        [(step.op.name, step.op.bytes) for step in part.steps if step.op.name.startswith("graph_")]
+        for part in (layer.forward, layer.backward)
+    ]
+    size = TOKENS * HIDDEN * 4
+    forward = [copy for copy in copies[0] if copy[1]]
+    assert forward == [("graph_input", size)]
+    assert copies[1] == [("graph_output.backward", outputs * size)]
+
+
+@pytest.mark.parametrize("graphs", ["none", "full"])
+def test_nothing_is_copied_where_graphs_have_no_edge_in_a_layer(graphs: str) -> None:
+    names = {step.op.name for step in expert_layer(mixtral(cuda_graphs=graphs)).forward.steps}
+    assert "graph_input" not in names
+    dense = load_run("llama3-8b-8-h100")
+    captured = replace(dense, runtime=replace(dense.runtime, cuda_graphs="layer"))
+    steps = plan_run(captured).chunks[0].layers[1].forward.steps
+    assert "graph_input" not in {step.op.name for step in steps}
+
+
 def test_rows_that_come_once_per_rank_are_copied_to_each_of_its_experts() -> None:
     """2 of 8 ranks by 2 copies: 8·(1 − (7/8)²) ranks see a token on average."""
     steps = expert_layer(mixtral(moe_dispatcher="hybridep")).forward.steps
