@@ -243,6 +243,10 @@ def _ordered(axes: list[Axis]) -> tuple[Axis, ...]:
         needs = {
             path for choice in axis.choices if isinstance(choice, Expression) for path in dependencies(choice)
         }
+        if any(_overlap(path, axis.path) for path in needs):
+            raise SpecError(
+                Problem(key_path=f"{RUN}.{axis.key}", rule="an expression that needs its own value")
+            )
         for other, before in enumerate(axes):
             if other != index and (
                 any(_overlap(path, before.path) for path in needs)

@@ -116,7 +116,8 @@ def _example(axes: tuple[Axis, ...], runs: Runs, places: Places, broken: Violati
         f"{axis.path[-1]} {_flow(label)}" for axis, label in zip(axes, runs.labels(places), strict=False)
     )
     subject = f"{broken.key_path} {broken.rule}".strip()
-    return subject + (f" (try {broken.suggestion})" if broken.suggestion else "") + f"; with {at}"
+    subject += f" (try {broken.suggestion})" if broken.suggestion else ""
+    return f"{subject}; with {at}" if at else subject
 
 
 def _flow(value: Any) -> str:

@@ -117,6 +117,7 @@ def test_what_is_not_modelled_is_counted_as_such(sweep_file):
         (RUN.format(gpus="{range: [8, 4]}", parallelism="{}"), ["run.gpus", "empty"]),
         (RUN.format(gpus=8, parallelism="{}") + "constraints: {a: tp <}", ["constraints.a", "no expression"]),
         (RUN.format(gpus=8, parallelism="{}") + "constraints: {a: gpu > 2}", ["constraints.a", "gpus"]),
+        (RUN.format(gpus=8, parallelism="{tp: 2 * tp}"), ["run.parallelism.tp", "needs its own value"]),
         (RUN.format(gpus=8, parallelism="{}") + "objectve: mfu", ["objectve", "unknown key", "objective"]),
         (RUN.format(gpus=8, parallelism="{}") + "gpus: 8", ["gpus: 8", "unknown key", "run.gpus"]),
         (RUN.format(gpus=8, parallelism="{}") + "objective: mfu", ["objective", "step_time"]),
