@@ -48,6 +48,7 @@ def tensor_parallel(run: RunSpec) -> Iterator[Violation]:
         ("num_attention_heads", model.num_attention_heads),
         ("mamba_n_groups", model.mamba_n_groups if mamba else 0),
         ("intermediate_size", model.intermediate_size if has_dense_mlp else 0),
+        ("moe_shared_expert_intermediate_size", model.moe_shared_expert_intermediate_size),
     ):
         if size % tp:
             rule = f"must divide {key} ({size}) of {model.name}"
