@@ -102,7 +102,13 @@ def _latent(model: ModelSpec, opts: GraphOptions, name: str) -> Node:
 
 
 def _routed_experts(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
-    """FC1 (gate and up in one product), activation with the probabilities, FC2."""
+    """FC1 (gate and up in one product), activation with the probabilities, FC2.
+
+    The activation's backward is compiled (`weighted_swiglu_back` of Megatron-LM). Where it has a gate, the
+    gradients of both halves are joined in one kernel, and those of the probabilities, sums over half as
+    many elements, take another, which reads all again (`cat` and `SIMDScheduling.can_fuse` of PyTorch 2.6's
+    Inductor).
+    """
     rows, width, inner = row_count(model, opts), row_width(model), expert_width(model)
     gates = 2 if model.gated_mlp else 1
     size = rows * inner * ACTIVATION_BYTES
@@ -125,7 +131,8 @@ def _routed_experts(model: ModelSpec, opts: GraphOptions) -> tuple[Node, ...]:
             module="moe.experts.moe_act",
             region=Region.EXPERT_FEATURE,
             forward=(gates * size + probabilities, size),
-            backward=((1 + gates) * size + probabilities, gates * size + probabilities),
+            backward=(gates * ((1 + gates) * size + probabilities), gates * size + probabilities),
+            kernels=(1, gates),
             saves=(
                 kept("experts.fc1.output", gates * size, Region.EXPERT_FEATURE, "moe.experts"),
                 kept("experts.probabilities", probabilities, Region.ARRIVAL, "moe.dispatch"),

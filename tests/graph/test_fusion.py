@@ -143,6 +143,20 @@ def test_biases_of_experts_are_added_and_their_gradients_summed_expert_by_expert
     assert [(op.name, op.kernels) for op in biases] == [("experts.fc1.bias_grad", model.num_experts)]
 
 
+@pytest.mark.parametrize(("gated", "expected"), [(True, 6 + (6 + 4)), (False, 4 + 2)])
+def test_gradients_of_probabilities_read_a_gated_activation_again(gated: bool, expected: int) -> None:
+    """Per inner element: a sum over gradient and input, then both again for the input's; without a gate one
+    kernel does both. Probabilities are 4 bytes a row, as often.
+    """
+    model = replace(load_model("mixtral-8x7b"), gated_mlp=gated)
+    rows = TOKENS * model.num_experts_per_tok
+    (node,) = (n for n in layer(model, "megatron").nodes if n.forward.name == "experts.activation")
+    (op,) = node.input_gradient
+    assert isinstance(op, MemoryBound) and op.kernels == 1 + gated
+    width = model.moe_intermediate_size or model.intermediate_size
+    assert op.bytes == rows * (width * expected + 4 * (2 + gated))
+
+
 def test_pytorch_copies_keys_and_values_to_their_query_heads() -> None:
     """Llama-3 8B: K and V of 8 heads read, of 32 written."""
     copied = forward(layer(LLAMA, "compiled"))["repeat_kv"]
