@@ -168,28 +168,13 @@ class _Trip:
         if stops == begins:
             return 0
         reached = np.array(stops)
-        self._account(begins, stops)
+        gathers = [device.gather_category for device in self._devices]
+        for part in parts(self._course, self._walked, window.begins, reached, gathers):
+            self._devices[part.device].leap(part)
         messages = self._course.places.messages
         self._send(spans(messages[window.begins], messages[reached]), reached, until)
         self._lane.resume_all()
         return sum(stops) - sum(begins)
-
-    def _account(self, begins: Sequence[int], stops: Sequence[int]) -> None:
-        """Takes the devices to these places, past their marks."""
-        origins = self._course.places.origins.tolist()
-        bounds = [
-            [begin, *(origin + 1 + mark for mark in device.marks_up_to(stop - origin - 1)), stop]
-            for device, origin, begin, stop in zip(self._devices, origins, begins, stops, strict=True)
-            if begin < stop
-        ]
-        ranges = np.array([pair for own in bounds for pair in pairwise(own)])
-        gathers = [device.gather_category for device in self._devices]
-        for part in parts(self._course, self._walked, ranges[:, 0], ranges[:, 1], gathers):
-            self._devices[part.device].leap(part)
-        for device, origin, begin, stop in zip(self._devices, origins, begins, stops, strict=True):
-            if begin < stop:
-                first = begin - origin - 1
-                device.arrive(first, self._walked.starts[begin:stop], self._walked.ends[begin:stop])
 
     def _send(self, sent: Numbers, reached: Numbers, until: float) -> None:
         """Takes down messages that have arrived; sends those that are still under way."""

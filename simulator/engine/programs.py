@@ -34,7 +34,8 @@ class Programs:
     cuts: Sequence[Sequence[int]]
     data: Sequence[Condition]  # by device: the worst links in its groups of data parallelism
     ends: Sequence[Sequence[int]] = ()  # by device, the actions before which updates stand; else at the end
-    wiring: Wiring | None = None  # where their quiet steps are not to be tasks
+    wiring: Wiring | None = None  # where their quiet steps are not to be tasks ...
+    notes: bool = False  # ... and whether these keep their times
     quiet: list[QuietProgram] = field(default_factory=list)
     issued: Cuts = field(default_factory=list)
     updated: list[list[int]] = field(default_factory=list)  # tasks of each compute stream up to its updates
@@ -91,7 +92,7 @@ class Programs:
             WiredProgram(self.plan, self.pipeline, own, options, device) for device, own in enumerate(blocks)
         ]
         self.quiet = [
-            program.build_around(own, marks)
-            for program, own, marks in zip(programs, wiring.devices, self.cuts, strict=True)
+            program.build_around(own, notes=self.notes)
+            for program, own in zip(programs, wiring.devices, strict=True)
         ]
         return [program.streams for program in programs]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from math import inf, nan
-from typing import NamedTuple
 
 import numpy as np
 import simpy
@@ -27,17 +26,11 @@ from simulator.engine.wiring import GATHER
 PP = exposed("pp")
 
 
-class Mark(NamedTuple):
-    """What stands before a step: the breakdown since the range of steps began, and messages by stream."""
-
-    spent: Mapping[str, float]
-    posted: Mapping[str, int]
-
-
 class QuietDevice:
     """Runs quiet steps, a range of them whenever its compute stream comes to one.
 
-    From the first mark on it keeps ``times`` by step, when it started and ended, and what stood ``at_marks``.
+    Where that is asked it notes when each step started and ended, and how long before its start a message for
+    it was under way while the device stood idle: ``starts``, ``ends``, ``waited``, by step.
     """
 
     __slots__ = (
@@ -48,8 +41,6 @@ class QuietDevice:
         "_gather",
         "_lane",
         "_left",
-        "_marks",
-        "_noted",
         "_processors",
         "_program",
         "_rank",
@@ -62,20 +53,20 @@ class QuietDevice:
         "_spent",
         "_start",
         "_steps",
-        "at_marks",
+        "ends",
         "free",
         "hops",
         "next",
         "senders",
+        "starts",
         "stop",
-        "times",
         "version",
+        "waited",
     )
 
     def __init__(self, lane: Lane, rank: int, program: QuietProgram, processors: Processors) -> None:
         streams = {route.stream for route in program.wiring.routes}
-        keeps = bool(program.marks)
-        self.senders = {stream: Sender(lane, rank, stream, keeps=keeps) for stream in sorted(streams)}
+        self.senders = {stream: Sender(lane, rank, stream, keeps=program.notes) for stream in sorted(streams)}
         self._lane = lane
         self._rank = rank
         self._program = program
@@ -84,8 +75,6 @@ class QuietDevice:
         self._senders = [self.senders[route.stream] for route in program.wiring.routes]
         self.hops = [Hop(task, lane.links_of(task)) for task in program.hops]
         self._processors = processors
-        self._marks = program.marks
-        self._noted: float = min(program.marks, default=inf)  # the first step that stands at a mark
         self.next = self.stop = 0
         self.free = 0.0  # when the step before ended
         self._start = 0.0
@@ -100,8 +89,8 @@ class QuietDevice:
         self._done: simpy.Event = lane.env.event()
         self.version = 0
         self._cause: Send | None = None
-        self.times: Times = np.full((len(self._steps) if keeps else 0, 2), nan)
-        self.at_marks: dict[int, Mark] = {}
+        noted = len(self._steps) if program.notes else 0
+        self.starts, self.ends, self.waited = [nan] * noted, [nan] * noted, [nan] * noted
         lane.devices.append(self)
         lane.posts.update(dict.fromkeys(program.posts, self))
         processors.listener = self._processors_changed
@@ -129,32 +118,23 @@ class QuietDevice:
         exchanges = map(self._program.exchanges.__getitem__, self._program.wiring.exchanges)
         return [self._program.gather, *exchanges, *self._program.hops]
 
-    def marks_up_to(self, stop: int) -> list[int]:
-        """Marks between the current step and a later one."""
-        return sorted(mark for mark in self._marks if self.next < mark < stop)
-
     @property
     def gather_category(self) -> str:
         """As what gathers of scattered messages count."""
         return self._category(GATHER)
 
     def leap(self, part: Part) -> None:
-        """Takes steps as done, up to a mark or the last of them."""
+        """Takes steps as done."""
         for work, count in part.works.items():
             self._counts[work] += count
         for category, seconds in part.spent.items():
             self._spent[category] += seconds
-        for stream, count in part.posted.items():
-            self.senders[stream].posted += count
+        if self.starts:
+            done = slice(self.next, part.stop)
+            self.starts[done], self.ends[done] = part.starts.tolist(), part.ends.tolist()
+            self.waited[done] = part.waited.tolist()
         self.next = part.stop
-        if self.next in self._marks:
-            self._mark()
-
-    def arrive(self, first: int, starts: Times, ends: Times) -> None:
-        """It has done the steps from the first on, with these times."""
-        if self._noted < inf:
-            self.times[first : self.next] = np.column_stack((starts, ends))
-        self.free = float(ends[-1])
+        self.free = float(part.ends[-1])
         self._gather = self._both = None
 
     def set_out_again(self) -> None:
@@ -164,7 +144,7 @@ class QuietDevice:
 
     def dispatch(self, at: float, route: int, token: Token) -> None:
         """Sends a message of a step that has been taken as done."""
-        self._senders[route].dispatch(at, self.hops[route], token)
+        self._senders[route].send(at, self.hops[route], token)
 
     def sent_already(self, route: int, token: Token, start: float, end: float, since: float) -> Send:
         """The record of a message that has arrived, behind others since some time."""
@@ -185,8 +165,6 @@ class QuietDevice:
         self._spent.clear()
         self._done = self._lane.env.event()
         self.free = begun
-        if self.next in self._marks:
-            self._mark()
         self._try()
         yield self._done
         profile = self._breakdown()
@@ -302,10 +280,11 @@ class QuietDevice:
         if work == GATHER and self._gather is None:
             self._start_gather(at)
             return
-        self._running = False
+        self._running, waited = False, 0.0
         if self._start > self.free:
             until, _ = attribute_idle(self._spent, self.free, self._start, self._cause)
             self._spent[BUBBLE] += max(0.0, until - self.free)
+            waited = self._start - until
         if work < 0 or self._slowed:
             self._account(work, at)
         else:
@@ -314,11 +293,9 @@ class QuietDevice:
         start, self._start = self._start, inf  # what it sends may retime what ends now: this step has ended
         for route, token, _ in sends:
             self._senders[route].send(at, self.hops[route], token)
-        if self.next >= self._noted:
-            self.times[self.next] = start, at
+        if self.starts:
+            self.starts[self.next], self.ends[self.next], self.waited[self.next] = start, at, waited
         self.next += 1
-        if self.next in self._marks:
-            self._mark()
         if self.next < self.stop:
             self._try()
         else:
@@ -347,15 +324,25 @@ class QuietDevice:
         sent = self._program.posts[token]
         self._senders[sent.route].send(at, self.hops[sent.route], sent.token)
 
-    def _mark(self) -> None:
-        posted = {name: sender.posted for name, sender in self.senders.items()}
-        self.at_marks[self.next] = Mark(self._breakdown(), posted)
-
     def sent(self, stream: str) -> Times:
-        """When each message of a stream left and arrived, where there are marks."""
+        """When each message of a stream left and arrived, where that is noted: rows of two."""
         kept = self.senders[stream].kept or []
         rows = [each.times if isinstance(each, Send) else each for each in kept]
         return np.concatenate(rows) if rows else np.empty((0, 2))
+
+    def took(self, first: int, stop: int) -> dict[str, float]:
+        """The breakdown of steps [first, stop), where they are noted: from the end of the step before."""
+        starts, ends = np.array(self.starts[first:stop]), np.array(self.ends[first - 1 : stop])
+        works = np.array([step.work for step in self._steps[first:stop]])
+        waited = float(np.sum(self.waited[first:stop]))
+        total = defaultdict(float, {PP: waited, BUBBLE: float(np.sum(starts - ends[:-1])) - waited})
+        for work, count in zip(*np.unique(works, return_counts=True), strict=True):
+            if work < 0:
+                total[self._category(int(work))] += float(np.sum((ends[1:] - starts)[works == work]))
+                continue
+            for category, seconds in self._program.profiles[work].items():
+                total[category] += int(count) * seconds
+        return dict(total)
 
     def _breakdown(self) -> dict[str, float]:
         total = defaultdict(float, self._spent)

@@ -23,7 +23,7 @@ class QuietProgram:
         exchanges: the device's side of a blocking one, by with whom and whether it sends.
         gather: what follows each message that arrives scattered.
         posts: messages of other actions, by the token that lets them go.
-        marks: steps before which the breakdown is noted.
+        notes: whether times of steps and messages are kept.
     """
 
     wiring: DeviceWiring
@@ -33,7 +33,7 @@ class QuietProgram:
     exchanges: Mapping[tuple[int, bool], Task]
     gather: Task | None
     posts: Mapping[Token, Sent]
-    marks: frozenset[int] = frozenset()
+    notes: bool = False
 
     @property
     def transfers(self) -> dict[str, list[Task]]:

@@ -68,17 +68,16 @@ class Post(Protocol):
 
 
 class Sender:
-    """One stream of messages of a device: ``posted`` so many; those sent are ``kept`` where that is asked,
-    one by one or as rows of their times."""
+    """One stream of messages of a device. Those sent are ``kept`` where that is asked, one by one or as rows
+    of their times."""
 
-    __slots__ = ("_post", "_queue", "kept", "last", "name", "posted", "rank", "version")
+    __slots__ = ("_post", "_queue", "kept", "last", "name", "rank", "version")
 
     def __init__(self, post: Post, rank: int, name: str, *, keeps: bool) -> None:
         self.rank = rank
         self.name = name
         self.version = 0
         self.last: Send | None = None
-        self.posted = 0
         self.kept: list[Send | Times] | None = [] if keeps else None
         self._post = post
         self._queue: deque[tuple[Hop, Token]] = deque()
@@ -90,11 +89,6 @@ class Sender:
 
     def send(self, at: float, hop: Hop, token: Token) -> None:
         """Sends a message, after those before it."""
-        self.posted += 1
-        self.dispatch(at, hop, token)
-
-    def dispatch(self, at: float, hop: Hop, token: Token) -> None:
-        """Sends a message that has been counted."""
         if self._queue or (self.last is not None and self.last.end > at):
             self._queue.append((hop, token))
             if len(self._queue) == 1:

@@ -9,26 +9,23 @@ differences of time only. The long step then takes that much longer per window.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-import numpy as np
 from cachetools import LRUCache, cached
 
 from simulator.engine.attribution import breakdown
-from simulator.engine.course import Times
 from simulator.engine.messages import Pipeline
-from simulator.engine.quiet import Mark, QuietDevice
 from simulator.engine.reach import Window, compared_windows
+from simulator.engine.recurrence import TOLERANCE, Recurrence, Repeating
 from simulator.engine.replay import Replay
 from simulator.engine.tasks import COMPUTE, Record
-from simulator.engine.wiring import DeviceWiring
+from simulator.engine.wiring import steady_actions
 from simulator.schedule.actions import Action, Kind, Order
 from simulator.schedule.definition import Schedule
 
-WORTH = 1.5  # a short step must be this many times shorter
-TOLERANCE = 1e-12  # of the step: rounding of sums
+WORTH = 1.25  # a short step must be this many times shorter
 MOST_ACTIONS = 1_000_000  # remembered, of 100 bytes each
 
 
@@ -37,28 +34,25 @@ class Fold(NamedTuple):
 
     microbatches: int  # of the short one
     orders: list[Order]
-    windows: list[Window]
     repeats: int  # windows the long step has and the short one has not
-    compared: int  # windows in a row that must be equal but for a shift
-
-
-class SteadyState(NamedTuple):
-    """One window in its periodic state."""
-
-    seconds: float
-    breakdowns: list[dict[str, float]]  # per device, each summing to ``seconds``
+    repeating: Sequence[Repeating] = ()  # of quiet steps
+    windows: Sequence[Window] = ()  # of others, and how many in a row must be equal but for a shift:
+    compared: int = 0
 
 
 Cuts = list[dict[int, dict[str, int]]]
 """Per device: action index → stream → tasks issued before it."""
 
 
-def folds(schedule: Schedule, p: int, m: int, v: int, *, blocking: bool) -> Iterator[Fold]:
-    """Short steps worth trying for a step of ``m`` microbatches, shortest first."""
+def folds(schedule: Schedule, p: int, m: int, v: int, *, blocking: bool, quiet: bool) -> Iterator[Fold]:
+    """Short steps worth trying for a step of ``m`` microbatches, shortest first.
+
+    Of ``quiet`` steps one state that comes back will do; of others, windows that repeat, which takes longer.
+    """
     for period in dict.fromkeys((1, 2, p)):
-        shortest = (p if period < p else 2 * p) + 3 * period  # mostly enough
-        for least in (shortest, 4 * p + 4 * period):  # what stays out of step longer
-            fold = _fold(schedule, p, m, v, period, least, blocking)
+        mostly = (p + 2 * period, p + 3 * period) if quiet else (2 * p + 3 * period,)
+        for least in (*mostly, 4 * p + 4 * period):  # the last for what stays out of step longer
+            fold = _fold(schedule, p, m, v, period, least, blocking, quiet)
             if fold is not None:
                 yield fold
 
@@ -74,7 +68,9 @@ def whole_order(schedule: Schedule, p: int, m: int, v: int) -> list[Order]:
 
 
 @cached(LRUCache(maxsize=MOST_ACTIONS, getsizeof=lambda fold: 1 + (_actions(fold.orders) if fold else 0)))
-def _fold(schedule: Schedule, p: int, m: int, v: int, period: int, least: int, blocking: bool) -> Fold | None:
+def _fold(
+    schedule: Schedule, p: int, m: int, v: int, period: int, least: int, blocking: bool, quiet: bool
+) -> Fold | None:
     """The shortest step of at least so many microbatches that may stand for ``m``."""
     short = least + (m - least) % period
     if WORTH * short > m or schedule.check(p, short, v) or schedule.check(p, short + period, v):
@@ -83,15 +79,31 @@ def _fold(schedule: Schedule, p: int, m: int, v: int, period: int, least: int, b
     longer = whole_order(schedule, p, short + period, v)
     shift = period // schedule.directions  # each direction counts its own microbatches
     windows = [_window(a, b, shift) for a, b in zip(orders, longer, strict=True)]
-    found = _before_the_edges([window for window in windows if window is not None], orders)
+    found = [window for window in windows if window is not None]
     if len(found) != p:
         return None
+    fold = Fold(short, orders, (m - short) // period)
+    if quiet:
+        repeating = [_repeating(order, window, shift) for order, window in zip(orders, found, strict=True)]
+        long_enough = all(own.stop - own.length > own.begin for own in repeating)
+        return fold._replace(repeating=repeating) if long_enough else None
+    moved = _before_the_edges(found, orders)
     stages = 1 + max(action.stage for order in orders for action in order)
     pipeline = Pipeline(schedule.placement(p, v), stages, schedule.directions)
-    compared = compared_windows(pipeline, orders, found, blocking=blocking)
-    if compared is None or any(window.stop <= compared * window.length for window in found):
+    compared = compared_windows(pipeline, orders, moved, blocking=blocking) if len(moved) == p else None
+    if compared is None or any(window.stop <= compared * window.length for window in moved):
         return None
-    return Fold(short, orders, found, (m - short) // period, compared)
+    return fold._replace(windows=moved, compared=compared)
+
+
+def _repeating(order: Order, window: Window, shift: int) -> Repeating:
+    """Where an order repeats that has the window, short of its stages' last gradients and of its edges."""
+    steady, length = steady_actions(order), window.length
+    stop = min(window.stop, steady.stop, *_last_gradients(order))
+    begin = stop - length
+    while begin > steady.start and _shifted(order[begin - 1], shift) == order[begin - 1 + length]:
+        begin -= 1
+    return Repeating(begin, stop, length)
 
 
 def _window(short: Order, longer: Order, shift: int) -> Window | None:
@@ -114,10 +126,16 @@ def _before_the_edges(windows: list[Window], orders: list[Order]) -> list[Window
     """
     back = 0
     for window, order in zip(windows, orders, strict=False):
-        last = {a.stage: i for i, action in enumerate(order) for a in action.parts if a.kind is not Kind.F}
-        back = max(back, -((min(last.values(), default=window.stop) - window.stop) // window.length))
+        back = max(back, -((min(_last_gradients(order), default=window.stop) - window.stop) // window.length))
     moved = [Window(w.start - back * w.length, w.stop - back * w.length) for w in windows]
     return [w for w in moved if w.start > 0]
+
+
+def _last_gradients(order: Order) -> Collection[int]:
+    """Where stages come to their last gradients."""
+    return {
+        a.stage: i for i, action in enumerate(order) for a in action.parts if a.kind is not Kind.F
+    }.values()
 
 
 def _shifted(action: Action, by: int) -> Action:
@@ -130,7 +148,7 @@ def cut_points(fold: Fold) -> list[list[int]]:
     return [[w.stop - k * w.length for k in range(fold.compared + 1)] for w in fold.windows]
 
 
-def steady_state(events: Replay, fold: Fold, cuts: Cuts) -> SteadyState | None:
+def steady_state(events: Replay, fold: Fold, cuts: Cuts) -> Recurrence | None:
     """The periodic window at the end of the short step's middle, ``None`` where it is not periodic yet."""
     tolerance = TOLERANCE * events.end
     seconds: float | None = None
@@ -150,7 +168,7 @@ def steady_state(events: Replay, fold: Fold, cuts: Cuts) -> SteadyState | None:
         spent.append(
             breakdown(records[begin:end], records[end - 1].end, COMPUTE, since=records[begin - 1].end)
         )
-    return None if seconds is None else SteadyState(seconds, spent)
+    return None if seconds is None else Recurrence(seconds, spent)
 
 
 def _shifts(records: Sequence[Record], marks: list[int]) -> Iterator[float]:
@@ -163,39 +181,6 @@ def _shifts(records: Sequence[Record], marks: list[int]) -> Iterator[float]:
     for index in range(marks[-1], marks[0] - count):
         yield records[index + count].start - records[index].start
         yield records[index + count].end - records[index].end
-
-
-def steady_steps(events: Replay, fold: Fold, wiring: Sequence[DeviceWiring]) -> SteadyState | None:
-    """The same where the compared windows are quiet steps, ``None`` also where they are not."""
-    tolerance = TOLERANCE * events.end
-    seconds: float | None = None
-    spent = []
-    for device, (window, wired) in enumerate(zip(fold.windows, wiring, strict=True)):
-        quiet = events.quiet[device]
-        steps = [wired.begins[window.stop - k * window.length] for k in range(fold.compared, -1, -1)]
-        if np.isnan(quiet.times[steps[0] : steps[-1]]).any():
-            return None
-        marks = [quiet.at_marks[step] for step in steps]
-        for windows in _times(quiet, steps, marks):
-            if len({len(each) for each in windows}) > 1:
-                return None
-            shifts = np.diff(np.array(windows), axis=0)
-            if not shifts.size:
-                continue
-            seconds = float(shifts.flat[0]) if seconds is None else seconds
-            if not (np.abs(shifts - seconds) <= tolerance).all():
-                return None
-        before, after = (mark.spent for mark in marks[-2:])
-        spent.append({category: after[category] - before.get(category, 0.0) for category in after})
-    return None if seconds is None else SteadyState(seconds, spent)
-
-
-def _times(quiet: QuietDevice, steps: Sequence[int], marks: Sequence[Mark]) -> Iterator[list[Times]]:
-    """By window, starts and ends of steps and of the messages of each stream."""
-    yield [quiet.times[a:b] for a, b in pairwise(steps)]
-    for stream in marks[0].posted:
-        sent = quiet.sent(stream)
-        yield [sent[a.posted[stream] : b.posted[stream]] for a, b in pairwise(marks)]
 
 
 def extended(spent: dict[str, float], window: dict[str, float], repeats: int) -> dict[str, float]:

@@ -22,15 +22,14 @@ from simulator.engine.messages import Exchange, Pipeline, blocking_exchanges
 from simulator.engine.options import StepOptions
 from simulator.engine.program import NORM_BYTES, NormKind, ProgramOptions
 from simulator.engine.programs import Programs
+from simulator.engine.recurrence import Recurrence, recurrence
 from simulator.engine.replay import Replay, paused_collector, replay
 from simulator.engine.steady import (
     Fold,
-    SteadyState,
     cut_points,
     extended,
     folds,
     steady_state,
-    steady_steps,
     whole_order,
 )
 from simulator.engine.survey import Wiring
@@ -99,7 +98,8 @@ def run_step(
     if options.post_validation:
         return machine.replay_updates(repeated(whole_order(schedule, p, m, vp), m // schedule.directions))
     if options.may_fold and machine.has_one_class and plan.loads is None:
-        for fold in folds(schedule, p, m, vp, blocking=options.blocks_p2p(p, vp)):
+        quiet = machine.has_quiet_steps
+        for fold in folds(schedule, p, m, vp, blocking=options.blocks_p2p(p, vp), quiet=quiet):
             short, state = machine.replay_short(fold)
             if state is not None:
                 return _extended(short, state, fold.repeats)
@@ -116,7 +116,7 @@ def replayed_orders(schedule: Schedule, p: int, m: int, vp: int, options: StepOp
         return asynchronous(schedule, p, m).orders
     fold = None
     if options.may_fold:
-        fold = next(folds(schedule, p, m, vp, blocking=options.blocks_p2p(p, vp)), None)
+        fold = next(folds(schedule, p, m, vp, blocking=options.blocks_p2p(p, vp), quiet=True), None)
     return whole_order(schedule, p, m, vp) if fold is None else fold.orders
 
 
@@ -131,7 +131,7 @@ def _as_run(schedule: Schedule, options: StepOptions) -> Schedule:
     return _paired(schedule) if options.overlap_experts else schedule
 
 
-def _extended(short: StepReplay, state: SteadyState, repeats: int) -> StepReplay:
+def _extended(short: StepReplay, state: Recurrence, repeats: int) -> StepReplay:
     return replace(
         short,
         seconds=short.seconds + repeats * state.seconds,
@@ -175,7 +175,7 @@ class _Machine:
             gathers=plan.message_gather is not None,
             pairs=options.overlap_experts,
         )
-        self._has_quiet_steps = (
+        self.has_quiet_steps = (
             options.quiet_steps
             and not options.in_detail
             and self.has_one_class
@@ -192,19 +192,21 @@ class _Machine:
         """One step of so many microbatches."""
         return self._replayed(m, self._programs_of(m))
 
-    def replay_short(self, fold: Fold) -> tuple[StepReplay, SteadyState | None]:
+    def replay_short(self, fold: Fold) -> tuple[StepReplay, Recurrence | None]:
         """A short step, and its steady state if it comes to one."""
-        programs = self._programs_of(fold.microbatches, cut_points(fold))
+        programs = self._programs_of(fold.microbatches, fold)
         step = self._replayed(fold.microbatches, programs)
-        if programs.wiring:
-            return step, steady_steps(step.events, fold, programs.wiring.devices)
+        if programs.wiring is not None:
+            return step, recurrence(step.events, fold.repeating, programs.wiring.devices)
         return step, steady_state(step.events, fold, programs.issued)
 
-    def _programs_of(self, m: int, cuts: Sequence[Sequence[int]] | None = None) -> Programs:
+    def _programs_of(self, m: int, fold: Fold | None = None) -> Programs:
         p, vp = self._layout.devices, self._vp
         orders = whole_order(self._schedule, p, m, vp)
-        wiring = _wiring(self._schedule, p, m, vp, self._habits) if self._has_quiet_steps else None
-        return self._programs(orders, cuts, wiring=wiring)
+        if self.has_quiet_steps:
+            wiring = _wiring(self._schedule, p, m, vp, self._habits)
+            return self._programs(orders, None, wiring=wiring, notes=fold is not None)
+        return self._programs(orders, None if fold is None else cut_points(fold))
 
     def _replayed(self, m: int, programs: Programs) -> StepReplay:
         ranks = self._ranks(programs)
@@ -272,6 +274,7 @@ class _Machine:
         ends: Sequence[Sequence[int]] = (),
         *,
         wiring: Wiring | None = None,
+        notes: bool = False,
     ) -> Programs:
         layout, devices = self._layout, range(self._layout.devices)
         return Programs(
@@ -289,6 +292,7 @@ class _Machine:
             cuts=cuts or [()] * len(orders),
             ends=ends,
             wiring=wiring,
+            notes=notes,
             data=[
                 links(
                     worst(

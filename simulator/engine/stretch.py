@@ -37,48 +37,53 @@ class Walked(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Steps of a device up to one: how many of each work, seconds besides works, and messages by stream."""
+    """Steps of a device up to one: how many of each work, and seconds besides works.
+
+    By step: when it started and ended, and for how long a message was under way while the device stood idle.
+    """
 
     device: int
     stop: int
     works: Mapping[int, int]
     spent: Mapping[str, float]
-    posted: Mapping[str, int]
+    starts: Times
+    ends: Times
+    waited: Times
 
 
 def parts(
     course: Course, walked: Walked, begins: Numbers, stops: Numbers, gathers: Sequence[str]
 ) -> Iterator[Part]:
-    """Accounts of the places [begin, stop) of ranges that lie in one device each.
+    """Accounts of the places [begin, stop) of each device that has any.
 
     ``gathers``: by device, as what gathers of scattered messages count.
     """
-    every = spans(begins, stops)
-    ranges = np.repeat(np.arange(len(begins)), stops - begins)
+    every, size = spans(begins, stops), len(begins)
+    devices = course.places.devices[every]
     width = max(lengths.hops for lengths in course.lengths)
-    kinds = ranges * width + course.places.lasts[every]
+    kinds = devices * width + course.places.lasts[every]
     took = walked.ends[every] - walked.starts[every]
-    counts = np.bincount(kinds, minlength=len(begins) * width).reshape(-1, width).tolist()
-    seconds = np.bincount(kinds, took, minlength=len(begins) * width).reshape(-1, width)
+    counts = np.bincount(kinds, minlength=size * width).reshape(-1, width).tolist()
+    seconds = np.bincount(kinds, took, minlength=size * width).reshape(-1, width)
     idle = walked.starts[every] - walked.ends[every - 1]
-    under_way = np.clip(walked.starts[every] - _since(course, walked, every), 0.0, idle)
-    messages, bubbles = (
-        np.bincount(ranges, each, minlength=len(begins)).tolist() for each in (under_way, idle - under_way)
-    )
-    posted = _posted(course, begins, stops)
-    for number, (device, stop) in enumerate(
-        zip(course.places.devices[begins].tolist(), stops.tolist(), strict=True)
-    ):
+    waited = np.clip(walked.starts[every] - _since(course, walked, every), 0.0, idle)
+    messages, bubbles = (np.bincount(devices, each, minlength=size) for each in (waited, idle - waited))
+    rows = np.split(waited, np.cumsum(stops - begins)[:-1])
+    for device, (begin, stop) in enumerate(zip(begins.tolist(), stops.tolist(), strict=True)):
+        if begin == stop:
+            continue
         lengths, gather = course.lengths[device], gathers[device]
-        spent = {PP: messages[number] + float(seconds[number, lengths.exchanges : lengths.hops].sum())}
-        spent[BUBBLE] = bubbles[number]
-        spent[gather] = spent.get(gather, 0.0) + float(seconds[number, lengths.gather])
+        spent = {PP: float(messages[device] + seconds[device, lengths.exchanges : lengths.hops].sum())}
+        spent[BUBBLE] = float(bubbles[device])
+        spent[gather] = spent.get(gather, 0.0) + float(seconds[device, lengths.gather])
         yield Part(
             device,
             stop - int(course.places.origins[device]) - 1,
-            {work: count for work, count in enumerate(counts[number][: lengths.gather]) if count},
+            {work: count for work, count in enumerate(counts[device][: lengths.gather]) if count},
             {category: seconds for category, seconds in spent.items() if seconds},
-            posted[number],
+            walked.starts[begin:stop],
+            walked.ends[begin:stop],
+            rows[device],
         )
 
 
@@ -100,18 +105,4 @@ def _latest(course: Course, walked: Walked, place: int, begun: float) -> int:
         if arrival > at * LATER:
             found = message
         at = max(at, arrival)
-    return found
-
-
-def _posted(course: Course, begins: Numbers, stops: Numbers) -> list[dict[str, int]]:
-    """Messages that steps send, by range and stream."""
-    first, last = course.places.messages[begins], course.places.messages[stops]
-    messages = course.messages
-    width = len(messages.names)
-    ranges = np.repeat(np.arange(len(begins)), last - first)
-    keys, counts = np.unique(ranges * width + messages.streams[spans(first, last)], return_counts=True)
-    found: list[dict[str, int]] = [{} for _ in begins]
-    for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
-        number, stream = divmod(key, width)
-        found[number][messages.names[stream][1]] = count
     return found

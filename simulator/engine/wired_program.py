@@ -33,10 +33,10 @@ class WiredProgram(DeviceProgram):
 
     posts: dict[Token, Sent] = field(default_factory=dict)
 
-    def build_around(self, wiring: DeviceWiring, marks: Collection[int] = ()) -> QuietProgram:
+    def build_around(self, wiring: DeviceWiring, *, notes: bool = False) -> QuietProgram:
         """Fills the streams; the quiet steps between their tasks are in what is returned.
 
-        ``marks``: actions before which the breakdown is noted.
+        ``notes``: whether times of steps and messages are kept.
         """
         order, done = wiring.order, 0
         edges = [each for index in wiring.edges for each in order[index].parts]
@@ -50,7 +50,7 @@ class WiredProgram(DeviceProgram):
             self._act(order[index], steps[0].waits)
         self._quiet(done, len(wiring.steps))
         self._finish(sorted({stage for work in wiring.works for stage, kind in work if kind}))
-        return self._program(wiring, met, frozenset(wiring.begins[mark] for mark in marks))
+        return self._program(wiring, met, notes=notes)
 
     def _meets(self, action: Action, is_first: bool) -> bool:
         """Whether an action is not quiet: traffic meets it, or its weights have to be prepared.
@@ -66,7 +66,7 @@ class WiredProgram(DeviceProgram):
         if start < stop:
             self._compute_task(Task("quiet", COMPUTE, 0.0, steps=range(start, stop)))
 
-    def _program(self, wiring: DeviceWiring, met: Collection[int], marks: frozenset[int]) -> QuietProgram:
+    def _program(self, wiring: DeviceWiring, met: Collection[int], *, notes: bool) -> QuietProgram:
         tasks = Counter(
             step.work
             for index in met
@@ -85,7 +85,7 @@ class WiredProgram(DeviceProgram):
             exchanges={side: self._exchange_task(exchange) for side, exchange in wiring.exchanges.items()},
             gather=None if gather is None else self._gather_task(gather),
             posts=self.posts,
-            marks=marks,
+            notes=notes,
         )
 
     def _gather_task(self, gather: Collective) -> Task:

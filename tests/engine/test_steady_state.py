@@ -52,7 +52,7 @@ def test_a_rhythm_of_several_windows_is_found(pipeline):
 
 
 def test_schedules_that_run_all_forwards_first_do_not_fold():
-    assert not list(folds(SCHEDULES["gpipe"], 4, 400, 1, blocking=False))
+    assert not list(folds(SCHEDULES["gpipe"], 4, 400, 1, blocking=False, quiet=True))
 
 
 @pytest.mark.parametrize("zero", [0, 1, 2])
