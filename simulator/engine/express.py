@@ -190,7 +190,9 @@ class _Trip:
             sender = self._devices[device].senders[name]
             sender.last = self._record(int(own[-1]))
             if sender.kept is not None:
-                sender.kept.append(np.column_stack((walked.leaves[own], walked.arrives[own])))
+                sender.kept.append(
+                    list(zip(walked.leaves[own].tolist(), walked.arrives[own].tolist(), strict=True))
+                )
         used = [users[arrived] for users in messages.users]
         later = [(places != NOWHERE) & (places >= reached[devices[places]]) for places in used]
         for message in arrived[later[0] | later[1]].tolist():

@@ -326,9 +326,13 @@ class QuietDevice:
 
     def sent(self, stream: str) -> Times:
         """When each message of a stream left and arrived, where that is noted: rows of two."""
-        kept = self.senders[stream].kept or []
-        rows = [each.times if isinstance(each, Send) else each for each in kept]
-        return np.concatenate(rows) if rows else np.empty((0, 2))
+        rows: list[tuple[float, float]] = []
+        for each in self.senders[stream].kept or ():
+            if isinstance(each, Send):
+                rows.append((each.start, each.end))
+            else:
+                rows += each
+        return np.array(rows).reshape(-1, 2)
 
     def took(self, first: int, stop: int) -> dict[str, float]:
         """The breakdown of steps [first, stop), where they are noted: from the end of the step before."""

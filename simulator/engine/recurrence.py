@@ -7,7 +7,6 @@ shift of one window per device, all that follows is the same too, as long as the
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,8 +15,8 @@ import numpy as np
 from simulator.engine.course import Times
 from simulator.engine.quiet import QuietDevice
 from simulator.engine.replay import Replay
+from simulator.engine.survey import Wiring
 from simulator.engine.tasks import COMPUTE
-from simulator.engine.wiring import DeviceWiring
 
 TOLERANCE = 1e-12  # of the step: rounding of sums
 
@@ -38,14 +37,9 @@ class Recurrence(NamedTuple):
     breakdowns: list[dict[str, float]]  # per device, each summing to ``seconds``
 
 
-def recurrence(
-    events: Replay, orders: Sequence[Repeating], wiring: Sequence[DeviceWiring]
-) -> Recurrence | None:
+def recurrence(events: Replay, orders: Sequence[Repeating], wiring: Wiring) -> Recurrence | None:
     """The window before the first device comes to the end of what repeats, if it is a repetition."""
-    devices = [
-        _Device(events.quiet[number], own, wired)
-        for number, (own, wired) in enumerate(zip(orders, wiring, strict=True))
-    ]
+    devices = [_Device(events.quiet[number], own, wiring, number) for number, own in enumerate(orders)]
     if not all(device.runs_through for device in devices):
         return None
     tolerance = TOLERANCE * events.end
@@ -86,16 +80,15 @@ class _Flight(NamedTuple):
 class _Device:
     """A device at two instants. Steps are counted from the first that repeats."""
 
-    def __init__(self, quiet: QuietDevice, order: Repeating, wiring: DeviceWiring) -> None:
+    def __init__(self, quiet: QuietDevice, order: Repeating, wiring: Wiring, number: int) -> None:
         self._quiet = quiet
-        self._first = wiring.begins[order.begin]
-        stop, before = wiring.begins[order.stop], wiring.begins[order.stop - order.length]
+        begins = wiring.devices[number].begins
+        self._first = begins[order.begin]
+        stop, before = begins[order.stop], begins[order.stop - order.length]
         self.length = stop - before
         self.starts = np.array(quiet.starts[self._first : stop])
         self.ends = np.array(quiet.ends[self._first : stop])
-        self._sends = Counter(
-            wiring.routes[sent.route].stream for step in wiring.steps[before:stop] for sent in step.sends
-        )
+        self._sends = wiring.sends(number, before, stop)
         self._now = self._then = 0  # the step under way or next
         self._flights: list[_Flight] = []
 

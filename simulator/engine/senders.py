@@ -6,9 +6,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-import numpy as np
-
-from simulator.engine.course import Times
 from simulator.engine.links import Link, SharedLinks, Transfer
 from simulator.engine.tasks import LATER, Record, Task, Token
 
@@ -37,11 +34,6 @@ class Send(Record):
         self.token = token
         self.transfer: Transfer | None = None
 
-    @property
-    def times(self) -> Times:
-        """When it left and arrived, as one row."""
-        return np.array(((self.start, self.end),))
-
     def retimed(self) -> None:
         """Its transfer ends at another time than it would have."""
         if self.transfer is not None:
@@ -68,8 +60,8 @@ class Post(Protocol):
 
 
 class Sender:
-    """One stream of messages of a device. Those sent are ``kept`` where that is asked, one by one or as rows
-    of their times."""
+    """One stream of messages of a device. Those sent are ``kept`` where that is asked, one by one or
+    as their times."""
 
     __slots__ = ("_post", "_queue", "kept", "last", "name", "rank", "version")
 
@@ -78,7 +70,7 @@ class Sender:
         self.name = name
         self.version = 0
         self.last: Send | None = None
-        self.kept: list[Send | Times] | None = [] if keeps else None
+        self.kept: list[Send | list[tuple[float, float]]] | None = [] if keeps else None
         self._post = post
         self._queue: deque[tuple[Hop, Token]] = deque()
 

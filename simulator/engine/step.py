@@ -197,7 +197,7 @@ class _Machine:
         programs = self._programs_of(fold.microbatches, fold)
         step = self._replayed(fold.microbatches, programs)
         if programs.wiring is not None:
-            return step, recurrence(step.events, fold.repeating, programs.wiring.devices)
+            return step, recurrence(step.events, fold.repeating, programs.wiring)
         return step, steady_state(step.events, fold, programs.issued)
 
     def _programs_of(self, m: int, fold: Fold | None = None) -> Programs:

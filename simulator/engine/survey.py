@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,17 @@ class Wiring:
     """The steps of all devices, and the course through them, which is found when it is asked for."""
 
     devices: tuple[DeviceWiring, ...]
+    _sends: dict[tuple[int, int, int], Counter[str]] = field(default_factory=dict)
+
+    def sends(self, device: int, first: int, stop: int) -> Counter[str]:
+        """How many messages these steps of a device send, by stream."""
+        found = self._sends.get((device, first, stop))
+        if found is None:
+            wiring = self.devices[device]
+            found = self._sends[device, first, stop] = Counter(
+                wiring.routes[sent.route].stream for step in wiring.steps[first:stop] for sent in step.sends
+            )
+        return found
 
     def __len__(self) -> int:
         """How many steps there are."""

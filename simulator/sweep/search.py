@@ -138,7 +138,7 @@ def look_up(sweep: Sweep, store: Store, number: int) -> Outcome:
     return judge.outcome(sweep, census, store, evaluated, complete=True)
 
 
-LARGEST_CHUNK = 16
+LARGEST_CHUNK = 48
 FEW = 12  # evaluations that take no longer than starting processes does
 
 
@@ -147,12 +147,23 @@ def _evaluations(
 ) -> Iterator[list[Evaluation]]:
     """What the search evaluates, as it is finished."""
     if sweep.settings.search == "exhaustive" and len(layouts) > FEW:
-        yield from executor.run(layouts, sweep.after, _chunk(len(layouts), executor.workers))
+        yield from executor.run(_alike(layouts), sweep.after, _chunk(len(layouts), executor.workers))
         return
     chosen = iter(layouts) if sweep.settings.search == "exhaustive" else _promising(layouts, judge)
     yield from Inline().run(islice(chosen, FEW), sweep.after, 1)
     for first in chosen:
         yield from executor.run(chain([first], chosen), sweep.after, 1)
+
+
+def _alike(layouts: Sequence[Layout]) -> list[Layout]:
+    """Those under the same schedule in a row, as they share its orders; long ones first, so that workers that
+    run out of layouts do not wait long for the last."""
+
+    def shape(layout: Layout) -> tuple[int, int, int, str]:
+        p = layout.run.parallelism
+        return -p.pp * p.vp * layout.run.microbatches, p.pp, p.vp, p.schedule
+
+    return sorted(layouts, key=shape)
 
 
 def _chunk(layouts: int, workers: int) -> int:
