@@ -52,6 +52,8 @@ def evaluate_all(layouts: Sequence[Layout], after: Sequence[Constraint]) -> list
         for layout in layouts:
             found.append(evaluate(layout, after))
             old = next(_DONE) % COLLECTED_AFTER == 0
+            if old:
+                gc.unfreeze()
             gc.collect(2 if old else 0)  # its replay's cycles, and without looking through the caches
         return found
 

@@ -70,7 +70,9 @@ class Processes:
 def _as_child(parent: int, layouts: Sequence[Layout], after: Sequence[Constraint]) -> list[Evaluation]:
     """Evaluates in a worker process, which ends when its parent does, even if that is killed."""
     _settle(parent)
-    return evaluate_all(layouts, after)
+    found = evaluate_all(layouts, after)
+    gc.freeze()  # what is left is caches, and joblib looks through everything for garbage once a second
+    return found
 
 
 @cache
