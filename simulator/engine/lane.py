@@ -54,6 +54,15 @@ class Device(Protocol):
         ...
 
 
+class Ending(simpy.Event):
+    """What a process waits for until somebody knows when it happens."""
+
+    def happen(self, at: float) -> None:
+        """At a time that may be ahead of the clock."""
+        self._ok, self._value = True, None
+        self.env.schedule(self, delay=max(0.0, at - self.env.now))
+
+
 class Shortcut(Protocol):
     """A quicker way than one event after the other."""
 
@@ -115,14 +124,6 @@ class Lane:
         self._wakes = inf
         if queue:
             self._wake(queue[0][0])
-
-    def call(self, at: float, event: simpy.Event) -> None:
-        """Makes an event happen at a time."""
-
-        def happen(_: simpy.Event) -> None:
-            event.succeed()
-
-        self._at(at).callbacks.append(happen)
 
     def links_of(self, task: Task) -> Sequence[Link]:
         """The links a task crosses, none where they are not shared."""

@@ -9,11 +9,11 @@ from math import inf, nan
 import numpy as np
 import simpy
 
-from simulator.engine.attribution import BESIDE, BUBBLE, ROUNDING, attribute_idle
+from simulator.engine.attribution import BESIDE, BUBBLE, ROUNDING
 from simulator.engine.costing import exposed
 from simulator.engine.course import Times
 from simulator.engine.crossing import BothSides, Crossing
-from simulator.engine.lane import Lane
+from simulator.engine.lane import Ending, Lane
 from simulator.engine.links import Link
 from simulator.engine.messages import Exchange
 from simulator.engine.processors import Processors, bound_part
@@ -86,7 +86,7 @@ class QuietDevice:
         self._both: BothSides | None = None  # of the exchange under way
         self._counts: defaultdict[int, int] = defaultdict(int)  # by work
         self._spent: defaultdict[str, float] = defaultdict(float)
-        self._done: simpy.Event = lane.env.event()
+        self._done = Ending(lane.env)
         self.version = 0
         self._cause: Send | None = None
         noted = len(self._steps) if program.notes else 0
@@ -163,7 +163,7 @@ class QuietDevice:
         self.next, self.stop = task.steps.start, task.steps.stop
         self._counts.clear()
         self._spent.clear()
-        self._done = self._lane.env.event()
+        self._done = Ending(self._lane.env)
         self.free = begun
         self._try()
         yield self._done
@@ -282,9 +282,10 @@ class QuietDevice:
             return
         self._running, waited = False, 0.0
         if self._start > self.free:
-            until, _ = attribute_idle(self._spent, self.free, self._start, self._cause)
-            self._spent[BUBBLE] += max(0.0, until - self.free)
+            until = self._start if self._cause is None else max(self.free, self._cause.since)
             waited = self._start - until
+            self._spent[PP] += waited
+            self._spent[BUBBLE] += until - self.free
         if work < 0 or self._slowed:
             self._account(work, at)
         else:
@@ -299,7 +300,7 @@ class QuietDevice:
         if self.next < self.stop:
             self._try()
         else:
-            self._lane.call(at, self._done)
+            self._done.happen(at)
 
     def _account(self, work: int, at: float) -> None:
         """What a step that is not an action has taken, or an action beside collectives."""
