@@ -74,7 +74,8 @@ class _Trip:
         self._seconds = [seconds for device in devices for seconds in device.lengths()]
         self._walked = Walked.nothing(course)
         self._starts, self._ends, self._leaves, self._arrives, _ = (each.tolist() for each in self._walked)
-        self._learnt = 0
+        self._learnt = 0  # how many of the messages that have been sent, and ...
+        self._under_way: list[Send] = []  # ... which of them may meet others yet
 
     def go(self) -> int:
         """Walks as far as no device leaves its quiet steps, and takes what is certain: so many steps."""
@@ -89,12 +90,13 @@ class _Trip:
         return moved
 
     def _learn(self) -> None:
-        """Takes down messages that events have sent."""
+        """Takes down messages that events have sent, and when those arrived that had been under way."""
         arrivals, walked = self._lane.arrivals, self._walked
-        sent = [*islice(arrivals.values(), self._learnt, None)]
-        latest = (sender.last for device in self._devices for sender in device.senders.values())
+        sent = [*self._under_way, *islice(arrivals.values(), self._learnt, None)]
         self._learnt = len(arrivals)
-        for send in (*sent, *filter(None, latest)):
+        now = max(device.free for device in self._devices)  # or later
+        self._under_way = [send for send in sent if send.end > now]
+        for send in sent:
             message = self._course.messages.numbers[send.token]
             self._leaves[message] = walked.leaves[message] = send.start
             self._arrives[message] = walked.arrives[message] = send.end
