@@ -66,10 +66,11 @@ def _others_run(events: Replay, since: float, until: float) -> bool:
 
 
 class _Flight(NamedTuple):
-    """Messages of a stream: when they left and arrived, how many more a window sends, and how many had left
-    and arrived at both instants."""
+    """Messages of a stream: when they left and arrived, how many were sent before what repeats, how many
+    more a window sends, and how many had left and arrived at both instants."""
 
     rows: Times
+    before: int
     shift: int
     left: int
     left_then: int
@@ -89,6 +90,7 @@ class _Device:
         self.starts = np.array(quiet.starts[self._first : stop])
         self.ends = np.array(quiet.ends[self._first : stop])
         self._sends = wiring.sends(number, before, stop)
+        self._sent_before = wiring.sends(number, 0, self._first)
         self._now = self._then = 0  # the step under way or next
         self._flights: list[_Flight] = []
 
@@ -108,8 +110,8 @@ class _Device:
             (left, left_then), (arrived, arrived_then) = (
                 np.searchsorted(times, (since, until), side="right").tolist() for times in rows.T
             )
-            flight = _Flight(rows, self._sends[stream], left, left_then, arrived, arrived_then)
-            self._flights.append(flight)
+            numbers = self._sent_before[stream], self._sends[stream], left, left_then, arrived, arrived_then
+            self._flights.append(_Flight(rows, *numbers))
             if arrived < left:
                 begun = min(begun, float(rows[arrived, 0]))
         return begun
@@ -135,6 +137,8 @@ class _Device:
 def _again(flight: _Flight, begun: float, seconds: float, tolerance: float) -> bool:
     """Whether messages that were under way since then are again a window later, and no more of them wait."""
     rows, shift = flight.rows, flight.shift
+    if flight.arrived < flight.before:  # what leaves next need not be what leaves a window later
+        return False
     if flight.left_then - flight.left != shift or flight.arrived_then - flight.arrived != shift:
         return False
     first = int(np.searchsorted(rows[:, 1], begun, side="right"))
