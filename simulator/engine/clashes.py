@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simulator.engine.course import Course, Crossing, Mask, Numbers, Times, Window
+from simulator.engine.course import Course, Mask, Numbers, Passages, Section, Times
 from simulator.engine.links import Link
 from simulator.engine.quiet import QuietDevice
 from simulator.engine.senders import Send
@@ -25,8 +25,8 @@ class _Rows(NamedTuple):
     legs: Numbers
 
     @classmethod
-    def of(cls, found: Sequence[tuple[Crossing, float, int]], legs: Numbers) -> _Rows:
-        """Crossings of so many seconds, each of a link. ``legs``: by number."""
+    def of(cls, found: Sequence[tuple[Passages, float, int]], legs: Numbers) -> _Rows:
+        """Passages of so many seconds, each over a link. ``legs``: by number."""
         numbers = np.concatenate([np.empty(0, dtype=np.intp), *(each.numbers for each, _, _ in found)])
         sizes = [len(each.numbers) for each, _, _ in found]
         seconds = np.repeat(np.array([seconds for _, seconds, _ in found], dtype=np.float64), sizes)
@@ -34,9 +34,9 @@ class _Rows(NamedTuple):
         order = np.argsort(legs[numbers], kind="stable")
         return cls(numbers, seconds, links, legs[numbers]).at(order)
 
-    def within(self, window: Window) -> _Rows:
-        """Those whose leg lies between the first and the last of a window."""
-        return self.at(slice(*np.searchsorted(self.legs, (window.first, window.last + 1))))
+    def within(self, section: Section) -> _Rows:
+        """Those whose leg lies between the first and the last of a section."""
+        return self.at(slice(*np.searchsorted(self.legs, (section.first, section.last + 1))))
 
     def at(self, rows: slice | Numbers | Mask) -> _Rows:
         """Some of them."""
@@ -48,9 +48,9 @@ class Clashes:
 
     def __init__(self, course: Course, devices: Sequence[QuietDevice]) -> None:
         crossed = [(device.lengths(), device.links()) for device in devices]
-        users: defaultdict[int, list[tuple[Crossing, float]]] = defaultdict(list)
+        users: defaultdict[int, list[tuple[Passages, float]]] = defaultdict(list)
         links: dict[int, Link] = {}
-        for each in course.crossings:
+        for each in course.passages:
             seconds, by_length = crossed[each.device]
             for link in by_length[each.lasts]:
                 users[id(link)].append((each, seconds[each.lasts]))
@@ -63,14 +63,14 @@ class Clashes:
         self._messages = _Rows.of([row for row in rows if row[0].is_message], places.legs[messages.sources])
         self._steps = _Rows.of([row for row in rows if not row[0].is_message], places.legs)
 
-    def first(self, walked: Walked, window: Window, until: float) -> float:
+    def first(self, walked: Walked, section: Section, until: float) -> float:
         """When the first passage before ``until`` begins while another one is on its link, else infinity."""
         if not self._links:
             return inf
         places, sources = self._course.places, self._course.messages.sources
-        messages, steps = self._messages.within(window), self._steps.within(window)
-        messages = messages.at(window.holds(sources[messages.numbers], places))
-        steps = steps.at(window.holds(steps.numbers, places))
+        messages, steps = self._messages.within(section), self._steps.within(section)
+        messages = messages.at(section.holds(sources[messages.numbers], places))
+        steps = steps.at(section.holds(steps.numbers, places))
         under_way = [
             (link.passage.start, link.free, number)
             for number, link in enumerate(self._links)

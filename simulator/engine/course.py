@@ -98,7 +98,7 @@ class Messages:
     users: tuple[Numbers, Numbers]
 
 
-class Crossing(NamedTuple):
+class Passages(NamedTuple):
     """What a device's transfers of one kind are, by position in its lengths: messages, or steps by place."""
 
     device: int
@@ -116,10 +116,10 @@ class Course:
     ends: Numbers  # the place of each leg
     places: Places
     messages: Messages
-    crossings: Sequence[Crossing]
+    passages: Sequence[Passages]
 
 
-class Window(NamedTuple):
+class Section(NamedTuple):
     """Legs [first, last] of a course. By device: the places that lie in it, [begin, stop)."""
 
     first: int

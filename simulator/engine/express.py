@@ -16,7 +16,7 @@ from itertools import compress, islice, pairwise
 import numpy as np
 
 from simulator.engine.clashes import Clashes
-from simulator.engine.course import NOWHERE, Course, Leg, Numbers, Window, spans
+from simulator.engine.course import NOWHERE, Course, Leg, Numbers, Section, spans
 from simulator.engine.lane import Lane
 from simulator.engine.quiet import QuietDevice
 from simulator.engine.senders import Send
@@ -80,12 +80,12 @@ class _Trip:
     def go(self) -> int:
         """Walks as far as no device leaves its quiet steps, and takes what is certain: so many steps."""
         self._learn()
-        window = self._window()
-        self._walk(self._legs(window))
-        self._note(window)
-        until = min(self._ends[stop - 1] for stop in window.stops.tolist())
-        clash = self._clashes.first(self._walked, window, until)
-        moved = self._take(window, min(until, clash))
+        section = self._section()
+        self._walk(self._legs(section))
+        self._note(section)
+        until = min(self._ends[stop - 1] for stop in section.stops.tolist())
+        clash = self._clashes.first(self._walked, section, until)
+        moved = self._take(section, min(until, clash))
         self._reach = STRIDE * max(moved, LEAST * len(self._devices), TOGETHER)
         return moved
 
@@ -102,7 +102,7 @@ class _Trip:
             self._arrives[message] = walked.arrives[message] = send.end
             walked.since[message] = send.since
 
-    def _window(self) -> Window:
+    def _section(self) -> Section:
         """Up to the first step that is the last quiet one of its device."""
         places = self._course.places
         begins = places.origins + 1 + np.array([device.next for device in self._devices])
@@ -115,12 +115,12 @@ class _Trip:
             begin + int(np.searchsorted(places.legs[begin : end + 1], last, side="right"))
             for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)
         ]
-        return Window(first, last, begins, np.array(stops))
+        return Section(first, last, begins, np.array(stops))
 
-    def _legs(self, window: Window) -> Iterator[Leg]:
-        part = slice(window.first, window.last + 1)
+    def _legs(self, section: Section) -> Iterator[Leg]:
+        part = slice(section.first, section.last + 1)
         return compress(
-            self._course.legs[part], window.holds(self._course.ends[part], self._course.places).tolist()
+            self._course.legs[part], section.holds(self._course.ends[part], self._course.places).tolist()
         )
 
     def _walk(self, legs: Iterable[Leg]) -> None:
@@ -144,10 +144,10 @@ class _Trip:
                 leaves[message] = leave
                 arrives[message] = leave + seconds[hop]
 
-    def _note(self, window: Window) -> None:
+    def _note(self, section: Section) -> None:
         """Keeps what has been walked through as arrays."""
         walked, messages = self._walked, self._course.places.messages
-        for begin, stop in zip(window.begins.tolist(), window.stops.tolist(), strict=True):
+        for begin, stop in zip(section.begins.tolist(), section.stops.tolist(), strict=True):
             walked.starts[begin:stop], walked.ends[begin:stop] = (
                 self._starts[begin:stop],
                 self._ends[begin:stop],
@@ -155,26 +155,26 @@ class _Trip:
             first, last = messages[begin], messages[stop]
             walked.leaves[first:last] = self._leaves[first:last]
             walked.arrives[first:last] = self._arrives[first:last]
-        sent = spans(messages[window.begins], messages[window.stops])
+        sent = spans(messages[section.begins], messages[section.stops])
         before = self._course.messages.before[sent]
         walked.since[sent] = walked.leaves[sent]
         follows = walked.leaves[sent] <= walked.arrives[before] * LATER
         for message, last in zip(sent[follows].tolist(), before[follows].tolist(), strict=True):
             walked.since[message] = walked.since[last]
 
-    def _take(self, window: Window, until: float) -> int:
+    def _take(self, section: Section, until: float) -> int:
         """Brings devices, messages and the queue to a time before which all is certain."""
-        begins: list[int] = window.begins.tolist()
-        ends = zip(begins, window.stops.tolist(), strict=True)
+        begins: list[int] = section.begins.tolist()
+        ends = zip(begins, section.stops.tolist(), strict=True)
         stops = [bisect_left(self._ends, until, begin, end) for begin, end in ends]
         if stops == begins:
             return 0
         reached = np.array(stops)
         gathers = [device.gather_category for device in self._devices]
-        for part in parts(self._course, self._walked, window.begins, reached, gathers):
+        for part in parts(self._course, self._walked, section.begins, reached, gathers):
             self._devices[part.device].leap(part)
         messages = self._course.places.messages
-        self._send(spans(messages[window.begins], messages[reached]), reached, until)
+        self._send(spans(messages[section.begins], messages[reached]), reached, until)
         self._lane.resume_all()
         return sum(stops) - sum(begins)
 

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from simulator.engine.course import NOWHERE, Course, Crossing, Leg, Lengths, Messages, Numbers, Places
+from simulator.engine.course import NOWHERE, Course, Leg, Lengths, Messages, Numbers, Passages, Places
 from simulator.engine.tasks import Token
 from simulator.engine.wiring import GATHER, DeviceWiring, Sent
 
@@ -60,9 +60,7 @@ def course_of(wiring: Sequence[DeviceWiring]) -> Course:
         ends=np.array([leg.place for leg in legs], dtype=np.intp),
         places=_places(devices, legs),
         messages=found.by_number(),
-        crossings=tuple(
-            crossing for number, device in enumerate(devices) for crossing in device.crossings(number)
-        ),
+        passages=tuple(each for number, device in enumerate(devices) for each in device.passages(number)),
     )
 
 
@@ -181,15 +179,15 @@ class _Surveyed:
             self.first + np.cumsum([0, 0, *(len(leg.sends) for leg in self.legs[:-1])])[: 1 + len(self.legs)]
         )
 
-    def crossings(self, number: int) -> Iterator[Crossing]:
+    def passages(self, number: int) -> Iterator[Passages]:
         """What may cross links."""
         lasts = self.lasts
         for at in range(self.lengths.gather, self.lengths.hops):
-            yield Crossing(number, at, self.origin + np.flatnonzero(lasts == at), is_message=False)
+            yield Passages(number, at, self.origin + np.flatnonzero(lasts == at), is_message=False)
         routes = np.array([sent.route for step in self.wiring.steps for sent in step.sends], dtype=np.intp)
         for at in range(self.lengths.hops, self.lengths.end):
             messages = self.first + np.flatnonzero(routes == at - self.lengths.hops)
-            yield Crossing(number, at, messages, is_message=True)
+            yield Passages(number, at, messages, is_message=True)
 
 
 def _in_a_row(devices: Sequence[_Surveyed], messages: int) -> list[Leg]:
