@@ -4,8 +4,8 @@ Many schedules repeat a window of actions in their middle, shifted by ``period``
 microbatches is the same step with more windows, and takes ``seconds`` more for each of them once the replay
 has become periodic. Of quiet devices their state tells (:mod:`simulator.engine.recurrence`). Of others, every
 stream must have run its last windows each exactly ``seconds`` later than the one before, as many of them as a
-window depends on (:mod:`simulator.engine.reach`): what a window does depends on those windows and on differences
-of time only, so all later windows do the same.
+window depends on (:mod:`simulator.engine.reach`): what a window does depends on those windows and on
+differences of time only, so all later windows do the same.
 """
 
 from __future__ import annotations

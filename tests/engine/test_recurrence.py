@@ -14,17 +14,17 @@ from simulator.engine.tasks import COMPUTE, Record, Task
 STEPS, BEGIN = 20, 4  # actions of a device; the first that repeats
 
 
-def device(seconds: list[float], message_s: float, *, late_s: float = 0.0) -> SimpleNamespace:
+def device(seconds: list[float], message_s: float | None, *, late_s: float = 0.0) -> SimpleNamespace:
     """Works without a pause; after each action it sends a message, one at a time, none before ``late_s``."""
     ends = np.cumsum(seconds)
     rows, free = [], late_s
-    for end in ends.tolist():
+    for end in ends.tolist() if message_s is not None else ():
         rows.append((max(end, free), max(end, free) + message_s))
         free = rows[-1][1]
     return SimpleNamespace(
         starts=[0.0, *ends[:-1]],
         ends=[*ends],
-        senders=["out"],
+        senders=[] if message_s is None else ["out"],
         sent=lambda _: np.array(rows),
         took=lambda first, stop: {"work": float(sum(seconds[first:stop]))},
     )
@@ -46,8 +46,8 @@ def found(
     return recurrence(events, [Repeating(begin, STEPS, length)] * len(devices), wiring)
 
 
-@pytest.mark.parametrize("message_s", [0.0, 0.5, 1.0])
-def test_one_window_like_the_other(message_s: float) -> None:
+@pytest.mark.parametrize("message_s", [None, 0.0, 0.5, 1.0])
+def test_one_window_like_the_other(message_s: float | None) -> None:
     state = found(device([1.0] * STEPS, message_s))
     assert state is not None
     assert state.seconds == pytest.approx(1.0)
@@ -62,8 +62,9 @@ def test_windows_of_several_actions() -> None:
     assert found(own, length=1) is None
 
 
-def test_windows_that_still_get_longer() -> None:
-    assert found(device([1.0 + 1e-6 * number for number in range(STEPS)], 0.5)) is None
+@pytest.mark.parametrize("message_s", [None, 0.5])
+def test_windows_that_still_get_longer(message_s: float | None) -> None:
+    assert found(device([1.0 + 1e-6 * number for number in range(STEPS)], message_s)) is None
 
 
 @pytest.mark.parametrize("message_s", [1.001, 1.25, 1.5, 2.0, 3.0])
