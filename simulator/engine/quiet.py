@@ -39,6 +39,7 @@ class QuietDevice:
         "_counts",
         "_done",
         "_gather",
+        "_hops",
         "_lane",
         "_left",
         "_processors",
@@ -55,7 +56,6 @@ class QuietDevice:
         "_steps",
         "ends",
         "free",
-        "hops",
         "next",
         "senders",
         "starts",
@@ -73,7 +73,7 @@ class QuietDevice:
         self._steps = program.wiring.steps
         self._seconds = program.seconds
         self._senders = [self.senders[route.stream] for route in program.wiring.routes]
-        self.hops = [Hop(task, lane.links_of(task)) for task in program.hops]
+        self._hops = [Hop(task, lane.links_of(task)) for task in program.hops]
         self._processors = processors
         self.next = self.stop = 0
         self.free = 0.0  # when the step before ended
@@ -144,11 +144,11 @@ class QuietDevice:
 
     def dispatch(self, at: float, route: int, token: Token) -> None:
         """Sends a message of a step that has been taken as done."""
-        self._senders[route].send(at, self.hops[route], token)
+        self._senders[route].send(at, self._hops[route], token)
 
     def sent_already(self, route: int, token: Token, start: float, end: float, since: float) -> Send:
         """The record of a message that has arrived, behind others since some time."""
-        sender, task = self._senders[route], self.hops[route].task
+        sender, task = self._senders[route], self._hops[route].task
         send = Send(sender, task, token, start)
         send.end = end
         if since < start:
@@ -293,7 +293,7 @@ class QuietDevice:
         self.free = at
         start, self._start = self._start, inf  # what it sends may retime what ends now: this step has ended
         for route, token, _ in sends:
-            self._senders[route].send(at, self.hops[route], token)
+            self._senders[route].send(at, self._hops[route], token)
         if self.starts:
             self.starts[self.next], self.ends[self.next], self.waited[self.next] = start, at, waited
         self.next += 1
@@ -323,7 +323,7 @@ class QuietDevice:
     def post(self, at: float, token: Token) -> None:
         """Implements :class:`simulator.engine.lane.Device`."""
         sent = self._program.posts[token]
-        self._senders[sent.route].send(at, self.hops[sent.route], sent.token)
+        self._senders[sent.route].send(at, self._hops[sent.route], sent.token)
 
     def sent(self, stream: str) -> Times:
         """When each message of a stream left and arrived, where that is noted: rows of two."""
