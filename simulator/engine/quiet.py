@@ -347,7 +347,7 @@ class QuietDevice:
                 continue
             for category, seconds in self._program.profiles[work].items():
                 total[category] += int(count) * seconds
-        return dict(total)
+        return {category: seconds for category, seconds in total.items() if seconds}
 
     def _breakdown(self) -> dict[str, float]:
         total = defaultdict(float, self._spent)
