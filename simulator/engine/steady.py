@@ -35,7 +35,7 @@ class Fold(NamedTuple):
 
     microbatches: int  # of the short one
     orders: list[Order]
-    repeats: int  # windows the long step has and the short one has not
+    repeats: int = 0  # windows the long step has and the short one has not
     repeating: Sequence[Repeating] = ()  # of quiet steps
     windows: Sequence[Window] = ()  # of others, and how many in a row must be equal but for a shift:
     compared: int = 0
@@ -53,9 +53,10 @@ def folds(schedule: Schedule, p: int, m: int, v: int, *, blocking: bool, quiet: 
     for period in dict.fromkeys((1, 2, p)):
         mostly = (p + 2 * period, p + 3 * period) if quiet else (2 * p + 3 * period,)
         for least in (*mostly, 4 * p + 4 * period):  # the last for what stays out of step longer
-            fold = _fold(schedule, p, m, v, period, least, blocking, quiet)
+            short = least + (m - least) % period
+            fold = _fold(schedule, p, short, v, period, blocking, quiet) if WORTH * short <= m else None
             if fold is not None:
-                yield fold
+                yield fold._replace(repeats=(m - short) // period)
 
 
 def _actions(orders: Sequence[Order]) -> int:
@@ -70,11 +71,10 @@ def whole_order(schedule: Schedule, p: int, m: int, v: int) -> list[Order]:
 
 @cached(LRUCache(maxsize=MOST_ACTIONS, getsizeof=lambda fold: 1 + (_actions(fold.orders) if fold else 0)))
 def _fold(
-    schedule: Schedule, p: int, m: int, v: int, period: int, least: int, blocking: bool, quiet: bool
+    schedule: Schedule, p: int, short: int, v: int, period: int, blocking: bool, quiet: bool
 ) -> Fold | None:
-    """The shortest step of at least so many microbatches that may stand for ``m``."""
-    short = least + (m - least) % period
-    if WORTH * short > m or schedule.check(p, short, v) or schedule.check(p, short + period, v):
+    """A step of so many microbatches, if one that has ``period`` more is the same with one more window."""
+    if schedule.check(p, short, v) or schedule.check(p, short + period, v):
         return None
     orders = whole_order(schedule, p, short, v)
     longer = whole_order(schedule, p, short + period, v)
@@ -83,7 +83,7 @@ def _fold(
     found = [window for window in windows if window is not None]
     if len(found) != p:
         return None
-    fold = Fold(short, orders, (m - short) // period)
+    fold = Fold(short, orders)
     if quiet:
         repeating = [_repeating(order, window, shift) for order, window in zip(orders, found, strict=True)]
         long_enough = all(own.stop - own.length > own.begin for own in repeating)
