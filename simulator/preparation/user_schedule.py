@@ -58,17 +58,17 @@ def _misfits(read: UserSchedule, run: RunSpec) -> list[tuple[str, str]]:
         rule = "two directions, so two copies of each stage, are modelled with ZeRO 0 or 1"
         found.append((rule, "parallelism.zero: 1, without shard_size and offload"))
     if not found and run.runtime.overlap_p2p is False and p.vp == 1:
-        found += _blocked(read)
+        found += _blocked(read, batched=run.runtime.batch_p2p)
     return found
 
 
-def _blocked(read: UserSchedule) -> list[tuple[str, str]]:
+def _blocked(read: UserSchedule, *, batched: bool) -> list[tuple[str, str]]:
     """What keeps messages from blocking the devices between which they go (``overlap_p2p: false``)."""
     remedy = "runtime.overlap_p2p: true, or leave it out"
     if read.directions == 2 or any(action.partner for order in read.orders for action in order):
         return [("pairs and two directions, whose messages run beside compute; overlap_p2p is false", remedy)]
     pipeline = Pipeline(read.placement, read.devices)
-    waiting = waiting_for_ever(blocking_exchanges(pipeline, read.orders))
+    waiting = waiting_for_ever(blocking_exchanges(pipeline, read.orders, batched=batched))
     if not waiting:
         return []
     places = listed(f"device {device} {_before(read.orders[device], at)}" for device, at in waiting.items())
