@@ -165,7 +165,7 @@ class DeviceProgram:
             self._add(f"{JITTER} {stream}", Task("slowest group", JITTER, late_s, (mine,), task.signal))
 
     def _own(self, flow: Flow) -> Flow:
-        """The flow on this device's links: one for one, since those that have met are known by identity."""
+        """The flow on this device's links; collectives that are alike have one between them."""
         known = self._flows.get(id(flow))
         if known is None:
             links = tuple((link, self.device if device == OWN else device) for link, device in flow.links)
