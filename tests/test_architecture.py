@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("simulator", "calibration", "reports")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
-HEAVY = {"scipy", "pandas", "matplotlib", "joblib", "torch", "distributed"}
+HEAVY = {"scipy", "pandas", "matplotlib", "loky", "torch", "distributed"}
 Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 

@@ -13,7 +13,9 @@ from simulator.cli.options import JsonFile, Overrides, Plots, ReportFile
 
 if TYPE_CHECKING:
     from simulator.sweep.execute import Executor
+    from simulator.sweep.read import Sweep
     from simulator.sweep.search import Outcome
+    from simulator.sweep.store import Store
 
 app = typer.Typer(add_completion=False)
 
@@ -50,19 +52,19 @@ def sweep(
     if resume and directory is None:
         raise typer.BadParameter("needs -o DIR, the sweep to continue", param_hint="--resume")
     from reports.files import refuse_unusable
-    from reports.sweep_progress import shown_progress
     from simulator.sweep.read import read_sweep
-    from simulator.sweep.search import Progress, look_up, search
     from simulator.sweep.store import Store
 
     asked = read_sweep(sweep_file, overrides or [])
     refuse_unusable((json_file, report_file), (plots, directory))
     with Store(directory, asked.fingerprint, resume=resume or bool(explain)) as store:
         if explain:
+            from simulator.sweep.search import look_up
+
             outcome = look_up(asked, store, explain)
         else:
-            with _executor(workers, dask) as executor, shown_progress(Progress()) as progress:
-                outcome = search(asked, store, executor, progress)
+            with _executor(asked, workers, dask) as executor:
+                outcome = _searched(asked, store, executor)
             if directory is not None:
                 from reports.sweep_files import write_results
 
@@ -75,8 +77,17 @@ def sweep(
         raise typer.Exit(INTERRUPTED)
 
 
+def _searched(asked: Sweep, store: Store, executor: Executor) -> Outcome:
+    """What the sweep finds, its progress shown."""
+    from reports.sweep_progress import shown_progress
+    from simulator.sweep.search import Progress, search  # 0.5 s, while workers start
+
+    with shown_progress(Progress()) as progress:
+        return search(asked, store, executor, progress)
+
+
 @contextmanager
-def _executor(workers: int, dask: str) -> Iterator[Executor]:
+def _executor(asked: Sweep, workers: int, dask: str) -> Iterator[Executor]:
     """Where the simulations run."""
     if dask:
         from simulator.sweep.dask import DaskCluster
@@ -84,9 +95,16 @@ def _executor(workers: int, dask: str) -> Iterator[Executor]:
         with DaskCluster(dask) as cluster:
             yield cluster
         return
-    from simulator.sweep.execute import executor_for
+    from simulator.sweep.execute import Processes, executor_for
 
-    yield executor_for(workers)
+    executor = executor_for(workers)
+    if isinstance(executor, Processes):
+        with executor:
+            if asked.is_large:
+                executor.prepare()
+            yield executor
+    else:
+        yield executor
 
 
 def _draw(outcome: Outcome, report: Path | None, plots: Path | None) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from simulator.spec.errors import Problem, SpecError
 from simulator.sweep.choices import Constraint
-from simulator.sweep.evaluation import Evaluation, evaluate_all
-from simulator.sweep.execute import chunks
-from simulator.sweep.space import Layout
+from simulator.sweep.evaluate import evaluate_all
+from simulator.sweep.evaluation import Evaluation
+from simulator.sweep.families import Take
 
 CONNECT_S = 10.0
 RETRIES = 3  # of a chunk whose worker died
@@ -49,19 +48,21 @@ class DaskCluster:
     ) -> None:
         self._client.close()
 
-    def run(
-        self, layouts: Iterable[Layout], after: Sequence[Constraint], chunk: int
-    ) -> Iterator[list[Evaluation]]:
-        """Finished evaluations, a chunk at a time; what a dying worker had begun is done elsewhere."""
+    def run(self, take: Take, after: Sequence[Constraint]) -> Iterator[list[Evaluation]]:
+        """Finished evaluations, a part at a time; what a dying worker had begun is done elsewhere."""
         from distributed import as_completed  # noqa: PLC0415  an extra
 
-        waiting = chunks(layouts, chunk)
-        begun = [self._submit(part, after) for part in islice(waiting, 2 * self.workers)]
-        running = as_completed(begun, loop=self._client.loop)
-        for future in running:
-            yield future.result()
-            for part in islice(waiting, 1):
-                running.add(self._submit(part, after))
+        places: dict[Any, int] = {}  # of a queue as long as there are workers, whoever they are
 
-    def _submit(self, part: list[Layout], after: Sequence[Constraint]) -> Any:
-        return self._client.submit(evaluate_all, part, after, pure=False, retries=RETRIES)
+        def submit(place: int) -> list[Any]:
+            if not (layouts := take(place)):
+                return []
+            future = self._client.submit(evaluate_all, layouts, after, pure=False, retries=RETRIES)
+            places[future] = place
+            return [future]
+
+        begun = [future for place in 2 * list(range(self.workers)) for future in submit(place)]
+        running = as_completed(begun, loop=self._client.loop)
+        for finished in running:
+            running.update(submit(places.pop(finished)))
+            yield finished.result()

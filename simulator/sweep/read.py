@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
+from math import prod
 from pathlib import Path as FilePath
 from typing import Any, Final
 
@@ -42,6 +43,7 @@ class _Document(Settings):
 
 
 KEYS: Final = keys_at(_Document, ())
+LARGE: Final = 500  # combinations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,11 @@ class Sweep:
     def name(self) -> str:
         """The sweep's own, or its file's."""
         return self.settings.name or FilePath(self.file).stem
+
+    @property
+    def is_large(self) -> bool:
+        """Whether so many layouts have to be looked at that it is worth while to start processes."""
+        return prod(self.space.sizes.values()) >= LARGE
 
     @property
     def objective(self) -> Objective:

@@ -11,8 +11,10 @@ from itertools import chain, islice
 from simulator.engine.replay import paused_collector
 from simulator.spec.errors import Problem, SpecError
 from simulator.sweep.bounds import Bounds, Effort
-from simulator.sweep.evaluation import Evaluation, evaluate
+from simulator.sweep.evaluate import evaluate
+from simulator.sweep.evaluation import Evaluation
 from simulator.sweep.execute import Executor, Inline
+from simulator.sweep.families import Families, one_by_one
 from simulator.sweep.objective import Objective, Score
 from simulator.sweep.read import Sweep
 from simulator.sweep.space import Census, Layout
@@ -129,7 +131,7 @@ def look_up(sweep: Sweep, store: Store, number: int) -> Outcome:
         store.add([evaluate(chosen, sweep.after)])
         evaluated += 1
     if judge.best is None:
-        for finished in Inline().run(_promising(layouts, judge), sweep.after, 1):
+        for finished in Inline().run(one_by_one(_promising(layouts, judge)), sweep.after):
             evaluated += len(finished)
             for evaluation in finished:
                 judge.take(evaluation)
@@ -138,7 +140,6 @@ def look_up(sweep: Sweep, store: Store, number: int) -> Outcome:
     return judge.outcome(sweep, census, store, evaluated, complete=True)
 
 
-LARGEST_CHUNK = 48
 FEW = 12  # evaluations that take no longer than starting processes does
 
 
@@ -147,28 +148,12 @@ def _evaluations(
 ) -> Iterator[list[Evaluation]]:
     """What the search evaluates, as it is finished."""
     if sweep.settings.search == "exhaustive" and len(layouts) > FEW:
-        yield from executor.run(_alike(layouts), sweep.after, _chunk(len(layouts), executor.workers))
+        yield from executor.run(Families(layouts, executor.workers), sweep.after)
         return
     chosen = iter(layouts) if sweep.settings.search == "exhaustive" else _promising(layouts, judge)
-    yield from Inline().run(islice(chosen, FEW), sweep.after, 1)
+    yield from Inline().run(one_by_one(islice(chosen, FEW)), sweep.after)
     for first in chosen:
-        yield from executor.run(chain([first], chosen), sweep.after, 1)
-
-
-def _alike(layouts: Sequence[Layout]) -> list[Layout]:
-    """Those under the same schedule in a row, as they share its orders; long ones first, so that workers that
-    run out of layouts do not wait long for the last."""
-
-    def shape(layout: Layout) -> tuple[int, int, int, str]:
-        p = layout.run.parallelism
-        return -p.pp * p.vp * layout.run.microbatches, p.pp, p.vp, p.schedule
-
-    return sorted(layouts, key=shape)
-
-
-def _chunk(layouts: int, workers: int) -> int:
-    """Layouts a worker gets at a time: neighbours share work, but nobody should wait for the last one."""
-    return max(1, min(LARGEST_CHUNK, layouts // (8 * workers)))
+        yield from executor.run(one_by_one(chain([first], chosen)), sweep.after)
 
 
 def _promising(layouts: Iterable[Layout], judge: _Judge) -> Iterator[Layout]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from simulator.cost.sustained import Sustained
@@ -161,14 +161,18 @@ def anonymous(run: RunSpec) -> RunSpec:
     return replace(run, name="", description="", published=None)
 
 
-def _outcomes(tasks: list[Task], workers: int) -> Iterable[Result | str]:
+def _outcomes(tasks: list[Task], workers: int) -> Iterator[Result | str]:
     if workers == 1 or len(tasks) <= 1:
-        return map(outcome, tasks)
-    from joblib import Parallel, delayed  # noqa: PLC0415  not needed for one worker
+        yield from map(outcome, tasks)
+        return
+    from loky import get_reusable_executor  # noqa: PLC0415  not needed for one worker
 
-    parallel = Parallel(n_jobs=workers, return_as="generator")
-    results: Iterable[Result | str] = parallel(delayed(outcome)(task) for task in tasks)
-    return results
+    executor = get_reusable_executor(max_workers=workers)  # whose caches are there the next time
+    try:
+        yield from executor.map(outcome, tasks)
+    except BaseException:  # an interruption: nobody waits for the rest
+        executor.shutdown(kill_workers=True)
+        raise
 
 
 def outcome(task: Task) -> Result | str:

@@ -16,7 +16,8 @@ from simulator.spec.rules import broken_layout_rules
 from simulator.sweep.bounds import Bounds, Effort
 from simulator.sweep.choices import with_key
 from simulator.sweep.compare import differences, main_losses, pareto_front
-from simulator.sweep.evaluation import Evaluation, evaluate
+from simulator.sweep.evaluate import evaluate
+from simulator.sweep.evaluation import Evaluation
 from simulator.sweep.execute import Inline
 from simulator.sweep.outcome_json import outcome_json
 from simulator.sweep.read import read_sweep
@@ -192,7 +193,7 @@ def test_a_constraint_on_results_excludes_layouts(sweep_file):
 
 def test_a_layout_the_simulator_cannot_run_is_an_outcome(sweep_file, monkeypatch):
     layouts, _ = enumerate_layouts(read_sweep(sweep_file()))
-    monkeypatch.setattr("simulator.sweep.evaluation.Simulation", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("simulator.sweep.evaluate.Simulation", lambda *_, **__: 1 / 0)
     assert evaluate(layouts[0]).status == "failed"
     assert "ZeroDivisionError" in evaluate(layouts[0]).message
 
