@@ -4,7 +4,7 @@ While all devices are in their quiet steps and no process has anything to do, on
 Where no two of them meet on a link, a step starts when the one before it and its messages have ended: sums
 and maxima, worked out here for thousands of steps at once. Whether any have met is looked up afterwards. What
 happened before the first that have, and before any device leaves its quiet steps, is then taken as it is;
-from there on the queue of :mod:`simulator.engine.lane` goes on.
+from there on the queue of :mod:`simulator.engine.agenda` goes on.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ class Express:
         self._least = max(LEAST, TOGETHER // len(devices))
 
     def sets_out(self) -> bool:
-        """Takes the devices ahead if it can: asked before events while no process has any to come."""
+        """Takes the devices ahead if it can: asked before ends while no process has an event to come."""
+        links = self._lane.links
+        if links is not None and links.met:
+            return False
         self._rests -= 1
         if self._rests >= 0:
             return False

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 import simpy
 
+from simulator.engine.agenda import Agenda, Ending
 from simulator.engine.tasks import Flow, Task
 from simulator.network.sharing import fair_rates
 
@@ -35,15 +36,34 @@ class Transfer:
     """A transfer that others may slow down. ``left`` is in seconds at its own rate; ``speed`` 1 is that rate.
 
     ``end`` is when it ends unless another one starts or ends before; ``retimed`` is called when that has
-    changed. Until it is ``shared``, having met a rival, whoever runs it ends it; then a timer does, and
-    ``done`` fires.
+    changed. Until it is ``shared``, having met a rival, whoever runs it ends it; then its entry in the agenda
+    does, and ``done`` happens.
     """
 
-    __slots__ = ("done", "end", "flow", "left", "on", "retimed", "shared", "since", "speed", "timer")
+    __slots__ = (
+        "_links",
+        "done",
+        "end",
+        "flow",
+        "left",
+        "on",
+        "retimed",
+        "shared",
+        "since",
+        "speed",
+        "version",
+    )
 
     def __init__(
-        self, flow: Flow, on: Sequence[Link], start: float, end: float, retimed: Callable[[], None] | None
+        self,
+        links: SharedLinks,
+        flow: Flow,
+        on: Sequence[Link],
+        start: float,
+        end: float,
+        retimed: Callable[[], None] | None,
     ) -> None:
+        self._links = links
         self.flow = flow
         self.on = on
         self.left = end - start
@@ -51,9 +71,13 @@ class Transfer:
         self.since = start
         self.end = end
         self.shared = False
-        self.timer = 0  # counts reschedulings: an older timer that fires is ignored
+        self.version = 0
         self.retimed = retimed
-        self.done: simpy.Event | None = None
+        self.done: Ending | None = None
+
+    def fire(self, at: float) -> None:
+        """Implements :class:`simulator.engine.agenda.Owner`."""
+        self._links.end(self, at)
 
 
 class Link:
@@ -80,10 +104,11 @@ def capacity(capacities: Capacities, link: tuple[str, Hashable]) -> float:
 
 
 class SharedLinks:
-    """All links of a replay."""
+    """All links of a replay. ``met``: how many transfers there are that have met others."""
 
-    def __init__(self, env: simpy.Environment, capacities: Capacities) -> None:
-        self._env = env
+    def __init__(self, agenda: Agenda, capacities: Capacities) -> None:
+        self.met = 0
+        self._agenda = agenda
         self._capacities = capacities
         self._links: dict[tuple[str, Hashable], Link] = {}
         self._rates: dict[tuple[Flow, ...], list[float]] = {}  # of flows that have met
@@ -97,9 +122,9 @@ class SharedLinks:
 
     def cross(self, flow: Flow, seconds: float) -> Generator[simpy.Event, Any, None]:
         """Carries a transfer that takes ``seconds`` alone, for the process that yields from this."""
-        now = self._env.now
-        transfer = self._enter(flow, self.named(flow.links), now, now + seconds, None)
-        yield self._env.timeout(seconds)  # no transfer is ever faster than alone
+        env = self._agenda.env
+        transfer = self._enter(flow, self.named(flow.links), env.now, env.now + seconds, None)
+        yield env.timeout(seconds)  # no transfer is ever faster than alone
         if not transfer.shared:
             for link in transfer.on:
                 link.users.remove(transfer)
@@ -130,7 +155,7 @@ class SharedLinks:
             if link.free > start:
                 self._meet(link)
         crowded = any(link.users for link in links)
-        transfer = Transfer(flow, links, start, end, retimed)
+        transfer = Transfer(self, flow, links, start, end, retimed)
         for link in links:
             link.users.append(transfer)
         if crowded:
@@ -142,34 +167,32 @@ class SharedLinks:
         passage = link.passage
         assert passage is not None and passage.task.flow is not None
         links = self.named(passage.task.flow.links)
-        transfer = Transfer(passage.task.flow, links, passage.start, passage.end, passage.retimed)
+        transfer = Transfer(self, passage.task.flow, links, passage.start, passage.end, passage.retimed)
         passage.transfer = transfer
         for each in links:
             each.free = 0.0
             each.users.append(transfer)
 
     def _schedule(self, transfer: Transfer, now: float) -> None:
-        """(Re)starts the timer of a transfer's end."""
-        transfer.timer += 1
+        """Queues a transfer's end (again)."""
+        transfer.version += 1
         transfer.end = now + transfer.left / transfer.speed
-        version = transfer.timer
-        timeout = self._env.timeout(max(0.0, transfer.end - self._env.now))
-        timeout.callbacks.append(lambda _: self._end(transfer, version))
+        self._agenda.push(transfer.end, transfer)
         if transfer.retimed is not None:
             transfer.retimed()
 
-    def _end(self, transfer: Transfer, version: int) -> None:
-        if version != transfer.timer:
-            return
+    def end(self, transfer: Transfer, at: float) -> None:
+        """A transfer that has met others is over."""
+        self.met -= 1
         rivals = self._joined(transfer)[1:]
         for link in transfer.on:
             link.users.remove(transfer)
         if transfer.done is not None:
-            transfer.done.succeed()
+            transfer.done.happen(at)
         seen: set[int] = set()
         for rival in rivals:
             if id(rival) not in seen:
-                seen.update(id(t) for t in self._share(rival, self._env.now))
+                seen.update(id(t) for t in self._share(rival, at))
 
     def _joined(self, transfer: Transfer) -> list[Transfer]:
         """All transfers that share a link with this one, directly or through others."""
@@ -191,9 +214,11 @@ class SharedLinks:
             member.since = now
             speed = rate / member.flow.rate
             if speed != member.speed or not member.shared:
-                member.shared = True
+                if not member.shared:
+                    member.shared = True
+                    self.met += 1
                 if member.retimed is None and member.done is None:
-                    member.done = self._env.event()
+                    member.done = Ending(self._agenda.env)
                 member.speed = speed
                 self._schedule(member, now)
         return group

@@ -11,6 +11,7 @@ from typing import Any
 
 import simpy
 
+from simulator.engine.agenda import Agenda, Ending
 from simulator.engine.tasks import Profile, Task
 
 BOUND = ("gemm", "grouped_gemm", "attention")
@@ -39,16 +40,17 @@ class Processors:
     have kept it from doing, if :attr:`met` any.
     """
 
-    __slots__ = ("_changed", "_env", "_left", "_since", "_task", "held", "listener", "met")
+    __slots__ = ("_agenda", "_done", "_left", "_since", "_task", "held", "listener", "met", "version")
 
-    def __init__(self, env: simpy.Environment) -> None:
-        self._env = env
+    def __init__(self, agenda: Agenda) -> None:
+        self.version = 0
+        self._agenda = agenda
         self.held = 0.0  # share that collectives hold now
         self.listener: Callable[[], None] | None = None  # told when that has changed
         self._task: Task | None = None
         self._left = 0.0  # of the task, in seconds at its own rate
         self._since = 0.0
-        self._changed: simpy.Event | None = None
+        self._done: Ending | None = None  # once its own time is over
         self.met = False  # whether a collective ran at any time of the task
 
     def hold(self, share: float) -> None:
@@ -56,24 +58,33 @@ class Processors:
         self._settle()
         self.held = max(0.0, self.held + share)
         self.met = True
-        if self._changed is not None:
-            self._changed.succeed()
-            self._changed = None
+        if self._done is not None:
+            self._ends_at()
         if self.listener is not None:
             self.listener()
 
     def begin(self, task: Task) -> None:
         """A compute task starts."""
-        self._task, self._left, self._since, self.met = task, task.seconds, self._env.now, self.held > 0.0
+        self._task, self._left, self._since = task, task.seconds, self._agenda.env.now
+        self.met = self.held > 0.0
 
     def catch_up(self) -> Generator[simpy.Event, Any, None]:
         """Runs what is left of the task after its own time."""
         self._settle()
-        while self._left > REST * self._env.now:
-            self._changed = self._env.event()
-            yield self._env.timeout(self._left / self._rate) | self._changed
-            self._changed = None
-            self._settle()
+        if self._left > REST * self._since:
+            done = self._done = Ending(self._agenda.env)
+            self._ends_at()
+            yield done
+
+    def _ends_at(self) -> None:
+        self.version += 1
+        self._agenda.push(self._since + self._left / self._rate, self)
+
+    def fire(self, at: float) -> None:
+        """Implements :class:`simulator.engine.agenda.Owner`: the task has ended."""
+        done, self._done = self._done, None
+        assert done is not None
+        done.happen(at)
 
     @property
     def _rate(self) -> float:
@@ -82,6 +93,6 @@ class Processors:
 
     def _settle(self) -> None:
         """Brings the running task's remaining work up to now."""
-        now = self._env.now
+        now = self._agenda.env.now
         self._left -= (now - self._since) * self._rate
         self._since = now

@@ -9,11 +9,12 @@ from math import inf, nan
 import numpy as np
 import simpy
 
+from simulator.engine.agenda import Ending
 from simulator.engine.attribution import BESIDE, BUBBLE, ROUNDING
 from simulator.engine.costing import exposed
 from simulator.engine.course import Times
 from simulator.engine.crossing import BothSides, Crossing
-from simulator.engine.lane import Ending, Lane
+from simulator.engine.lane import Lane
 from simulator.engine.links import Link
 from simulator.engine.messages import Exchange
 from simulator.engine.processors import Processors, bound_part
@@ -44,6 +45,7 @@ class QuietDevice:
         "_left",
         "_processors",
         "_program",
+        "_push",
         "_rank",
         "_rate",
         "_running",
@@ -68,6 +70,7 @@ class QuietDevice:
         streams = {route.stream for route in program.wiring.routes}
         self.senders = {stream: Sender(lane, rank, stream, keeps=program.notes) for stream in sorted(streams)}
         self._lane = lane
+        self._push = lane.agenda.push
         self._rank = rank
         self._program = program
         self._steps = program.wiring.steps
@@ -86,7 +89,7 @@ class QuietDevice:
         self._both: BothSides | None = None  # of the exchange under way
         self._counts: defaultdict[int, int] = defaultdict(int)  # by work
         self._spent: defaultdict[str, float] = defaultdict(float)
-        self._done = Ending(lane.env)
+        self._done = Ending(lane.agenda.env)
         self.version = 0
         self._cause: Send | None = None
         noted = len(self._steps) if program.notes else 0
@@ -159,11 +162,11 @@ class QuietDevice:
     def run(self, task: Task, previous: Record | None) -> Generator[simpy.Event, object, Record]:
         """Runs the steps of a task, for the process of its stream. Its record's profile breaks them down."""
         assert task.steps is not None
-        begun = self._lane.env.now
+        begun = self._lane.agenda.env.now
         self.next, self.stop = task.steps.start, task.steps.stop
         self._counts.clear()
         self._spent.clear()
-        self._done = Ending(self._lane.env)
+        self._done = Ending(self._lane.agenda.env)
         self.free = begun
         self._try()
         yield self._done
@@ -205,7 +208,7 @@ class QuietDevice:
             self._exchange(exchange)
         elif work == GATHER:
             if start > self.free:
-                self._lane.push(start, self)
+                self._push(start, self)
             else:
                 self._start_gather(start)
         else:
@@ -213,9 +216,9 @@ class QuietDevice:
             self._since, self._left, self._rate = start, self._seconds[work], 1.0
             if self._processors.held:
                 self._slow_down(work)
-                self._lane.push(start + self._left / self._rate, self)
+                self._push(start + self._left / self._rate, self)
             else:
-                self._lane.push(start + self._left, self)
+                self._push(start + self._left, self)
 
     def _exchange(self, exchange: Exchange) -> None:
         meeting = self._lane.meeting
@@ -234,7 +237,7 @@ class QuietDevice:
     def exchanges(self, both: BothSides, start: float, end: float) -> None:
         """The other side has come."""
         self._both, self._start = both, start
-        self._lane.push(end, self)
+        self._push(end, self)
 
     def exchange_retimed(self, both: BothSides, end: float) -> None:
         """The exchange ends at another time, unless it is over already."""
@@ -243,7 +246,7 @@ class QuietDevice:
 
     def _ends_at(self, end: float) -> None:
         self.version += 1
-        self._lane.push(end, self)
+        self._push(end, self)
 
     def _start_gather(self, at: float) -> None:
         """The message has come, scattered over the group."""
@@ -251,7 +254,7 @@ class QuietDevice:
         assert task is not None
         self._gather = Crossing(task, at, self._gather_retimed)
         self._gather.begin(self._lane)
-        self._lane.push(self._gather.end, self)
+        self._push(self._gather.end, self)
 
     def _gather_retimed(self, gather: Crossing) -> None:
         """A gather ends at another time; one that has ended may be told so at that very instant."""
@@ -267,15 +270,15 @@ class QuietDevice:
         """Collectives hold more or fewer processors from now on."""
         if not self._running:
             return
-        now = self._lane.env.now
+        now = self._lane.agenda.env.now
         self._left -= max(0.0, now - self._since) * self._rate
         self._since = max(self._since, now)
         self._slow_down(self._steps[self.next].work)
         self.version += 1
-        self._lane.push(self._since + self._left / self._rate, self)
+        self._push(self._since + self._left / self._rate, self)
 
     def fire(self, at: float) -> None:
-        """Implements :class:`simulator.engine.lane.Owner`: the current step has ended."""
+        """Implements :class:`simulator.engine.agenda.Owner`: the current step has ended."""
         work, _, sends, _ = self._steps[self.next]
         if work == GATHER and self._gather is None:
             self._start_gather(at)

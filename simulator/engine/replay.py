@@ -10,6 +10,7 @@ from typing import Any
 
 import simpy
 
+from simulator.engine.agenda import Agenda
 from simulator.engine.course import Course
 from simulator.engine.express import Express
 from simulator.engine.lane import Lane
@@ -121,12 +122,13 @@ def replay(
     Raises :class:`DeadlockError` naming a few of the things waited for in vain.
     """
     env = simpy.Environment()
-    links = SharedLinks(env, capacities) if capacities else None
-    lane = Lane(env, links) if quiet else None
+    agenda = Agenda(env)
+    links = SharedLinks(agenda, capacities) if capacities else None
+    lane = Lane(agenda, links) if quiet else None
     board = _Board(env, lane)
     result = Replay(capacities=capacities or {})
     for rank, streams in ranks.items():
-        processors = Processors(env)
+        processors = Processors(agenda)
         device = None
         if lane is not None and quiet is not None:
             device = result.quiet[rank] = QuietDevice(lane, rank, quiet[rank], processors)
@@ -134,8 +136,8 @@ def replay(
             records = result.records[rank, stream] = []
             env.process(_run_stream(env, board, links, processors, device, rank, stream, tasks, records))
     if lane is not None and course is not None:
-        lane.shortcut = Express(lane, list(result.quiet.values()), course)
-    env.run()
+        agenda.shortcut = Express(lane, list(result.quiet.values()), course)
+    agenda.run()
     unfinished = sum(
         len(result.records[r, s]) < len(t) for r, streams in ranks.items() for s, t in streams.items()
     )

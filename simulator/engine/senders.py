@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from simulator.engine.agenda import Agenda
 from simulator.engine.links import Link, SharedLinks, Transfer
 from simulator.engine.tasks import LATER, Record, Task, Token
 
@@ -42,13 +43,10 @@ class Send(Record):
 
 
 class Post(Protocol):
-    """The queue of ends, and who waits for messages."""
+    """Who waits for messages."""
 
+    agenda: Agenda
     links: SharedLinks | None
-
-    def push(self, at: float, owner: Sender) -> None:
-        """Queues an end."""
-        ...
 
     def deliver(self, send: Send) -> None:
         """A message is on its way."""
@@ -97,7 +95,7 @@ class Sender:
     def _await_last(self) -> None:
         assert self.last is not None
         self.version += 1
-        self._post.push(self.last.end, self)
+        self._post.agenda.push(self.last.end, self)
 
     def _start(self, at: float, hop: Hop, token: Token) -> None:
         send = Send(self, hop.task, token, at)
