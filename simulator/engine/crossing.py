@@ -51,17 +51,14 @@ class Side(Protocol):
 
 
 class BothSides:
-    """A blocking exchange between two devices that have met: over when both sides are.
+    """A blocking exchange between two devices that have met: over when both sides are."""
 
-    ``left``: whether one of them has gone on.
-    """
-
-    __slots__ = ("_devices", "_sides", "left")
+    __slots__ = ("_devices", "_left", "_sides")
 
     def __init__(self, lane: Lane, at: float, devices: Sequence[Side]) -> None:
         self._devices = devices
-        self.left = False
-        self._sides = [Crossing(device.side(), at, self._retimed) for device in devices]
+        self._left = False
+        self._sides: Sequence[Crossing] = [Crossing(device.side(), at, self._retimed) for device in devices]
         for side in self._sides:
             side.begin(lane)
         for device in devices:
@@ -70,7 +67,13 @@ class BothSides:
     @property
     def undisturbed(self) -> bool:
         """Whether both are in it, and neither direction has met anything on its links."""
-        return not self.left and all(side.transfer is None for side in self._sides)
+        return not self._left and all(side.transfer is None for side in self._sides)
+
+    def leave(self) -> None:
+        """One of them goes on."""
+        if self._left:
+            self._devices = self._sides = ()
+        self._left = True
 
     @property
     def _end(self) -> float:

@@ -39,6 +39,10 @@ class Device(Protocol):
         """Begins its next step anew."""
         ...
 
+    def close(self) -> None:
+        """All is over."""
+        ...
+
 
 @dataclass(slots=True)
 class Lane:
@@ -101,6 +105,17 @@ class Lane:
         self.meeting.clear()
         for device in sorted(self.devices, key=lambda device: device.free):
             device.set_out_again()
+
+    def close(self) -> None:
+        """All is over: lets go of whatever refers to each other, so that counting references frees it."""
+        for device in self.devices:
+            device.close()
+        self.devices.clear()
+        self.posts.clear()
+        self.arrivals.clear()
+        self._watched.clear()
+        if self.links is not None:
+            self.links.close()
 
     def unmet(self) -> list[object]:
         """What devices wait for."""

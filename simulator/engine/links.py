@@ -120,6 +120,11 @@ class SharedLinks:
                 self._links[name] = Link(name, capacity(self._capacities, name))
         return [self._links[name] for name in names]
 
+    def close(self) -> None:
+        """All is over: lets go of who passed last."""
+        for link in self._links.values():
+            link.passage = None
+
     def cross(self, flow: Flow, seconds: float) -> Generator[simpy.Event, Any, None]:
         """Carries a transfer that takes ``seconds`` alone, for the process that yields from this."""
         env = self._agenda.env
@@ -185,6 +190,7 @@ class SharedLinks:
         """A transfer that has met others is over."""
         self.met -= 1
         rivals = self._joined(transfer)[1:]
+        transfer.retimed = None
         for link in transfer.on:
             link.users.remove(transfer)
         if transfer.done is not None:

@@ -51,6 +51,7 @@ class QuietDevice:
         "_running",
         "_seconds",
         "_senders",
+        "_sent",
         "_since",
         "_slowed",
         "_spent",
@@ -92,6 +93,7 @@ class QuietDevice:
         self._done = Ending(lane.agenda.env)
         self.version = 0
         self._cause: Send | None = None
+        self._sent: dict[str, Times] = {}  # by stream, once all is over
         noted = len(self._steps) if program.notes else 0
         self.starts, self.ends, self.waited = [nan] * noted, [nan] * noted, [nan] * noted
         lane.devices.append(self)
@@ -138,7 +140,7 @@ class QuietDevice:
             self.waited[done] = part.waited.tolist()
         self.next = part.stop
         self.free = float(part.ends[-1])
-        self._gather = self._both = None
+        self._communicated()
 
     def set_out_again(self) -> None:
         """Begins its next step anew, unless that is communication under way."""
@@ -308,9 +310,7 @@ class QuietDevice:
     def _account(self, work: int, at: float) -> None:
         """What a step that is not an action has taken, or an action beside collectives."""
         if work < 0:
-            if self._both is not None:
-                self._both.left = True
-            self._gather = self._both = None
+            self._communicated()
             self._spent[self._category(work)] += at - self._start
             return
         self._counts[work] += 1
@@ -318,6 +318,19 @@ class QuietDevice:
         stretch = at - self._start - self._seconds[work]
         if stretch > ROUNDING * at:
             self._spent[BESIDE] += stretch
+
+    def _communicated(self) -> None:
+        """What it has waited for is over, if it was communication."""
+        if self._both is not None:
+            self._both.leave()
+        self._gather = self._both = None
+
+    def close(self) -> None:
+        """Implements :class:`simulator.engine.lane.Device`."""
+        self._processors.listener = None
+        for sender in self.senders.values():
+            self._sent[sender.name] = sender.times
+            sender.last = sender.kept = None
 
     def _category(self, work: int) -> str:
         gather = self._program.gather
@@ -330,13 +343,7 @@ class QuietDevice:
 
     def sent(self, stream: str) -> Times:
         """When each message of a stream left and arrived, where that is noted: rows of two."""
-        rows: list[tuple[float, float]] = []
-        for each in self.senders[stream].kept or ():
-            if isinstance(each, Send):
-                rows.append((each.start, each.end))
-            else:
-                rows += each
-        return np.array(rows).reshape(-1, 2)
+        return self._sent[stream]
 
     def took(self, first: int, stop: int) -> dict[str, float]:
         """The breakdown of steps [first, stop), where they are noted: from the end of the step before."""

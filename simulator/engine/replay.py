@@ -143,6 +143,9 @@ def replay(
     )
     if unfinished:
         raise DeadlockError(f"{unfinished} streams wait in vain, for example for {board.unmet()[:3]}")
+    if lane is not None:
+        agenda.shortcut = None
+        lane.close()
     return result
 
 

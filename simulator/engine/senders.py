@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from simulator.engine.agenda import Agenda
+from simulator.engine.course import Times
 from simulator.engine.links import Link, SharedLinks, Transfer
 from simulator.engine.tasks import LATER, Record, Task, Token
 
@@ -59,7 +63,7 @@ class Post(Protocol):
 
 class Sender:
     """One stream of messages of a device. Those sent are ``kept`` where that is asked, one by one or
-    as their times."""
+    as rows of when they left and arrived."""
 
     __slots__ = ("_post", "_queue", "kept", "last", "name", "rank", "version")
 
@@ -76,6 +80,17 @@ class Sender:
     def waits(self) -> bool:
         """Whether messages wait for those before them."""
         return bool(self._queue)
+
+    @property
+    def times(self) -> Times:
+        """When each message that is kept left and arrived: rows of two."""
+        rows: list[tuple[float, float]] = []
+        for each in self.kept or ():
+            if isinstance(each, Send):
+                rows.append((each.start, each.end))
+            else:
+                rows += each
+        return np.fromiter(chain.from_iterable(rows), np.float64, 2 * len(rows)).reshape(-1, 2)
 
     def send(self, at: float, hop: Hop, token: Token) -> None:
         """Sends a message, after those before it."""

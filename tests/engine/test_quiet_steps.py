@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from unittest.mock import patch
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from simulator.engine import express
 from simulator.engine.quiet import QuietDevice
-from simulator.engine.replay import DeadlockError
+from simulator.engine.replay import DeadlockError, paused_collector
+from simulator.engine.senders import Send
 from simulator.engine.step import StepReplay
 from simulator.schedule.registry import SCHEDULES
 from simulator.simulation import Simulation
@@ -164,3 +166,19 @@ def test_most_steps_of_a_long_schedule_are_walked_through_in_one_loop() -> None:
 def test_gathers_of_scattered_messages_share_links(tp, network, reduces_early) -> None:
     run = crowded((tp, 2, 2, 2), network, 0, [reduces_early, False, True, True, False, True])
     same(Simulation(run).step, Simulation(run, whole=True).step)
+
+
+def kept_alive() -> int:
+    return sum(isinstance(each, (QuietDevice, Send)) for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_replay_that_is_dropped_leaves_no_cycles_behind(overlap):
+    run = crowded((8, 4, 2, 2), (8, 1, 1.0), 1, [True, True, overlap, True, True, True])
+    gc.collect()
+    before = kept_alive()
+    with paused_collector():
+        step = Simulation(run).step
+        assert kept_alive() > before
+        del step
+        assert kept_alive() == before
