@@ -140,8 +140,7 @@ class Blocks:
 
     def alike(self, segments: Iterable[Segment]) -> list[Stretch]:
         """Segments in stretches."""
-        runs = groupby(segments, self.block)
-        return [Stretch(tuple(run), self.chain(run)) for run in (list(run) for _, run in runs)]
+        return [Stretch(run, _in_a_row([(block, len(run))])) for block, run in self._runs(segments)]
 
     def action(self, layers: Sequence[LayerShare], kind: Kind) -> Block:
         """All of an action as one block; ``layers`` are known by identity, too."""
@@ -153,20 +152,12 @@ class Blocks:
 
     def chain(self, segments: Iterable[Segment]) -> Block:
         """Segments one after the other as one block."""
-        profile: dict[str, float] = {}
-        carries: dict[str, float] = {}
-        presses: dict[str, float] = {}
-        seconds = variance = 0.0
-        for segment in segments:
-            block = self.block(segment)
-            seconds += block.seconds
-            variance += block.variance
-            for category, spent in block.profile.items():
-                profile[category] = profile.get(category, 0.0) + spent
-            for kind, carried in block.carries.items():
-                carries[kind] = carries.get(kind, 0.0) + carried
-                presses[kind] = max(presses.get(kind, 0.0), block.presses[kind])
-        return Block(seconds, profile, variance, carries, presses)
+        return _in_a_row([(block, len(run)) for block, run in self._runs(segments)])
+
+    def _runs(self, segments: Iterable[Segment]) -> Iterator[tuple[Block, tuple[Segment, ...]]]:
+        """Segments that take the same, as many as come in a row."""
+        for block, run in groupby(segments, self.block):
+            yield block, tuple(run)
 
     def joint(self, forward: Segment, backward: Segment, *, delay_wgrad: bool) -> Segment:
         """A forward and a backward interleaved, where both communicate between experts' ranks."""
@@ -197,6 +188,23 @@ class Blocks:
             streams.setdefault(stream, []).append(task)
         communicates = any(task.flow for tasks in streams.values() for task in tasks)
         return replay({0: streams}, self.costs.capacities if communicates else None)
+
+
+def _in_a_row(blocks: Iterable[tuple[Block, int]]) -> Block:
+    """Blocks one after the other, each so many times, as one."""
+    profile: dict[str, float] = {}
+    carries: dict[str, float] = {}
+    presses: dict[str, float] = {}
+    seconds = variance = 0.0
+    for block, times in blocks:
+        seconds += times * block.seconds
+        variance += times * block.variance
+        for category, spent in block.profile.items():
+            profile[category] = profile.get(category, 0.0) + times * spent
+        for kind, carried in block.carries.items():
+            carries[kind] = carries.get(kind, 0.0) + times * carried
+            presses[kind] = max(presses.get(kind, 0.0), block.presses[kind])
+    return Block(seconds, profile, variance, carries, presses)
 
 
 def _on_links(segment: Segment, costs: OperatorCosts) -> tuple[dict[str, float], dict[str, float]]:

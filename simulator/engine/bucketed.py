@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simulator.engine.block import Placed
-from simulator.engine.costing import OperatorCosts, exposed
-from simulator.engine.data_traffic import DP, STREAMS, Before, Piece, collective, cut, reduce_bucket
+from simulator.engine.costing import exposed
+from simulator.engine.data_traffic import Before, Piece, cut, reduce_bucket
+from simulator.engine.data_work import DP, STREAMS, DataWork
+from simulator.engine.device_costs import DeviceCosts
 from simulator.engine.tasks import COMPUTE, Task, Token
 from simulator.partition.data import Bucket
 from simulator.partition.plan import RunPlan
@@ -26,35 +28,27 @@ class BucketedTraffic:
     def __init__(
         self,
         plan: RunPlan,
-        costs: OperatorCosts,
+        work: DataWork,
+        costs: DeviceCosts,
         *,
         overlap_gather: bool,
         overlap_reduce: bool,
         update: int = 0,
     ) -> None:
         self._plan = plan
+        self._work = work
         self._costs = costs
-        self._overlap_gather = overlap_gather
         self._overlap_reduce = overlap_reduce
         self._update = update  # which of several in a row
+        self._every_microbatch = plan.data.zero == 2
+        self.meets_parameters = overlap_gather  # then a bucket's gather is awaited by its forward alone
+        self.meets_gradients = (
+            overlap_reduce or self._every_microbatch
+        )  # then a bucket goes once it is complete
         self._edges: set[int] = set()
         self._gathered: set[Token] = set()
         self._completed: list[tuple[Action, Bucket]] = []
         self._reduced: list[Token] = []
-
-    @property
-    def meets_parameters(self) -> bool:
-        """Overlapped, a bucket's gather is awaited by the forward that needs it alone."""
-        return self._overlap_gather
-
-    @property
-    def meets_gradients(self) -> bool:
-        """Overlapped and with ZeRO-2, a bucket is reduced as soon as it is complete."""
-        return self._overlap_reduce or self._reduces_every_microbatch
-
-    @property
-    def _reduces_every_microbatch(self) -> bool:
-        return self._plan.data.zero == 2
 
     def begin(self, actions: Sequence[Action]) -> list[Placed]:
         """All-gathers of updated parameters, in the order in which forwards need them.
@@ -64,7 +58,7 @@ class BucketedTraffic:
         """
         first = {a.stage: a for a in reversed(actions) if a.kind is Kind.F}
         last = _last_gradients(actions)
-        if self._overlap_gather:
+        if self.meets_parameters:
             self._edges = {id(action) for action in first.values()}
         if self.meets_gradients:
             self._edges |= {id(action) for action in last}
@@ -79,20 +73,19 @@ class BucketedTraffic:
         hooks: dict[str, tuple[Token, ...]] = {}
         for stage, direction in dict.fromkeys((a.stage, a.direction) for a in actions if a.kind is Kind.F):
             for bucket in reversed(self._plan.chunks[stage].buckets):
-                op = self._plan.data.gather_parameters(bucket, "parameters")  # one for all that are alike
+                op = self._work.bucket(bucket).gather
                 if op is None:
                     continue
-                waits = hooks.get(bucket.axis, ()) if self._overlap_gather else ()
+                waits = hooks.get(bucket.axis, ()) if self.meets_parameters else ()
                 known_as = ("parameters", self._update, stage, bucket.first_layer)
                 signal = self._token("parameters", stage, direction, bucket)
                 self._gathered.add(signal)
-                stream = STREAMS[op.axis]
                 name = f"stage {stage}.param_all_gather"
                 placed.append(
-                    collective(op, stream, waits, signal, self._costs, known_as=known_as, name=name)
+                    self._costs.collective(op, STREAMS[op.axis], waits, signal, known_as=known_as, name=name)
                 )
                 hooks[bucket.axis] = (self._token("hook", stage, direction, bucket),)
-        if placed and not self._overlap_gather:
+        if placed and not self.meets_parameters:
             ready = tuple(task.signal for _, task in placed)
             placed.append(Placed(COMPUTE, Task("parameters ready", exposed(DP), 0.0, ready)))
         return placed
@@ -102,7 +95,7 @@ class BucketedTraffic:
 
         With ZeRO-2 every backward is.
         """
-        every_gradient = self._reduces_every_microbatch and action.kind in (Kind.B, Kind.W)
+        every_gradient = self._every_microbatch and action.kind in (Kind.B, Kind.W)
         return cut(self._plan.chunks[action.stage]) if every_gradient or id(action) in self._edges else None
 
     def before(self, action: Action, piece: Piece, waits: tuple[Token, ...]) -> Before:
@@ -121,8 +114,9 @@ class BucketedTraffic:
 
     def after(self, action: Action, piece: Piece, done: Token) -> list[Placed]:
         """Gradients of these buckets are complete: reduce them now, or keep them for the end of the step."""
-        if action.kind is not Kind.F:
-            self._completed.extend((action, bucket) for bucket in piece.buckets)
+        if action.kind is Kind.F:
+            return []
+        self._completed += [(action, bucket) for bucket in piece.buckets]
         if not self.meets_gradients:
             return []
         before = len(self._reduced)
@@ -144,10 +138,9 @@ class BucketedTraffic:
     def _reduce(self, complete: Token) -> list[Placed]:
         placed: list[Placed] = []
         for action, bucket in self._completed:
-            place = (action.stage, action.microbatch, bucket.first_layer)
-            tasks, tokens = reduce_bucket(
-                self._plan, place, bucket, self._costs, complete, direction=action.direction
-            )
+            place = (bucket.axis, action.stage, action.microbatch, bucket.first_layer)
+            work, direction = self._work.bucket(bucket), action.direction
+            tasks, tokens = reduce_bucket(work, place, self._costs, complete, direction=direction)
             placed += tasks
             self._reduced += tokens
         self._completed.clear()

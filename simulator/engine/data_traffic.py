@@ -6,27 +6,20 @@ traffic decides which actions are cut into pieces, what a piece waits for, and w
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from simulator.engine.block import Placed
 from simulator.engine.costing import OperatorCosts
-from simulator.engine.tasks import COMPUTE, Meeting, Task, Token
-from simulator.graph.operators import Collective, Copy, Operator
+from simulator.engine.data_work import STREAMS, BucketWork
+from simulator.engine.device_costs import DeviceCosts
+from simulator.engine.tasks import COMPUTE, Task, Token
+from simulator.graph.operators import Copy, Operator
 from simulator.partition.chunk import ChunkShare
 from simulator.partition.data import Bucket
-from simulator.partition.plan import RunPlan
 from simulator.schedule.actions import Action
 
-DP = "dp"
-STREAMS = {
-    "dp_cp": DP,
-    "edp": "edp",
-    "shard": DP,
-    "replicate": "replicate",
-}  # the groups' communicators run beside each other
 OPTIMIZER = "optimizer"
 PROCESSORS = "cpu"  # of the host
 PREPARE = "prepare"  # the stream of casts beside compute
@@ -119,49 +112,6 @@ def cut(chunk: ChunkShare) -> tuple[Piece, ...]:
     )
 
 
-def collective(
-    op: Collective,
-    stream: str,
-    waits: tuple[Token, ...],
-    signal: Token,
-    costs: OperatorCosts,
-    *,
-    known_as: Token = None,
-    name: str = "",
-) -> Placed:
-    """A collective as a meeting of its group.
-
-    ``known_as``: what all its members call it, where they signal its end by different tokens; ``name``: of
-    the task, where that says more than the collective's own.
-    """
-    cost = costs.cost(op)
-    meeting = Meeting((op.axis, signal if known_as is None else known_as), 0)
-    flow, holds, name = costs.flow(op), costs.communication_share, name or op.name
-    return Placed(stream, Task(name, cost.category, cost.seconds, waits, signal, meeting, None, flow, holds))
-
-
-def data_presses(plan: RunPlan, stages: Iterable[int], costs: OperatorCosts) -> dict[str, float]:
-    """The most bytes/s that gathers and reductions of these stages together ask of each kind of link."""
-    rates: defaultdict[str, dict[str, float]] = defaultdict(dict)
-    chunks = dict.fromkeys(plan.chunks[stage] for stage in stages)
-    buckets = (bucket for chunk in chunks for bucket in chunk.buckets)
-    alike = {(b.axis, b.parameters, b.gathered_bytes, b.messages): b for b in buckets}
-    for bucket in alike.values():
-        gather = plan.data.gather_parameters(bucket, "")
-        reductions = plan.data.reduce_gradients(bucket, "")
-        for op in reductions if gather is None else (gather, *reductions):
-            flow, stream = costs.flow(op), STREAMS[op.axis]
-            for kind, rate in flow.demands if flow is not None else ():
-                rates[kind][stream] = max(rate, rates[kind].get(stream, 0.0))
-    return {kind: sum(streams.values()) for kind, streams in rates.items()}
-
-
-def kernels(ops: Sequence[Operator], costs: OperatorCosts) -> Task:
-    """Kernels one after the other as one task, counted under the first one's category."""
-    category = costs.cost(ops[0]).category if ops else COMPUTE
-    return Task(ops[0].name if ops else "nothing", category, costs.total(ops))
-
-
 def chain(
     ops: Sequence[Operator], waits: tuple[Token, ...], place: Token, costs: OperatorCosts
 ) -> tuple[list[Placed], tuple[Token, ...]]:
@@ -181,10 +131,9 @@ def chain(
 
 
 def reduce_bucket(
-    plan: RunPlan,
+    work: BucketWork,
     place: tuple[object, ...],
-    bucket: Bucket,
-    costs: OperatorCosts,
+    costs: DeviceCosts,
     complete: Token,
     after: tuple[Token, ...] = (),
     *,
@@ -197,25 +146,23 @@ def reduce_bucket(
     goes on ``after`` some others. Each collective follows the one before it; then sharded gradients may leave
     for the host.
     """
-    ops = plan.data.reduce_gradients(bucket, "gradients")
-    leaving = plan.data.leave_shard(bucket)
-    if not ops and not leaving:
+    if not work.reductions and not work.leaving:
         return [], ()
     placed, ready = [], complete
-    ops_before = plan.data.before_reduction(bucket)
-    if ops_before or after:
-        ready = ("gradients", bucket.axis, direction, *place)
-        before = kernels(ops_before, costs)
-        placed.append(Placed(COMPUTE, before._replace(waits=after, signal=ready)))
-    beside = kernels(plan.data.beside_reduction(bucket), costs)
-    if beside.seconds:
-        prepared = ("prepared", bucket.axis, direction, *place)
-        placed.append(Placed(PREPARE, beside._replace(waits=(ready,), signal=prepared)))
+    if work.prepared or after:
+        ready = ("gradients", direction, place)
+        task = work.prepared or Task("nothing", COMPUTE, 0.0)
+        placed.append(Placed(COMPUTE, task._replace(waits=after, signal=ready)))
+    if work.beside.seconds:
+        prepared = ("prepared", direction, place)
+        placed.append(Placed(PREPARE, work.beside._replace(waits=(ready,), signal=prepared)))
         ready = prepared
-    for number, op in enumerate(ops):
-        known_as = ("reduced", bucket.axis, *place, number)
+    for number, op in enumerate(work.reductions):
+        known_as = ("reduced", place, number)
         reduced = (direction, known_as)
-        placed.append(collective(op, STREAMS[op.axis], (ready,), reduced, costs, known_as=known_as))
+        placed.append(costs.collective(op, STREAMS[op.axis], (ready,), reduced, known_as=known_as))
         ready = reduced
-    left, ends = chain(leaving, (ready,), ("leave", bucket.axis, direction, *place), costs)
+    if not work.leaving:
+        return placed, (ready,)
+    left, ends = chain(work.leaving, (ready,), ("leave", direction, place), costs.of_any)
     return [*placed, *left], ends

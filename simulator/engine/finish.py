@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 from simulator.engine.block import Placed
-from simulator.engine.costing import OperatorCosts, exposed
-from simulator.engine.data_traffic import DP, OPTIMIZER, collective
+from simulator.engine.costing import exposed
+from simulator.engine.data_traffic import OPTIMIZER
+from simulator.engine.data_work import DP, UpdateWork
+from simulator.engine.device_costs import DeviceCosts
 from simulator.engine.host_update import update_on_host
 from simulator.engine.tasks import COMPUTE, Meeting, Task, Token
-from simulator.graph.operators import Axis, Collective
-from simulator.partition.optimizer import Matrix
+from simulator.graph.operators import Axis, Collective, Operator
 from simulator.partition.plan import RunPlan
 
 WORLD, PAIR = "world", "pair"  # meetings of all devices, and of two of them
@@ -18,9 +19,10 @@ WORLD, PAIR = "world", "pair"  # meetings of all devices, and of two of them
 
 def finish_step(
     plan: RunPlan,
-    stages: Iterable[int],
+    stages: Sequence[int],
     reduced: tuple[Token, ...],
-    costs: OperatorCosts,
+    work: UpdateWork,
+    costs: DeviceCosts,
     *,
     tied_s: float | None,
     norm: Sequence[Placed],
@@ -29,31 +31,24 @@ def finish_step(
 
     Args:
         reduced: tokens of the reductions to wait for.
+        work: of these stages.
         tied_s: time to sum the tied embedding's gradients with the other end of the pipeline, ``None``
         elsewhere.
         norm: what a device does about the gradient's norm of all others; a host's step follows the first.
     """
-    held = list(stages)
-    parameters = sum(plan.chunks[stage].parameters for stage in held)
     placed = [Placed(COMPUTE, Task("gradients ready", exposed(DP), 0.0, reduced))]
-    replicated = sum(plan.chunks[stage].replicated_parameters for stage in held)
-    if plan.tensor.splits_tokens and plan.tensor.size > 1:
-        op = Collective(
-            name="norm_gradients", kind="all_reduce", axis="tp", size_bytes=replicated * plan.data.grad_bytes
-        )
-        placed.append(collective(op, COMPUTE, (), ("norm gradients",), costs))
+    if work.summed is not None:
+        placed.append(costs.collective(work.summed, COMPUTE, (), ("norm gradients",)))
     if tied_s is not None:
         meeting = Meeting((PAIR, "tied embedding"), 2)
         placed.append(Placed(COMPUTE, Task("tied embedding", exposed("pp"), tied_s, meeting=meeting)))
-    shard = plan.data.shard(parameters, sum(plan.chunks[stage].expert_parameters for stage in held))
-    before = costs.total(plan.data.before_norm(shard))
-    after = costs.total(plan.data.after_norm(shard, parameters))
-    placed.append(Placed(COMPUTE, Task("local gradient norm", OPTIMIZER, before)))
+    placed.append(Placed(COMPUTE, Task("local gradient norm", OPTIMIZER, work.norm_s)))
     placed += norm
-    placed += _whole_matrices(plan, held, costs)
-    placed.append(Placed(COMPUTE, Task("optimizer step", OPTIMIZER, after)))
+    for axis, op in work.matrices:
+        placed.append(_on_matrices(op, axis, costs))
+    placed.append(Placed(COMPUTE, Task("optimizer step", OPTIMIZER, work.step_s)))
     if plan.data.offload.optimizer != "device":
-        placed += update_on_host(plan, held, norm[0].task.signal, costs)
+        placed += update_on_host(plan, stages, norm[0].task.signal, costs.of_any)
     return placed
 
 
@@ -78,15 +73,8 @@ def norm_so_far(message_s: float, device: int, devices: int, update: int) -> lis
     return placed
 
 
-def _whole_matrices(plan: RunPlan, held: list[int], costs: OperatorCosts) -> Iterator[Placed]:
+def _on_matrices(op: Operator, axis: Axis, costs: DeviceCosts) -> Placed:
     """What a matrix optimizer does before its element-wise step."""
-    layers = [layer for stage in held for layer in plan.chunks[stage].layers]
-    dense = tuple(matrix for layer in layers for matrix in layer.matrices)
-    experts = tuple(matrix for layer in layers for matrix in layer.expert_matrices)
-    groups: tuple[tuple[tuple[Matrix, ...], Axis], ...] = ((dense, "dp_cp"), (experts, "edp"))
-    for matrices, axis in groups:
-        for op in plan.data.whole_matrices(matrices, axis):
-            if isinstance(op, Collective):
-                yield collective(op, COMPUTE, (), (op.name, axis), costs)
-            else:
-                yield Placed(COMPUTE, Task(op.name, OPTIMIZER, costs.cost(op).seconds))
+    if isinstance(op, Collective):
+        return costs.collective(op, COMPUTE, (), (op.name, axis))
+    return Placed(COMPUTE, Task(op.name, OPTIMIZER, costs.of_any.cost(op).seconds))

@@ -13,18 +13,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from simulator.engine.block import Placed
-from simulator.engine.costing import OperatorCosts
-from simulator.engine.data_traffic import (
-    PREPARE,
-    STREAMS,
-    Before,
-    Piece,
-    chain,
-    collective,
-    cut,
-    kernels,
-    reduce_bucket,
-)
+from simulator.engine.data_traffic import PREPARE, Before, Piece, chain, cut, reduce_bucket
+from simulator.engine.data_work import STREAMS, DataWork
+from simulator.engine.device_costs import DeviceCosts
 from simulator.engine.tasks import COMPUTE, Task, Token
 from simulator.partition.data import Bucket
 from simulator.partition.plan import RunPlan
@@ -53,8 +44,9 @@ class FullyShardedTraffic:
     meets_parameters = True
     meets_gradients = True
 
-    def __init__(self, plan: RunPlan, costs: OperatorCosts) -> None:
+    def __init__(self, plan: RunPlan, work: DataWork, costs: DeviceCosts) -> None:
         self._plan = plan
+        self._work = work
         self._costs = costs
         self._policy = plan.data.sharding
         self._places: dict[Token, int] = {}  # of every use, the position of its unit in the queue
@@ -90,23 +82,20 @@ class FullyShardedTraffic:
 
     def _comes(self, bucket: Bucket) -> bool:
         """Whether a unit's parameters have to be brought at all."""
-        data = self._plan.data
-        return data.gather_parameters(bucket, "") is not None or bool(data.fetch_shard(bucket))
+        work = self._work.bucket(bucket)
+        return work.gather is not None or bool(work.fetched)
 
     def _gather(self, use: _Use, waits: tuple[Token, ...]) -> list[Placed]:
         """Brings a unit's parameters: its shard from the host, a cast, the gather; what there is of these."""
-        placed, waits = chain(
-            self._plan.data.fetch_shard(use.bucket), waits, ("fetch", use.token), self._costs
-        )
-        cast = kernels(self._plan.data.before_gather(use.bucket), self._costs)
-        if cast.seconds:
+        work = self._work.bucket(use.bucket)
+        placed, waits = chain(work.fetched, waits, ("fetch", use.token), self._costs.of_any)
+        if work.cast.seconds:
             ready = ("cast", use.token)
-            placed.append(Placed(PREPARE, cast._replace(waits=waits, signal=ready)))
+            placed.append(Placed(PREPARE, work.cast._replace(waits=waits, signal=ready)))
             waits = (ready,)
-        op = self._plan.data.gather_parameters(use.bucket, "unit")
-        if op is None:
+        if work.gather is None:
             return [*placed, Placed(PREPARE, Task("arrived", COMPUTE, 0.0, waits, use.token))]
-        return [*placed, collective(op, STREAMS[op.axis], waits, use.token, self._costs)]
+        return [*placed, self._costs.collective(work.gather, STREAMS[work.gather.axis], waits, use.token)]
 
     def pieces(self, action: Action) -> Sequence[Piece] | None:
         """Every action is cut into its units, but those that neither need nor make anything shared."""
@@ -130,7 +119,7 @@ class FullyShardedTraffic:
         begun: Token | None = hook
         placed = []
         for bucket in piece.buckets:
-            copy = kernels(self._plan.data.after_gather(bucket), self._costs)
+            copy = self._work.bucket(bucket).copied
             if copy.seconds:
                 placed.append(Placed(COMPUTE, copy._replace(waits=waits, begun=begun)))
                 waits, begun = (), None
@@ -147,8 +136,9 @@ class FullyShardedTraffic:
             return []
         placed: list[Placed] = []
         for bucket in piece.buckets:
-            place = (action.stage, action.microbatch, action.direction, bucket.first_layer)
-            tasks, tokens = reduce_bucket(self._plan, place, bucket, self._costs, done, self._under_way)
+            place = (bucket.axis, action.stage, action.microbatch, action.direction, bucket.first_layer)
+            work = self._work.bucket(bucket)
+            tasks, tokens = reduce_bucket(work, place, self._costs, done, self._under_way)
             placed += tasks
             if self._policy.buffers == "copied":
                 self._under_way = tokens

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from simulator.engine.attribution import JITTER
 from simulator.engine.block import Block, Blocks, Placed, Stretch, expand
 from simulator.engine.bucketed import BucketedTraffic
-from simulator.engine.costing import DATA_AXES, OWN, OperatorCosts, exposed
-from simulator.engine.data_traffic import Before, DataTraffic, NoTraffic, Piece, collective, data_presses
+from simulator.engine.costing import DATA_AXES, exposed
+from simulator.engine.data_traffic import Before, DataTraffic, NoTraffic, Piece
+from simulator.engine.data_work import DataWork
+from simulator.engine.device_costs import DeviceCosts
 from simulator.engine.finish import PAIR, finish_step, norm_of_all, norm_so_far
 from simulator.engine.fully_sharded import FullyShardedTraffic
+from simulator.engine.hops import Hops
 from simulator.engine.jitter import Spread
 from simulator.engine.messages import Exchange, Pipeline
 from simulator.engine.segments import action_segments, paired_segments
-from simulator.engine.tasks import COMPUTE, Flow, Meeting, Streams, Task, Token
+from simulator.engine.tasks import COMPUTE, Meeting, Streams, Task, Token
 from simulator.engine.uneven import loaded, loaded_operators
 from simulator.engine.wiring import steady_actions
 from simulator.partition.layer_share import LayerShare
@@ -39,24 +42,13 @@ class ProgramOptions:
     overlap_grad_reduce: bool
     overlap_param_gather: bool
     overlap_p2p: bool
-    hops: tuple[OperatorCosts, ...]  # of messages from device i to i + 1; the last one wraps round
     norm_s: float  # the gradient norm's scalar all-reduce over the world
-    tied_s: float | None  # summing the tied embedding's gradients across the pipeline; None: not tied
     every_operator: bool
     overlap_experts: bool = False  # pairs of a forward and a backward hide each other's all-to-alls
     delay_wgrad: bool = False
     overlap_warmup_flush: bool = True
     norm: NormKind = "all"  # which devices' gradient norm an update waits for
-
-
-class Route(NamedTuple):
-    """The way of a stage's outputs to the next device. Tokens lack their last part, the microbatch."""
-
-    stream: str
-    seconds: float
-    flow: Flow | None
-    after: tuple[int, ...]
-    token: tuple[int, ...]
+    meets: bool = True  # collectives are meetings of their groups; else a device stands for all their ranks
 
 
 @dataclass(slots=True)
@@ -70,20 +62,25 @@ class DeviceProgram:
     plan: RunPlan
     pipeline: Pipeline
     blocks: Blocks
+    work: DataWork
+    hops: Hops
     options: ProgramOptions
     device: int
     streams: dict[str, list[Task]] = field(default_factory=lambda: {COMPUTE: []})
     issued: dict[int, dict[str, int]] = field(default_factory=dict)
     _pairs: dict[tuple[int, int, int], Block] = field(default_factory=dict)
-    _routes: dict[tuple[int, int, int], Route | None] = field(default_factory=dict)
-    _hops: dict[tuple[int, int], tuple[float, Flow | None]] = field(default_factory=dict)
-    _flows: dict[int, tuple[Flow, Flow]] = field(default_factory=dict)  # by identity: of any device, and own
+    _costs: DeviceCosts = field(init=False)
     _traffic: DataTraffic = field(init=False)
-    _beside: Mapping[str, float] = field(default_factory=dict)  # bytes/s of data parallelism by kind of link
+    _room: Mapping[str, float] = field(
+        default_factory=dict
+    )  # bytes/s that data parallelism leaves, by kind of link
     _prepared: set[int] = field(default_factory=set)
     _regathers: bool = False
     _expanded: int = 0  # segments so far
     _updates: int = 0  # so far
+
+    def __post_init__(self) -> None:
+        self._costs = DeviceCosts(self.blocks.costs, self.device, meets=self.options.meets)
 
     def build(
         self, order: Order, exchanges: Sequence[Sequence[Exchange]] | None, cuts: Sequence[int] = ()
@@ -116,7 +113,7 @@ class DeviceProgram:
     def _begin(self, actions: Sequence[Action], stages: Iterable[int]) -> None:
         """What precedes the first action; ``actions`` are at least those that traffic meets."""
         self._traffic = self._data_traffic()
-        self._beside = self._data_presses(stages)
+        self._room = self._beside_data(stages)
         self._regathers = self.plan.data.regathers
         self._prepared.clear()
         self._place(self._traffic.begin(actions))
@@ -130,28 +127,32 @@ class DeviceProgram:
 
     def _data_traffic(self) -> DataTraffic:
         if self.plan.data.fully_sharded:
-            return FullyShardedTraffic(self.plan, self.blocks.costs)
+            return FullyShardedTraffic(self.plan, self.work, self._costs)
         if self.plan.forward_only:
             return NoTraffic()
         return BucketedTraffic(
             self.plan,
-            self.blocks.costs,
+            self.work,
+            self._costs,
             overlap_gather=self.options.overlap_param_gather,
             overlap_reduce=self.options.overlap_grad_reduce,
             update=self._updates,
         )
 
-    def _data_presses(self, stages: Iterable[int]) -> Mapping[str, float]:
-        options, plan = self.options, self.plan
-        overlaps = options.overlap_grad_reduce or options.overlap_param_gather or plan.data.fully_sharded
-        return data_presses(plan, stages, self.blocks.costs) if overlaps else {}
+    def _beside_data(self, stages: Iterable[int]) -> Mapping[str, float]:
+        """What data parallelism leaves of links that it may use beside actions."""
+        options, room = self.options, self.blocks.costs.capacities
+        overlaps = options.overlap_grad_reduce or options.overlap_param_gather
+        if not overlaps and not self.plan.data.fully_sharded:
+            return {}
+        return {kind: room[kind] * FULL - rate for kind, rate in self.work.presses(stages).items()}
 
     def _add(self, stream: str, task: Task) -> None:
         self.streams.setdefault(stream, []).append(task)
 
     def _place(self, placed: Iterable[Placed]) -> None:
         for stream, task in placed:
-            self._add(stream, task if task.flow is None else task._replace(flow=self._own(task.flow)))
+            self._add(stream, task)
             if self.blocks.spread is not None:
                 self._jitter_of_groups(stream, self.blocks.spread)
 
@@ -163,14 +164,6 @@ class DeviceProgram:
             mine = ("own group", task.signal)
             self.streams[stream][-1] = task._replace(signal=mine)
             self._add(f"{JITTER} {stream}", Task("slowest group", JITTER, late_s, (mine,), task.signal))
-
-    def _own(self, flow: Flow) -> Flow:
-        """The flow on this device's links; collectives that are alike have one between them."""
-        known = self._flows.get(id(flow))
-        if known is None:
-            links = tuple((link, self.device if device == OWN else device) for link, device in flow.links)
-            known = self._flows[id(flow)] = (flow, flow._replace(links=links))
-        return known[1]
 
     def _compute_task(self, task: Task) -> None:
         self.streams[COMPUTE].append(task)
@@ -197,11 +190,10 @@ class DeviceProgram:
             waits = ()
         gather = self.plan.message_gather
         if gather is not None:
-            costs = self.blocks.costs
             for each in action.parts:
                 if self.pipeline.receives(each) is not None:
                     key = ("gather", *each[:4])
-                    self._place([collective(gather, COMPUTE, waits, key, costs)])
+                    self._place([self._costs.collective(gather, COMPUTE, waits, key)])
                     waits = ()
         return waits
 
@@ -214,7 +206,7 @@ class DeviceProgram:
         here, there = exchange.source, exchange.target
         if self.device == there:
             here, there = there, here
-        seconds, flow = self._hop(here, there)
+        seconds, flow = self.hops.hop(here, there)
         meeting = Meeting((PAIR, exchange.key), 2, ends_together=flow is not None)
         return Task(
             "exchange",
@@ -224,40 +216,18 @@ class DeviceProgram:
             flow=flow if exchange.sends(self.device) else None,
         )
 
-    def _hop(self, source: int, target: int) -> tuple[float, Flow | None]:
-        """Seconds of a message between neighbours on the ring of devices, and what it puts on their NICs."""
-        known = self._hops.get((source, target))
-        if known is None:
-            hop = min(source, target) if abs(source - target) == 1 else max(source, target)
-            costs, size = self.options.hops[hop], self.plan.crossing_bytes(hop)
-            flow = costs.hop_flow(size, source, target, hop)
-            known = self._hops[source, target] = (costs.hop(size, hop), flow)
-        return known
-
     def _send(self, action: Action) -> tuple[Token, ...]:
         """Sends an action's outputs beside compute; the tokens of their arrival, for who waits for it."""
         tokens = []
         for each in action.parts:
-            route = self._route(each)
-            if route is not None:
+            way = self.hops.way(each)
+            if way is not None:
                 microbatch = (each.microbatch,)
-                token = route.token + microbatch
-                waits = (route.after + microbatch,)
-                self._add(route.stream, Task("send", PP, route.seconds, waits, token, None, None, route.flow))
+                token = way.token + microbatch
+                waits = (way.after + microbatch,)
+                self._add(way.stream, Task("send", PP, way.seconds, waits, token, None, None, way.flow))
                 tokens.append(token)
         return tuple(tokens)
-
-    def _route(self, action: Action) -> Route | None:
-        """Where the output of a stage goes, which is the same for every microbatch."""
-        key = (action.stage, action.direction, int(action.kind))
-        if key not in self._routes:
-            message = self.pipeline.output_of(action)
-            route = None
-            if message is not None:
-                hop = self._hop(message.source, message.target)
-                route = Route(message.stream, *hop, message.after[:-1], message.token[:-1])
-            self._routes[key] = route
-        return self._routes[key]
 
     def _compute(self, action: Action, waits: tuple[Token, ...]) -> None:
         """An action's kernels, cut where data-parallel traffic meets them."""
@@ -353,9 +323,9 @@ class DeviceProgram:
 
     def _crowded(self, stretches: Iterable[Stretch]) -> bool:
         """Whether their communication and that of data parallelism may ask more of a link than it has."""
-        beside, room = self._beside, self.blocks.costs.capacities
+        room = self._room
         return any(
-            rate and kind in beside and rate + beside[kind] > room[kind] * FULL
+            rate and rate > room.get(kind, rate)
             for stretch in stretches
             for kind, rate in stretch.block.presses.items()
         )
@@ -366,7 +336,11 @@ class DeviceProgram:
         label = (self.device, self._expanded)
         quickest = self.blocks.quickest(segment)
         delays = self.blocks.waits(quickest).delays
-        placed = expand(quickest, self.blocks.costs, label, rendezvous=True, delays=delays)
+        expanded = expand(quickest, self.blocks.costs, label, rendezvous=self.options.meets, delays=delays)
+        placed = [
+            Placed(stream, task._replace(flow=self._costs.own(task.flow)) if task.flow else task)
+            for stream, task in expanded
+        ]
         if action is None or self.plan.loads is None:
             return placed
         return loaded_operators(placed, quickest, self.plan.loads, action.microbatch)
@@ -377,9 +351,10 @@ class DeviceProgram:
         if self.plan.forward_only:
             return
         at_an_end = stages and (stages[0] == 0) != (stages[-1] == self.pipeline.last)
-        tied_s = self.options.tied_s if at_an_end else None
-        costs = self.blocks.costs
-        self._place(finish_step(self.plan, stages, reduced, costs, tied_s=tied_s, norm=self._norm(stages)))
+        tied = self.plan.tied_embedding_bytes if at_an_end else 0.0
+        tied_s = self.hops.seconds(tied, self.pipeline.devices - 1) if tied else None
+        work, norm = self.work.update(stages), self._norm(stages)
+        self._place(finish_step(self.plan, stages, reduced, work, self._costs, tied_s=tied_s, norm=norm))
 
     def _norm(self, stages: Sequence[int]) -> list[Placed]:
         devices = self.pipeline.devices
@@ -387,7 +362,7 @@ class DeviceProgram:
             case "all":
                 return norm_of_all(self.options.norm_s, devices, stages)
             case "so far":
-                hop_s = self.options.hops[self.device].hop(NORM_BYTES, self.device) if devices > 1 else 0.0
+                hop_s = self.hops.seconds(NORM_BYTES, self.device) if devices > 1 else 0.0
                 return norm_so_far(hop_s, self.device, devices, self._updates)
             case "none":
                 return []

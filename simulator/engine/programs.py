@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
-from simulator.engine.block import Blocks
 from simulator.engine.conditions import Condition
+from simulator.engine.data_work import DataWork
 from simulator.engine.disturbances import Disturbances, links
+from simulator.engine.hops import Hops
 from simulator.engine.messages import Exchange, Pipeline
 from simulator.engine.program import DeviceProgram, ProgramOptions
 from simulator.engine.quiet_program import QuietProgram
@@ -54,15 +55,18 @@ class Programs:
             links(here.worse(there))
             for here, there in zip(conditions, (*conditions[1:], conditions[0]), strict=True)
         ]
-        hops = tuple(self.disturbances.blocks(condition, condition).costs for condition in between)
-        tied = self.plan.tied_embedding_bytes
-        options = replace(self.options, hops=hops, tied_s=hops[-1].hop(tied, len(hops) - 1) if tied else None)
+        costs = [self.disturbances.blocks(condition, condition).costs for condition in between]
+        hops = Hops(self.plan, self.pipeline, costs)
+        works = {id(own): DataWork(self.plan, own.costs) for own in blocks}
+        parts = [(self.plan, self.pipeline, own, works[id(own)], hops, self.options) for own in blocks]
         if self.wiring is not None:
-            return self._around_quiet_steps(self.wiring, blocks, options)
+            return self._around_quiet_steps(
+                [WiredProgram(*own, device) for device, own in enumerate(parts)], self.wiring
+            )
         programs: list[Streams] = []
         self.issued, self.updated = [], []
         for device, order in enumerate(self.orders):
-            program = DeviceProgram(self.plan, self.pipeline, blocks[device], options, device)
+            program = DeviceProgram(*parts[device], device)
             counts = []
             ends = self.ends[device] if self.ends else [len(order)]
             for update, (begin, end) in enumerate(pairwise([0, *ends])):
@@ -85,12 +89,7 @@ class Programs:
         self.quiet = [program.with_transfers(found[rank]) for rank, program in enumerate(self.quiet)]
         return {rank: {name: found[rank][name] for name in streams} for rank, streams in ranks.items()}
 
-    def _around_quiet_steps(
-        self, wiring: Wiring, blocks: Sequence[Blocks], options: ProgramOptions
-    ) -> list[Streams]:
-        programs = [
-            WiredProgram(self.plan, self.pipeline, own, options, device) for device, own in enumerate(blocks)
-        ]
+    def _around_quiet_steps(self, programs: Sequence[WiredProgram], wiring: Wiring) -> list[Streams]:
         self.quiet = [
             program.build_around(own, notes=self.notes)
             for program, own in zip(programs, wiring.devices, strict=True)

@@ -188,6 +188,12 @@ class _Machine:
         """Whether all replicas do the same at the same time."""
         return len(self._classes) == 1
 
+    @property
+    def _groups_meet(self) -> bool:
+        """Whether what is simulated meets others of its groups, or is set apart from them by jitter."""
+        several = self._options.every_rank or not self.has_one_class or self._layout.copies > 1
+        return several or self._disturbances.jitters
+
     def replay(self, m: int) -> StepReplay:
         """One step of so many microbatches."""
         return self._replayed(m, self._programs_of(m))
@@ -281,10 +287,9 @@ class _Machine:
             plan=self._plan,
             pipeline=self._pipeline,
             options=replace(
-                _program_options(
-                    self._plan, self._layout, self._disturbances.blocks(SOUND, SOUND).costs, self._options
-                ),
+                _program_options(self._layout, self._disturbances.blocks(SOUND, SOUND).costs, self._options),
                 norm=self._norm,
+                meets=self._groups_meet,
             ),
             disturbances=self._disturbances,
             orders=orders,
@@ -363,19 +368,14 @@ def _breakdown(events: Replay, ranks: Sequence[int], weights: Sequence[int], tai
     return total
 
 
-def _program_options(
-    plan: RunPlan, layout: Layout, costs: OperatorCosts, options: StepOptions
-) -> ProgramOptions:
-    devices, tied = layout.devices, plan.tied_embedding_bytes
+def _program_options(layout: Layout, costs: OperatorCosts, options: StepOptions) -> ProgramOptions:
     norm = Collective(name="gradient_norm", kind="all_reduce", axis="world", size_bytes=NORM_BYTES)
     return ProgramOptions(
         overlap_grad_reduce=options.overlap_grad_reduce,
         overlap_param_gather=options.overlap_param_gather,
         overlap_p2p=options.overlap_p2p,
         overlap_warmup_flush=options.overlap_warmup_flush,
-        hops=(costs,) * devices,
         norm_s=costs.cost(norm).seconds if layout.world > 1 else 0.0,
-        tied_s=costs.hop(tied, devices - 1) if tied else None,
         every_operator=options.every_operator,
         overlap_experts=options.overlap_experts,
         delay_wgrad=options.delay_wgrad,

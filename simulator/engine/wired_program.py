@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from simulator.engine.block import Block
-from simulator.engine.data_traffic import collective
 from simulator.engine.program import PP, DeviceProgram
 from simulator.engine.quiet_program import QuietProgram
 from simulator.engine.tasks import COMPUTE, Task, Token
-from simulator.engine.wiring import DeviceWiring, Sent, Work
+from simulator.engine.wiring import DeviceWiring, Edge, Sent, Work
 from simulator.graph.operators import Collective
 from simulator.partition.plan import RunPlan
 from simulator.schedule.actions import Action
@@ -38,44 +36,40 @@ class WiredProgram(DeviceProgram):
 
         ``notes``: whether times of steps and messages are kept.
         """
-        order, done = wiring.order, 0
-        edges = [each for index in wiring.edges for each in order[index].parts]
-        self._begin(edges, {stage for work in wiring.works for stage, _ in work})
-        met = [index for index in wiring.edges if self._meets(order[index], index in wiring.firsts)]
-        for index in met:
-            self._quiet(done, wiring.runs_at[index])
-            done = wiring.begins[index + 1]
-            steps = wiring.steps[wiring.runs_at[index] : done]
-            self.posts |= {sent.after: sent for step in steps for sent in step.sends}
-            self._act(order[index], steps[0].waits)
+        self._begin([each for edge in wiring.edges for each in edge.action.parts], wiring.held)
+        left, done = wiring.repeats.copy(), 0
+        for edge in wiring.edges:
+            if self._meets(edge):
+                self._quiet(done, edge.begin)
+                steps, done = wiring.steps[edge.begin : edge.stop], edge.stop
+                for step in steps:
+                    left[step.work] -= 1
+                    for sent in step.sends:
+                        self.posts[sent.after] = sent
+                self._act(edge.action, steps[0].waits)
         self._quiet(done, len(wiring.steps))
-        self._finish(sorted({stage for work in wiring.works for stage, kind in work if kind}))
-        return self._program(wiring, met, notes=notes)
+        self._finish(wiring.trained)
+        return self._program(wiring, left, notes=notes)
 
-    def _meets(self, action: Action, is_first: bool) -> bool:
+    def _meets(self, edge: Edge) -> bool:
         """Whether an action is not quiet: traffic meets it, or its weights have to be prepared.
 
         The first forward in a pair may come with a last gradient.
         """
-        if is_first and any(self.plan.chunks[each.stage].has_preparation for each in action.parts):
+        if not edge.is_first:
+            return self._traffic.meets_gradients
+        parts, traffic = edge.action.parts, self._traffic
+        if traffic.meets_parameters or (len(parts) > 1 and traffic.meets_gradients):
             return True
-        either = not is_first or action.partner is not None
-        return (is_first and self._traffic.meets_parameters) or (either and self._traffic.meets_gradients)
+        return any(self.plan.chunks[each.stage].has_preparation for each in parts)
 
     def _quiet(self, start: int, stop: int) -> None:
         if start < stop:
             self._compute_task(Task("quiet", COMPUTE, 0.0, steps=range(start, stop)))
 
-    def _program(self, wiring: DeviceWiring, met: Collection[int], *, notes: bool) -> QuietProgram:
-        tasks = Counter(
-            step.work
-            for index in met
-            for step in wiring.steps[wiring.runs_at[index] : wiring.begins[index + 1]]
-        )
-        blocks = [
-            self._block(work) if wiring.repeats[number] > tasks[number] else NOTHING
-            for number, work in enumerate(wiring.works)
-        ]
+    def _program(self, wiring: DeviceWiring, left: Mapping[int, int], *, notes: bool) -> QuietProgram:
+        """``left``: how many quiet steps have each work."""
+        blocks = [self._block(work) if left[number] else NOTHING for number, work in enumerate(wiring.works)]
         gather = self.plan.message_gather
         return QuietProgram(
             wiring=wiring,
@@ -89,12 +83,11 @@ class WiredProgram(DeviceProgram):
         )
 
     def _gather_task(self, gather: Collective) -> Task:
-        _, task = collective(gather, COMPUTE, (), None, self.blocks.costs)
-        return task if task.flow is None else task._replace(flow=self._own(task.flow))
+        return self._costs.collective(gather, COMPUTE, (), None).task
 
     def _hops_of(self, wiring: DeviceWiring) -> Iterator[Task]:
         for route in wiring.routes:
-            seconds, flow = self._hop(route.source, route.target)
+            seconds, flow = self.hops.hop(route.source, route.target)
             yield Task("send", PP, seconds, flow=flow)
 
     def _block(self, work: Work) -> Block:

@@ -46,15 +46,27 @@ class Step(NamedTuple):
     exchange: Exchange | None
 
 
+class Edge(NamedTuple):
+    """An action that is a stage's first forward or its last gradient: data-parallel traffic may meet it.
+
+    It runs in steps [begin, stop): one, or two of a pair whose actions run one after the other.
+    """
+
+    action: Action
+    is_first: bool
+    begin: int
+    stop: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceWiring:
     """One device's actions as steps.
 
     Attributes:
         begins: by action, the first step that belongs to it; one more for what follows the last action.
-        runs_at: by action, its own step, or two of a pair whose actions run one after the other.
-        firsts: actions that are a stage's first forward, in order.
-        edges: these and those that are a stage's last gradient, in order.
+        edges: in order.
+        held: its stages.
+        trained: those of them that have gradients.
         repeats: how many steps have each work.
         exchanges: one of each kind, by the device's side of it.
     """
@@ -63,9 +75,9 @@ class DeviceWiring:
     order: Order
     steps: tuple[Step, ...]
     begins: tuple[int, ...]
-    runs_at: tuple[int, ...]
-    firsts: tuple[int, ...]
-    edges: tuple[int, ...]
+    edges: tuple[Edge, ...]
+    held: tuple[int, ...]
+    trained: tuple[int, ...]
     works: tuple[Work, ...]
     repeats: Counter[int]
     routes: tuple[Route, ...]
@@ -137,9 +149,9 @@ def _wire_device(
         order=order,
         steps=tuple(steps),
         begins=tuple(begins),
-        runs_at=tuple(runs_at),
-        firsts=tuple(sorted(firsts)),
-        edges=tuple(sorted(firsts | lasts)),
+        edges=tuple(Edge(order[i], i in firsts, runs_at[i], begins[i + 1]) for i in sorted(firsts | lasts)),
+        held=tuple(sorted({stage for work in works for stage, _ in work})),
+        trained=tuple(sorted({stage for work in works for stage, kind in work if kind is not Kind.F})),
         works=tuple(works),
         repeats=Counter(step.work for step in steps),
         routes=tuple(routes),
