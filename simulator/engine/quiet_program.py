@@ -6,9 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from simulator.engine.costing import exposed
 from simulator.engine.tasks import Profile, Streams, Task, Token
-from simulator.engine.wiring import DeviceWiring, Sent
+from simulator.engine.wiring import GATHER, DeviceWiring, Sent
 
+PP = exposed("pp")
 GATHERS = "gather"  # of scattered messages: what their stream would be
 EXCHANGES = "exchange"  # blocking ones
 
@@ -34,6 +36,10 @@ class QuietProgram:
     gather: Task | None
     posts: Mapping[Token, Sent]
     notes: bool = False
+
+    def category(self, work: int) -> str:
+        """As what a step counts that is not an action."""
+        return self.gather.category if work == GATHER and self.gather is not None else PP
 
     @property
     def transfers(self) -> dict[str, list[Task]]:

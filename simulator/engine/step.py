@@ -203,7 +203,7 @@ class _Machine:
         programs = self._programs_of(fold.microbatches, fold)
         step = self._replayed(fold.microbatches, programs)
         if programs.wiring is not None:
-            return step, recurrence(step.events, fold.repeating, programs.wiring)
+            return step, recurrence(step.events, fold.repeating, programs.wiring, programs.quiet)
         return step, steady_state(step.events, fold, programs.issued)
 
     def _programs_of(self, m: int, fold: Fold | None = None) -> Programs:

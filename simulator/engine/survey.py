@@ -20,6 +20,7 @@ class Wiring:
 
     devices: tuple[DeviceWiring, ...]
     _sends: dict[tuple[int, int, int], Counter[str]] = field(default_factory=dict)
+    _works: dict[tuple[int, int, int], Counter[int]] = field(default_factory=dict)
 
     def sends(self, device: int, first: int, stop: int) -> Counter[str]:
         """How many messages these steps of a device send, by stream."""
@@ -29,6 +30,14 @@ class Wiring:
             found = self._sends[device, first, stop] = Counter(
                 wiring.routes[sent.route].stream for step in wiring.steps[first:stop] for sent in step.sends
             )
+        return found
+
+    def works(self, device: int, first: int, stop: int) -> Counter[int]:
+        """How many of these steps of a device have each work."""
+        found = self._works.get((device, first, stop))
+        if found is None:
+            steps = self.devices[device].steps[first:stop]
+            found = self._works[device, first, stop] = Counter(step.work for step in steps)
         return found
 
     def __len__(self) -> int:

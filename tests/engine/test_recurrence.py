@@ -22,20 +22,23 @@ def device(seconds: list[float], message_s: float | None, *, late_s: float = 0.0
         rows.append((max(end, free), max(end, free) + message_s))
         free = rows[-1][1]
     return SimpleNamespace(
-        starts=[0.0, *ends[:-1]],
-        ends=[*ends],
+        starts=[0.0, *ends.tolist()[:-1]],
+        ends=ends.tolist(),
+        waited=[0.0] * STEPS,
         senders=[] if message_s is None else ["out"],
         sent=lambda _: np.array(rows),
-        took=lambda first, stop: {"work": float(sum(seconds[first:stop]))},
+        program=SimpleNamespace(profiles=[{"work": each} for each in seconds]),
     )
 
 
 def found(
     *devices: SimpleNamespace, begin: int = BEGIN, length: int = 1, beside: Record | None = None
 ) -> Recurrence | None:
+    steps = [SimpleNamespace(work=number) for number in range(STEPS)]
     wiring = SimpleNamespace(
-        devices=[SimpleNamespace(begins=range(STEPS + 1))] * len(devices),
+        devices=[SimpleNamespace(begins=range(STEPS + 1), steps=steps)] * len(devices),
         sends=lambda device, first, stop: Counter(out=stop - first),
+        works=lambda device, first, stop: Counter(range(first, stop)),
     )
     quiet = Record(0, COMPUTE, Task("quiet", COMPUTE, float(STEPS), steps=range(STEPS)), 0.0, None)
     events = SimpleNamespace(
@@ -43,7 +46,8 @@ def found(
         end=max(own.ends[-1] for own in devices),
         records={(0, COMPUTE): [quiet], (0, "data"): [beside] if beside else []},
     )
-    return recurrence(events, [Repeating(begin, STEPS, length)] * len(devices), wiring)
+    programs = [own.program for own in devices]
+    return recurrence(events, [Repeating(begin, STEPS, length)] * len(devices), wiring, programs)
 
 
 @pytest.mark.parametrize("message_s", [None, 0.0, 0.5, 1.0])
