@@ -6,6 +6,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+# pip does this for what it copies; the first command would wait for it, and each where Python keeps no bytecode.
+COMPILE := $(VENV)/bin/python -m compileall -q simulator calibration reports
 DEMO := workloads/runs/llama3.1-405b-16384-h100.yaml
 
 # The first interpreter on the PATH that is new enough. Another one: make PYTHON=/path/to/python3 demo
@@ -43,11 +45,13 @@ clean:
 $(VENV)/.installed: pyproject.toml $(BIN)/python
 	@echo "Installing stepcast and what it needs into $(VENV) (first time only) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.installed-for-tests: pyproject.toml $(BIN)/python
 	@echo "Installing stepcast, what it needs and the test tools into $(VENV) (first time only) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(COMPILE)
 	@touch $(VENV)/.installed $@
 
 # The scripts of a virtual environment hold its path, so a checkout that was moved gets a new one.
