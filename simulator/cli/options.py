@@ -29,9 +29,25 @@ JsonFile: TypeAlias = Annotated[
 Plots: TypeAlias = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Write every figure as PNG and SVG into this folder.")
 ]
+
+
+def _web_page(path: Path | None) -> Path | None:
+    """Raises BadParameter for the name of a file of another kind."""
+    if path is not None and path.suffix.lower() not in ("", ".html", ".htm"):
+        raise typer.BadParameter(
+            f"reports are web pages, as in {path.with_suffix('.html')}, not {path.suffix} files"
+        )
+    return path
+
+
 ReportFile: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--report", metavar="FILE.html", help="Write a report with pictures, in one file."),
+    typer.Option(
+        "--report",
+        metavar="FILE.html",
+        help="Write a report with pictures, in one file.",
+        callback=_web_page,
+    ),
 ]
 
 

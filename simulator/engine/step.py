@@ -89,6 +89,7 @@ def run_step(
         DeadlockError: the schedule and its communication wait for each other.
     """
     p, m = layout.devices, plan.microbatches
+    schedule.require(p, m, vp)
     schedule = _as_run(schedule, options)
     machine = _Machine(
         plan, schedule, layout, vp, disturbances or Disturbances(blocks=lambda own, data: blocks), options

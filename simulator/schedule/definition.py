@@ -78,13 +78,17 @@ class Schedule:
         broken = self.rule(p, m, v)
         return broken and f"schedule {self.name}: {broken}"
 
+    def require(self, p: int, m: int, v: int) -> None:
+        """Raises ValueError where the schedule is not defined for p, m, v."""
+        broken = self.check(p, m, v)
+        if broken:
+            raise ValueError(broken)
+
     def checked_order(self, p: int, m: int, v: int) -> list[Order]:
         """``order`` where the schedule is defined.
 
         Raises:
             ValueError: the schedule is not defined for p, m, v.
         """
-        broken = self.check(p, m, v)
-        if broken:
-            raise ValueError(broken)
+        self.require(p, m, v)
         return self.order(p, m, v)

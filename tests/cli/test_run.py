@@ -140,3 +140,10 @@ def test_a_place_that_cannot_be_written_stops_the_run_before_it_writes_anything(
     assert (code, out) == (2, "")
     assert "nowhere: the folder does not exist" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_of_another_kind_than_a_web_page_is_refused(run, tmp_path):
+    code, out, err = run(SMALL, "--report", tmp_path / "report.pdf")
+    assert (code, out) == (2, "")
+    assert "report.html, not .pdf files" in " ".join(err.split())
+    assert list(tmp_path.iterdir()) == []

@@ -77,3 +77,9 @@ def test_deepseek_v3_on_2048_h800_takes_about_as_long_as_published() -> None:
     assert (run.schedule, run.parallelism.pp) == ("dualpipe", 16)
     assert run.published is not None
     assert simulate(run).step_time_s == pytest.approx(run.published.step_time_s, rel=0.15)
+
+
+@pytest.mark.parametrize("schedule", ["zb-v", "dualpipev"])
+def test_a_run_made_by_hand_with_chunks_that_its_schedule_has_not_is_refused_in_words(schedule: str) -> None:
+    with pytest.raises(ValueError, match="two chunks per device, not 1"):
+        simulate(run_of(schedule, pp=2, vp=1))
