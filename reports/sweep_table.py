@@ -11,9 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from reports.columns import table
+from reports.headline import remedy
 from reports.quantities import digits, gibibytes, percent, scaled, seconds
 from reports.screen import make_console, show
 from simulator.sweep.compare import differences, main_losses, pareto_front
+from simulator.sweep.evaluation import NO_ROOM
+from simulator.sweep.remedies import remedies
 
 if TYPE_CHECKING:
     from simulator.sweep.evaluation import Evaluation
@@ -48,15 +51,20 @@ def print_outcome(outcome: Outcome, top: int = 10, console: Console | None = Non
     show(console, *sections)
 
 
-def print_explanation(outcome: Outcome, number: int, console: Console | None = None) -> None:
-    """Print one evaluated layout beside the best: its settings, its figures and where its step is longer."""
+def print_explanation(outcome: Outcome, console: Console | None = None) -> None:
+    """Print the layout that was asked for beside the best one: its settings, its figures, and why it cannot
+    run or where its step is longer."""
     console = console or make_console(WIDTH)
-    best, chosen = outcome.best, outcome.evaluation(number)
+    best, chosen = outcome.best, outcome.explained
     if chosen is None:
-        raise ValueError(f"layout {number} has not been evaluated")
+        raise ValueError("no layout was asked for")
     sections: list[RenderableType] = [Text(_line(outcome, chosen), style="bold"), _figures(chosen)]
     if chosen.status != "ok":
-        sections += ["", Text(f"{chosen.status}: {chosen.message}")]
+        sections += ["", Text(_why_not(chosen))]
+    if chosen.message == NO_ROOM:
+        helps = [remedy(each.to_dict()) for each in remedies(outcome.layouts[chosen.number].run)]
+        nothing = "no change of recompute, micro batch, sharding or parallelism does, nor any two of them"
+        sections += _section("To make it fit", Text("\n".join(helps) or nothing))
     if best is not None and chosen.step_time_s:
         sections += _section(f"Against the best, {_line(outcome, best)}", _waterfall(chosen, best))
     show(console, *sections)
@@ -200,6 +208,15 @@ def _figures(evaluation: Evaluation) -> RenderableType:
     if not evaluation.step_time_s:
         return Text("")
     return Text(" · ".join(f"{name} {cell}" for name, cell in zip(FIGURES, cells(evaluation), strict=True)))
+
+
+def _why_not(evaluation: Evaluation) -> str:
+    """Why a layout is left out."""
+    told = f"{evaluation.status}: {evaluation.message}"
+    if evaluation.message != NO_ROOM:
+        return told
+    needs, room = gibibytes(evaluation.peak_bytes), gibibytes(evaluation.capacity_bytes)
+    return f"{told}: it needs {needs} of {room} GiB; its step is simulated as if there were enough"
 
 
 def _waterfall(slower: Evaluation, best: Evaluation) -> RenderableType:

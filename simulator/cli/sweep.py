@@ -70,7 +70,7 @@ def sweep(
 
                 write_results(outcome, directory)
     _draw(outcome, report_file, plots)
-    _show(outcome, json_file, explain, top)
+    _show(outcome, json_file, top)
     if not outcome.complete:
         from simulator.cli.lazy import INTERRUPTED
 
@@ -120,17 +120,17 @@ def _draw(outcome: Outcome, report: Path | None, plots: Path | None) -> None:
         save_all(plots, sweep_figures(outcome))
 
 
-def _show(outcome: Outcome, json_file: Path | None, explain: int, top: int) -> None:
+def _show(outcome: Outcome, json_file: Path | None, top: int) -> None:
     """Everything that was asked for in words and numbers."""
     from reports.files import STDOUT, write_json
     from reports.sweep_table import print_explanation, print_outcome
     from simulator.sweep.outcome_json import outcome_json
 
     if json_file is not None:
-        write_json(outcome_json(outcome, explain), json_file)
+        write_json(outcome_json(outcome), json_file)
     if json_file == STDOUT:
         return
-    if explain:
-        print_explanation(outcome, explain)
+    if outcome.explained is not None:
+        print_explanation(outcome)
     else:
         print_outcome(outcome, top)

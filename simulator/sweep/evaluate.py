@@ -12,7 +12,7 @@ from simulator.shared import Shared
 from simulator.simulation import Simulation
 from simulator.spec.run import RunSpec
 from simulator.sweep.choices import Constraint
-from simulator.sweep.evaluation import Evaluation
+from simulator.sweep.evaluation import NO_ROOM, Evaluation
 from simulator.sweep.expression import ExpressionError
 from simulator.sweep.space import Layout
 
@@ -35,13 +35,16 @@ def evaluate_all(layouts: Sequence[Layout], after: Sequence[Constraint]) -> list
         return found
 
 
-def evaluate(layout: Layout, after: Sequence[Constraint] = ()) -> Evaluation:
-    """Simulates a layout that fits. What the simulator refuses is an outcome, not an error."""
+def evaluate(layout: Layout, after: Sequence[Constraint] = (), *, in_full: bool = False) -> Evaluation:
+    """Simulates a layout that fits; ``in_full``: also one that does not.
+
+    What the simulator refuses is an outcome, not an error.
+    """
     try:
         simulation = Simulation(layout.run, _SHARED)
         memory = simulation.memory
-        figures = _figures(simulation) if memory.fits else None
-        unmet = _unmet(layout.run, figures, after) if figures else "memory"
+        figures = _figures(simulation) if memory.fits or in_full else None
+        unmet = _unmet(layout.run, figures, after) if figures and memory.fits else NO_ROOM
     except Exception as error:  # one layout must not end the other thousands; the message is kept and counted
         message = f"{type(error).__name__}: {error}"
         return Evaluation(number=layout.number, labels=layout.labels, status="failed", message=message)

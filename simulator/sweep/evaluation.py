@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
+NO_ROOM: Final = "memory"  # the message of a layout that does not fit
 Status: TypeAlias = Literal["ok", "infeasible", "failed"]
 
 

@@ -10,13 +10,13 @@ from simulator.sweep.evaluation import Evaluation
 from simulator.sweep.search import Outcome
 
 
-def outcome_json(outcome: Outcome, explained: int = 0) -> dict[str, Any]:
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
     """``best`` (layout and ``step_time_s``; null where nothing is feasible) and the counts.
 
-    With the number of a layout, also that layout as ``explained`` with its ``slower_by_s`` by cause.
+    Also the layout that was asked for, as ``explained``, with its ``slower_by_s`` by cause.
     """
     best = outcome.best
-    found = outcome.evaluation(explained) if explained else None
+    found = outcome.explained
     extra: dict[str, Any] = {}
     if found is not None:
         extra["explained"] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 from itertools import chain, islice
 
@@ -36,7 +36,7 @@ class Outcome:
     """What a sweep found. ``ranked`` are the feasible layouts, best first.
 
     ``evaluated`` counts this invocation, ``evaluated_total`` all that is kept; ``infeasible`` and ``failed``
-    are part of it.
+    are part of it. ``explained``: the layout that was asked for, simulated even where it does not fit.
     """
 
     sweep: Sweep
@@ -49,6 +49,7 @@ class Outcome:
     evaluated: int
     evaluated_total: int
     complete: bool
+    explained: Evaluation | None = None
 
     def evaluation(self, number: int) -> Evaluation | None:
         """What became of a layout, if it has been evaluated."""
@@ -137,7 +138,11 @@ def look_up(sweep: Sweep, store: Store, number: int) -> Outcome:
                 judge.take(evaluation)
                 if evaluation.number not in store.numbers():
                     store.add([evaluation])
-    return judge.outcome(sweep, census, store, evaluated, complete=True)
+    outcome = judge.outcome(sweep, census, store, evaluated, complete=True)
+    found = outcome.evaluation(number)
+    if found is not None and found.status == "infeasible":
+        found = evaluate(chosen, sweep.after, in_full=True)
+    return replace(outcome, explained=found)
 
 
 FEW = 12  # evaluations that take no longer than starting processes does

@@ -84,6 +84,21 @@ def test_the_table_ranks_and_says_why_the_others_are_slower(run, sweep_file):
     assert "exposed tp +" in out
 
 
+def test_a_layout_that_does_not_fit_is_explained_with_its_needs_its_time_and_what_helps(
+    run, sweep_file, tmp_path
+):
+    asked = (sweep_file(), "--set", "model=llama3-70b", "--explain", 1)
+    code, out, _ = run(*asked, "--json", tmp_path / "explained.json", "-o", tmp_path / "out")
+    explained = json.loads((tmp_path / "explained.json").read_text())["explained"]
+    assert (code, explained["status"], explained["message"]) == (0, "infeasible", "memory")
+    assert explained["step_time_s"] > 0
+    assert "of 79.6 GiB" in out
+    assert "To make it fit" in out
+    with closing(sqlite3.connect(tmp_path / "out" / "results.sqlite")) as database:
+        kept = database.execute("select step_time_s from evaluation where number = 1").fetchone()
+    assert kept == (0.0,)  # as a whole sweep would keep it
+
+
 def test_every_figure_is_a_png_and_an_svg(run, sweep_file, tmp_path):
     code, _, _ = run(sweep_file(), "--plots", tmp_path / "plots")
     assert code == 0
