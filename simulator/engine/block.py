@@ -7,7 +7,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass, field
 from itertools import groupby
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
+
+from cachetools import LRUCache
 
 from simulator.engine.attribution import JITTER, breakdown
 from simulator.engine.contention import slowed
@@ -49,6 +51,7 @@ class Placed(NamedTuple):
 
 
 Key: TypeAlias = tuple[Hashable, ...]
+EXPANDED = 256  # segments that are kept as tasks, about 10 kB each
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ class Blocks:
         self._place = place
         self._known: dict[int, tuple[Segment, Block]] = {}
         self._actions: dict[tuple[int, int], tuple[Sequence[LayerShare], Block]] = {}
+        self._expanded: LRUCache[tuple[int, bool], tuple[Segment, list[Placed]]] = LRUCache(EXPANDED)
         self._stretches: dict[tuple[int, ...], tuple[Sequence[LayerShare], list[Stretch]]] = {}
 
     def block(self, segment: Segment) -> Block:
@@ -167,6 +171,20 @@ class Blocks:
             parts = (self.quickest(forward), self.quickest(backward))
             found = joint[key] = interleaved(*parts, self.costs, delay_wgrad=delay_wgrad)
         return found
+
+    def operators(self, segment: Segment, label: Token, *, meets: bool) -> list[Placed]:
+        """A segment's quickest version as tasks, operator by operator.
+
+        ``label`` tells their tokens from those of its other runs; with ``meets`` collectives are meetings.
+        """
+        key = (id(segment), meets)
+        known = self._expanded.get(key)
+        if known is None:
+            quickest = self.quickest(segment)
+            delays = self.waits(quickest).delays
+            placed = expand(quickest, self.costs, "segment", rendezvous=meets, delays=delays)
+            known = self._expanded[key] = (segment, placed)
+        return [Placed(stream, _labelled(task, label)) for stream, task in known[1]]
 
     def waits(self, segment: Segment) -> Waits:
         """What jitter does to a segment."""
@@ -273,6 +291,20 @@ def expand(
     placed.append(Placed(HOST, host.launch((label, HOST))))
     placed.append(Placed(COMPUTE, Task("join", HOST, 0.0, (*tokens, (label, HOST)), join)))
     return placed
+
+
+def _labelled(task: Task, label: Token) -> Task:
+    """A task of :func:`expand` with another label in its tokens."""
+    meeting, signal = task.meeting, task.signal and _with_label(task.signal, label)
+    if meeting is not None:
+        axis, token = cast("tuple[Axis, Token]", meeting.key)
+        meeting = Meeting((axis, _with_label(token, label)), meeting.members)
+    waits = tuple([_with_label(token, label) for token in task.waits])
+    return Task(task.name, task.category, task.seconds, waits, signal, meeting, None, task.flow)
+
+
+def _with_label(token: Token, label: Token) -> Token:
+    return (label, *cast("tuple[Token, ...]", token)[1:])
 
 
 def _slowest_rank(seconds: float, waits: tuple[Token, ...], signal: Token, position: int) -> Placed:

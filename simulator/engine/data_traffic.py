@@ -158,7 +158,7 @@ def reduce_bucket(
         placed.append(Placed(PREPARE, work.beside._replace(waits=(ready,), signal=prepared)))
         ready = prepared
     for number, op in enumerate(work.reductions):
-        known_as = ("reduced", place, number)
+        known_as = ("reduced", *place, number)
         reduced = (direction, known_as)
         placed.append(costs.collective(op, STREAMS[op.axis], (ready,), reduced, known_as=known_as))
         ready = reduced

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from simulator.engine.costing import OperatorCosts
+from simulator.engine.device_costs import DeviceCosts
 from simulator.engine.tasks import COMPUTE, Task
-from simulator.graph.operators import Axis, Collective, Copy, Operator
+from simulator.graph.operators import Collective, Copy, Operator
 from simulator.partition.chunk import ChunkShare
-from simulator.partition.data import Bucket
-from simulator.partition.plan import RunPlan
+from simulator.partition.data import Bucket, DataParallel
+from simulator.partition.tensor import TensorParallel
 
 DP = "dp"
 STREAMS = {
@@ -20,8 +21,6 @@ STREAMS = {
     "shard": DP,
     "replicate": "replicate",
 }  # the groups' communicators run beside each other
-
-Chunks: TypeAlias = tuple[ChunkShare, ...]
 
 
 class BucketWork(NamedTuple):
@@ -42,59 +41,63 @@ class BucketWork(NamedTuple):
 
 
 class UpdateWork(NamedTuple):
-    """From reduced gradients to updated parameters.
-
-    Before the norm replicated gradients are summed, and their squares; after it come a matrix optimizer's
-    work on whole matrices, by axis, and the element-wise step.
-    """
+    """From reduced gradients to updated parameters: those that a tensor-parallel group holds in common are
+    ``summed``; seconds up to the norm, and of the element-wise step."""
 
     summed: Collective | None
     norm_s: float
-    matrices: tuple[tuple[Axis, Operator], ...]
     step_s: float
 
 
 class DataWork:
-    """Of one run, where its operators have these costs."""
+    """Of runs that divide data alike, where their operators have these costs."""
 
-    def __init__(self, plan: RunPlan, costs: OperatorCosts) -> None:
-        self._plan = plan
+    def __init__(self, data: DataParallel, costs: OperatorCosts) -> None:
+        self._data = data
         self._costs = costs
-        self._gathered = "unit" if plan.data.fully_sharded else "parameters"
-        self._alike: dict[tuple[object, ...], BucketWork] = {}
-        self._buckets: dict[int, BucketWork] = {}  # by identity: the plan keeps them
-        self._updates: dict[Chunks, UpdateWork] = {}
-        self._presses: dict[Chunks, Mapping[str, float]] = {}
+        self._gathered = "unit" if data.fully_sharded else "parameters"
+        self._buckets: dict[Bucket, BucketWork] = {}
+        self._updates: dict[tuple[float, ...], UpdateWork] = {}
+        self._presses: dict[tuple[Bucket, ...], Mapping[str, float]] = {}
+        self._devices: dict[tuple[int, bool], DeviceCosts] = {}
+
+    def on(self, device: int, *, meets: bool) -> DeviceCosts:
+        """The costs of one device, whose collectives are meetings of their groups or not."""
+        found = self._devices.get((device, meets))
+        if found is None:
+            found = self._devices[device, meets] = DeviceCosts(self._costs, device, meets=meets)
+        return found
 
     def bucket(self, bucket: Bucket) -> BucketWork:
         """What a bucket takes."""
-        found = self._buckets.get(id(bucket))
+        found = self._buckets.get(bucket)
         if found is None:
-            alike = (bucket.axis, bucket.parameters, bucket.gathered_bytes, bucket.messages)
-            if alike not in self._alike:
-                self._alike[alike] = self._bucket(bucket)
-            found = self._buckets[id(bucket)] = self._alike[alike]
+            found = self._buckets[bucket] = self._bucket(bucket)
         return found
 
-    def update(self, stages: Iterable[int]) -> UpdateWork:
-        """What the update takes on a device that holds these stages."""
-        chunks = self._chunks(stages)
-        if chunks not in self._updates:
-            self._updates[chunks] = self._update(chunks)
-        return self._updates[chunks]
+    def update(self, chunks: Sequence[ChunkShare], tensor: TensorParallel) -> UpdateWork:
+        """What the update takes on a device that holds these chunks."""
+        parameters = sum([chunk.parameters for chunk in chunks])
+        experts = sum([chunk.expert_parameters for chunk in chunks])
+        common = 0.0
+        if tensor.splits_tokens and tensor.size > 1:
+            common = sum([chunk.replicated_parameters for chunk in chunks])
+        key = (parameters, experts, common)
+        found = self._updates.get(key)
+        if found is None:
+            found = self._updates[key] = self._update(*key)
+        return found
 
-    def presses(self, stages: Iterable[int]) -> Mapping[str, float]:
-        """The most bytes/s that gathers and reductions of stages together ask of each kind of link."""
-        chunks = self._chunks(stages)
-        if chunks not in self._presses:
-            self._presses[chunks] = self._pressed(chunks)
-        return self._presses[chunks]
-
-    def _chunks(self, stages: Iterable[int]) -> Chunks:
-        return tuple([self._plan.chunks[stage] for stage in stages])
+    def presses(self, chunks: Iterable[ChunkShare]) -> Mapping[str, float]:
+        """The most bytes/s that gathers and reductions of chunks together ask of each kind of link."""
+        buckets = tuple([bucket for chunk in dict.fromkeys(chunks) for bucket in chunk.buckets])
+        found = self._presses.get(buckets)
+        if found is None:
+            found = self._presses[buckets] = self._pressed(buckets)
+        return found
 
     def _bucket(self, bucket: Bucket) -> BucketWork:
-        data, costs = self._plan.data, self._costs
+        data, costs = self._data, self._costs
         before = data.before_reduction(bucket)
         return BucketWork(
             data.fetch_shard(bucket),
@@ -107,33 +110,23 @@ class DataWork:
             data.leave_shard(bucket),
         )
 
-    def _pressed(self, chunks: Chunks) -> dict[str, float]:
-        works = {id(w): w for chunk in dict.fromkeys(chunks) for w in map(self.bucket, chunk.buckets)}
+    def _pressed(self, buckets: Iterable[Bucket]) -> dict[str, float]:
         rates: defaultdict[str, dict[str, float]] = defaultdict(dict)
-        for work in works.values():
+        for work in map(self.bucket, buckets):
             for op in work.reductions if work.gather is None else (work.gather, *work.reductions):
                 flow, stream = self._costs.flow(op), STREAMS[op.axis]
                 for kind, rate in flow.demands if flow is not None else ():
                     rates[kind][stream] = max(rate, rates[kind].get(stream, 0.0))
         return {kind: sum(streams.values()) for kind, streams in rates.items()}
 
-    def _update(self, chunks: Chunks) -> UpdateWork:
-        plan, data, summed = self._plan, self._plan.data, None
-        parameters = sum(chunk.parameters for chunk in chunks)
-        shard = data.shard(parameters, sum(chunk.expert_parameters for chunk in chunks))
-        if plan.tensor.splits_tokens and plan.tensor.size > 1:
-            size = sum(chunk.replicated_parameters for chunk in chunks) * data.grad_bytes
+    def _update(self, parameters: float, experts: float, common: float) -> UpdateWork:
+        data, costs, summed = self._data, self._costs, None
+        if common:
+            size = common * data.grad_bytes
             summed = Collective(name="norm_gradients", kind="all_reduce", axis="tp", size_bytes=size)
-        norm_s = self._costs.total(data.before_norm(shard))
-        step_s = self._costs.total(data.after_norm(shard, parameters))
-        return UpdateWork(summed, norm_s, tuple(self._matrices(chunks)), step_s)
-
-    def _matrices(self, chunks: Chunks) -> Iterator[tuple[Axis, Operator]]:
-        layers = [layer for chunk in chunks for layer in chunk.layers]
-        dense = tuple(matrix for layer in layers for matrix in layer.matrices)
-        experts = tuple(matrix for layer in layers for matrix in layer.expert_matrices)
-        yield from (("dp_cp", op) for op in self._plan.data.whole_matrices(dense, "dp_cp"))
-        yield from (("edp", op) for op in self._plan.data.whole_matrices(experts, "edp"))
+        shard = data.shard(parameters, experts)
+        after = data.after_norm(shard, parameters)
+        return UpdateWork(summed, costs.total(data.before_norm(shard)), costs.total(after))
 
 
 def kernels(ops: Sequence[Operator], costs: OperatorCosts) -> Task:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from simulator.engine.block import Placed
 from simulator.engine.costing import OWN, Cost, OperatorCosts
 from simulator.engine.tasks import Flow, Meeting, Task, Token
@@ -17,10 +19,17 @@ class DeviceCosts:
         self._device = device
         self._meets = meets
         self._flows: dict[int, tuple[Flow, Flow]] = {}  # by identity: of any device, and own
-        self._known: dict[int, tuple[Collective, Cost, Flow | None]] = {}  # by identity, too
+        self._known: dict[Collective, tuple[Cost, Flow | None]] = {}
 
-    def own(self, flow: Flow) -> Flow:
-        """The flow on this device's links; collectives that are alike have one between them."""
+    def own_links(self, placed: Iterable[Placed]) -> list[Placed]:
+        """Tasks of any device, with their flows on this one's links."""
+        return [
+            Placed(stream, task._replace(flow=self._own(task.flow)) if task.flow else task)
+            for stream, task in placed
+        ]
+
+    def _own(self, flow: Flow) -> Flow:
+        """Collectives that are alike have one flow between them."""
         known = self._flows.get(id(flow))
         if known is None:
             links = tuple([(link, self._device if device == OWN else device) for link, device in flow.links])
@@ -42,12 +51,11 @@ class DeviceCosts:
         ``known_as``: what all its members call it, where they signal its end by different tokens; ``name``:
         of the task, where that says more than the collective's own.
         """
-        known = self._known.get(id(op))
+        known = self._known.get(op)
         if known is None:
             flow = self.of_any.flow(op)
-            known = (op, self.of_any.cost(op), None if flow is None else self.own(flow))
-            self._known[id(op)] = known
-        _, cost, own = known
+            known = self._known[op] = (self.of_any.cost(op), None if flow is None else self._own(flow))
+        cost, own = known
         meeting = Meeting((op.axis, signal if known_as is None else known_as), 0) if self._meets else None
         holds, name = self.of_any.communication_share, name or op.name
         return Placed(

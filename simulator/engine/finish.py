@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from simulator.engine.block import Placed
 from simulator.engine.costing import exposed
@@ -11,7 +11,8 @@ from simulator.engine.data_work import DP, UpdateWork
 from simulator.engine.device_costs import DeviceCosts
 from simulator.engine.host_update import update_on_host
 from simulator.engine.tasks import COMPUTE, Meeting, Task, Token
-from simulator.graph.operators import Axis, Collective, Operator
+from simulator.graph.operators import Axis, Collective
+from simulator.partition.optimizer import Matrix
 from simulator.partition.plan import RunPlan
 
 WORLD, PAIR = "world", "pair"  # meetings of all devices, and of two of them
@@ -19,7 +20,7 @@ WORLD, PAIR = "world", "pair"  # meetings of all devices, and of two of them
 
 def finish_step(
     plan: RunPlan,
-    stages: Sequence[int],
+    held: Sequence[int],
     reduced: tuple[Token, ...],
     work: UpdateWork,
     costs: DeviceCosts,
@@ -31,6 +32,7 @@ def finish_step(
 
     Args:
         reduced: tokens of the reductions to wait for.
+        held: stages.
         work: of these stages.
         tied_s: time to sum the tied embedding's gradients with the other end of the pipeline, ``None``
         elsewhere.
@@ -44,11 +46,11 @@ def finish_step(
         placed.append(Placed(COMPUTE, Task("tied embedding", exposed("pp"), tied_s, meeting=meeting)))
     placed.append(Placed(COMPUTE, Task("local gradient norm", OPTIMIZER, work.norm_s)))
     placed += norm
-    for axis, op in work.matrices:
-        placed.append(_on_matrices(op, axis, costs))
+    if plan.data.optimizer.takes_matrices:
+        placed += _whole_matrices(plan, held, costs)
     placed.append(Placed(COMPUTE, Task("optimizer step", OPTIMIZER, work.step_s)))
     if plan.data.offload.optimizer != "device":
-        placed += update_on_host(plan, stages, norm[0].task.signal, costs.of_any)
+        placed += update_on_host(plan, held, norm[0].task.signal, costs.of_any)
     return placed
 
 
@@ -73,8 +75,15 @@ def norm_so_far(message_s: float, device: int, devices: int, update: int) -> lis
     return placed
 
 
-def _on_matrices(op: Operator, axis: Axis, costs: DeviceCosts) -> Placed:
+def _whole_matrices(plan: RunPlan, held: Sequence[int], costs: DeviceCosts) -> Iterator[Placed]:
     """What a matrix optimizer does before its element-wise step."""
-    if isinstance(op, Collective):
-        return costs.collective(op, COMPUTE, (), (op.name, axis))
-    return Placed(COMPUTE, Task(op.name, OPTIMIZER, costs.of_any.cost(op).seconds))
+    layers = [layer for stage in held for layer in plan.chunks[stage].layers]
+    dense = tuple(matrix for layer in layers for matrix in layer.matrices)
+    experts = tuple(matrix for layer in layers for matrix in layer.expert_matrices)
+    groups: tuple[tuple[tuple[Matrix, ...], Axis], ...] = ((dense, "dp_cp"), (experts, "edp"))
+    for matrices, axis in groups:
+        for op in plan.data.whole_matrices(matrices, axis):
+            if isinstance(op, Collective):
+                yield costs.collective(op, COMPUTE, (), (op.name, axis))
+            else:
+                yield Placed(COMPUTE, Task(op.name, OPTIMIZER, costs.of_any.cost(op).seconds))

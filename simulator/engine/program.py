@@ -8,7 +8,7 @@ from functools import partial
 from typing import Literal
 
 from simulator.engine.attribution import JITTER
-from simulator.engine.block import Block, Blocks, Placed, Stretch, expand
+from simulator.engine.block import Block, Blocks, Placed, Stretch
 from simulator.engine.bucketed import BucketedTraffic
 from simulator.engine.costing import DATA_AXES, exposed
 from simulator.engine.data_traffic import Before, DataTraffic, NoTraffic, Piece
@@ -23,6 +23,7 @@ from simulator.engine.segments import action_segments, paired_segments
 from simulator.engine.tasks import COMPUTE, Meeting, Streams, Task, Token
 from simulator.engine.uneven import loaded, loaded_operators
 from simulator.engine.wiring import steady_actions
+from simulator.partition.chunk import ChunkShare
 from simulator.partition.layer_share import LayerShare
 from simulator.partition.plan import RunPlan
 from simulator.partition.segment import Segment
@@ -80,7 +81,7 @@ class DeviceProgram:
     _updates: int = 0  # so far
 
     def __post_init__(self) -> None:
-        self._costs = DeviceCosts(self.blocks.costs, self.device, meets=self.options.meets)
+        self._costs = self.work.on(self.device, meets=self.options.meets)
 
     def build(
         self, order: Order, exchanges: Sequence[Sequence[Exchange]] | None, cuts: Sequence[int] = ()
@@ -145,7 +146,9 @@ class DeviceProgram:
         overlaps = options.overlap_grad_reduce or options.overlap_param_gather
         if not overlaps and not self.plan.data.fully_sharded:
             return {}
-        return {kind: room[kind] * FULL - rate for kind, rate in self.work.presses(stages).items()}
+        return {
+            kind: room[kind] * FULL - rate for kind, rate in self.work.presses(self._chunks(stages)).items()
+        }
 
     def _add(self, stream: str, task: Task) -> None:
         self.streams.setdefault(stream, []).append(task)
@@ -334,16 +337,10 @@ class DeviceProgram:
         """A segment operator by operator, of one action or of a pair."""
         self._expanded += 1
         label = (self.device, self._expanded)
-        quickest = self.blocks.quickest(segment)
-        delays = self.blocks.waits(quickest).delays
-        expanded = expand(quickest, self.blocks.costs, label, rendezvous=self.options.meets, delays=delays)
-        placed = [
-            Placed(stream, task._replace(flow=self._costs.own(task.flow)) if task.flow else task)
-            for stream, task in expanded
-        ]
+        placed = self._costs.own_links(self.blocks.operators(segment, label, meets=self.options.meets))
         if action is None or self.plan.loads is None:
             return placed
-        return loaded_operators(placed, quickest, self.plan.loads, action.microbatch)
+        return loaded_operators(placed, self.blocks.quickest(segment), self.plan.loads, action.microbatch)
 
     def _finish(self, stages: Sequence[int]) -> None:
         placed, reduced = self._traffic.finish()
@@ -353,8 +350,11 @@ class DeviceProgram:
         at_an_end = stages and (stages[0] == 0) != (stages[-1] == self.pipeline.last)
         tied = self.plan.tied_embedding_bytes if at_an_end else 0.0
         tied_s = self.hops.seconds(tied, self.pipeline.devices - 1) if tied else None
-        work, norm = self.work.update(stages), self._norm(stages)
+        work, norm = self.work.update(self._chunks(stages), self.plan.tensor), self._norm(stages)
         self._place(finish_step(self.plan, stages, reduced, work, self._costs, tied_s=tied_s, norm=norm))
+
+    def _chunks(self, stages: Iterable[int]) -> list[ChunkShare]:
+        return [self.plan.chunks[stage] for stage in stages]
 
     def _norm(self, stages: Sequence[int]) -> list[Placed]:
         devices = self.pipeline.devices

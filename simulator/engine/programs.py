@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 
 from simulator.engine.conditions import Condition
@@ -20,6 +21,8 @@ from simulator.engine.uplinks import Paths, on_uplinks
 from simulator.engine.wired_program import WiredProgram
 from simulator.partition.plan import RunPlan
 from simulator.schedule.actions import Order
+
+_data_work = lru_cache(maxsize=64)(DataWork)  # similar runs have one in common
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,8 +60,8 @@ class Programs:
         ]
         costs = [self.disturbances.blocks(condition, condition).costs for condition in between]
         hops = Hops(self.plan, self.pipeline, costs)
-        works = {id(own): DataWork(self.plan, own.costs) for own in blocks}
-        parts = [(self.plan, self.pipeline, own, works[id(own)], hops, self.options) for own in blocks]
+        data = {id(own): _data_work(self.plan.data, own.costs) for own in blocks}
+        parts = [(self.plan, self.pipeline, own, data[id(own)], hops, self.options) for own in blocks]
         if self.wiring is not None:
             return self._around_quiet_steps(
                 [WiredProgram(*own, device) for device, own in enumerate(parts)], self.wiring

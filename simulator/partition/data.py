@@ -271,7 +271,7 @@ class DataParallel:
 
         Each rank does its part of the matrices (Liu 2025, algorithm 1 of "Distributed Muon").
         """
-        if self.optimizer.name != "muon" or not matrices:
+        if not self.optimizer.takes_matrices or not matrices:
             return ()
         size = sum(matrix.elements for matrix in matrices) * PARAMETER_BYTES
         gather = Collective(name="momentum.all_gather", kind="all_gather", axis=axis, size_bytes=size)

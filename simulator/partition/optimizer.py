@@ -54,6 +54,11 @@ class Optimizer:
     parameter_bytes: float = PARAMETER_BYTES
 
     @property
+    def takes_matrices(self) -> bool:
+        """Whether it updates weights matrix by matrix, not element by element."""
+        return self.name == "muon"
+
+    @property
     def moments_bytes(self) -> float:
         """Of one parameter's moments."""
         return MOMENTS[self.name] * DTYPE_BYTES[self.moment_dtype]
