@@ -7,7 +7,8 @@ max-min fair rates, recomputed whenever one starts or ends among those that are 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import simpy
 
@@ -111,7 +112,7 @@ class SharedLinks:
         self._agenda = agenda
         self._capacities = capacities
         self._links: dict[tuple[str, Hashable], Link] = {}
-        self._rates: dict[tuple[Flow, ...], list[float]] = {}  # of flows that have met
+        self._rates: dict[tuple[Flow, ...], tuple[float, ...]] = {}  # of flows that have met
 
     def named(self, names: Sequence[tuple[str, Hashable]]) -> list[Link]:
         """The links of these names."""
@@ -229,16 +230,39 @@ class SharedLinks:
                 self._schedule(member, now)
         return group
 
-    def _fair_rates(self, group: Sequence[Transfer]) -> list[float]:
+    def _fair_rates(self, group: Sequence[Transfer]) -> tuple[float, ...]:
         """Bytes/s of each. The same flows meet again and again."""
         flows = tuple([transfer.flow for transfer in group])
         rates = self._rates.get(flows)
         if rates is None:
-            found = fair_rates(
-                {i: flow.links for i, flow in enumerate(flows)},
-                {link.name: link.capacity for transfer in group for link in transfer.on},
-                ceilings={i: flow.rate for i, flow in enumerate(flows)},
-                crossings={i: flow.crossings for i, flow in enumerate(flows)},
+            numbers: dict[Link, int] = {}
+            demands = tuple(
+                _Demand(
+                    transfer.flow.rate,
+                    transfer.flow.crossings,
+                    tuple([numbers.setdefault(link, len(numbers)) for link in transfer.on]),
+                )
+                for transfer in group
             )
-            rates = self._rates[flows] = [found[i] for i in range(len(flows))]
+            rates = self._rates[flows] = _shares(demands, tuple([link.capacity for link in numbers]))
         return rates
+
+
+class _Demand(NamedTuple):
+    """A flow over links that are known by number."""
+
+    rate: float
+    crossings: tuple[float, ...]
+    links: tuple[int, ...]
+
+
+@lru_cache(maxsize=1 << 14)  # the same flows meet on the links of other devices, and of similar runs
+def _shares(demands: tuple[_Demand, ...], capacities: tuple[float, ...]) -> tuple[float, ...]:
+    """Bytes/s of each that cross links of these capacities."""
+    rates = fair_rates(
+        {i: demand.links for i, demand in enumerate(demands)},
+        dict(enumerate(capacities)),
+        ceilings={i: demand.rate for i, demand in enumerate(demands)},
+        crossings={i: demand.crossings for i, demand in enumerate(demands)},
+    )
+    return tuple(rates.values())
