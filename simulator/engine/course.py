@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from collections.abc import Hashable, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from simulator.engine.tasks import Token
@@ -109,7 +110,10 @@ class Passages(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Course:
-    """All devices' legs, about in order of time, and their places."""
+    """All devices' legs, about in order of time, and their places.
+
+    ``crossings``: what :mod:`simulator.engine.clashes` has made of it, by the links that are crossed.
+    """
 
     lengths: Sequence[Lengths]
     legs: Sequence[Leg]
@@ -117,6 +121,7 @@ class Course:
     places: Places
     messages: Messages
     passages: Sequence[Passages]
+    crossings: MutableMapping[Hashable, Any] = field(default_factory=lambda: LRUCache(maxsize=2))
 
 
 class Section(NamedTuple):

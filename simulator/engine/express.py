@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress, islice, pairwise
+from math import inf
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from simulator.engine.tasks import LATER
 
 LEAST = 24  # steps that every device has before it, and ...
 TOGETHER = 400  # ... all of them: setting out takes as long as some hundred events
-FARTHEST = 1 << 12  # legs at first
+FARTHEST = 1 << 10  # legs at first
 STRIDE = 2  # times as many as could be taken the next time: where messages meet, they do so again and again
 PATIENCE = 6  # times as many events until the next attempt, where one was not worth it
 WORTH = 4  # an event takes as long as so many steps of these, and more
@@ -72,11 +73,13 @@ class _Trip:
         self._lane = lane
         self._devices = devices
         self._course = course
-        self._clashes = Clashes(course, devices)
-        self._reach = max(FARTHEST, 256 * len(devices))
+        self._reach = max(FARTHEST, 64 * len(devices))
         self._seconds = [seconds for device in devices for seconds in device.lengths()]
+        self._clashes = Clashes(course, devices, self._seconds)
         self._walked = Walked.nothing(course)
-        self._starts, self._ends, self._leaves, self._arrives, _ = (each.tolist() for each in self._walked)
+        self._starts, self._ends = ([inf] * len(course.places.devices) for _ in range(2))
+        self._leaves, self._arrives = ([inf] * len(course.messages.tokens) for _ in range(2))
+        self._arrives[0] = -inf
         self._learnt = 0  # how many of the messages that have been sent, and ...
         self._under_way: list[Send] = []  # ... which of them may meet others yet
 

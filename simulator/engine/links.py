@@ -16,6 +16,9 @@ from simulator.engine.agenda import Agenda, Ending
 from simulator.engine.tasks import Flow, Task
 from simulator.network.sharing import fair_rates
 
+LinkName: TypeAlias = tuple[str, Hashable]
+"""What it is, and whose."""
+
 
 class Passage(Protocol):
     """A transfer from ``start`` to ``end`` that nobody runs: while it is alone it ends by itself.
@@ -86,7 +89,7 @@ class Link:
 
     __slots__ = ("capacity", "free", "name", "passage", "users")
 
-    def __init__(self, name: tuple[str, Hashable], capacity: float) -> None:
+    def __init__(self, name: LinkName, capacity: float) -> None:
         self.name = name
         self.capacity = capacity
         self.free = 0.0
@@ -98,7 +101,7 @@ Capacities: TypeAlias = Mapping[Any, float]
 """Bytes/s by kind of link, the first part of its name; of a link unlike others of its kind, by its name."""
 
 
-def capacity(capacities: Capacities, link: tuple[str, Hashable]) -> float:
+def capacity(capacities: Capacities, link: LinkName) -> float:
     """Of one link."""
     own = capacities.get(link)
     return capacities[link[0]] if own is None else own
@@ -111,10 +114,10 @@ class SharedLinks:
         self.met = 0
         self._agenda = agenda
         self._capacities = capacities
-        self._links: dict[tuple[str, Hashable], Link] = {}
+        self._links: dict[LinkName, Link] = {}
         self._rates: dict[tuple[Flow, ...], tuple[float, ...]] = {}  # of flows that have met
 
-    def named(self, names: Sequence[tuple[str, Hashable]]) -> list[Link]:
+    def named(self, names: Sequence[LinkName]) -> list[Link]:
         """The links of these names."""
         for name in names:
             if name not in self._links:

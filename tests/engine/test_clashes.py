@@ -122,5 +122,6 @@ def test_the_first_of_all_pairs(data: st.DataObject, section: Section, until: fl
         task = Task("send", "pp", data.draw(TIMES))
         send = Send(SimpleNamespace(rank=0, name="send"), task, "token", data.draw(TIMES))
         links[0].passage, links[0].free = send, send.end
-    found = Clashes(COURSE, devices).first(walked, section, until)
+    seconds = [each for device in devices for each in device.seconds]
+    found = Clashes(COURSE, devices, seconds).first(walked, section, until)
     assert found == min(first_meeting(passages(link, devices, walked, section), until) for link in links)
