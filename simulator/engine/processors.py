@@ -34,13 +34,9 @@ REST = 1e-12  # of the clock: work smaller than this is rounding
 
 
 class Processors:
-    """The processors of one rank. One compute task at a time runs on them.
+    """The processors of one rank. One compute task at a time runs on them."""
 
-    A task runs between :meth:`begin` and its own time after that; :meth:`catch_up` then does what collectives
-    have kept it from doing, if :attr:`met` any.
-    """
-
-    __slots__ = ("_agenda", "_done", "_left", "_since", "_task", "held", "listener", "met", "version")
+    __slots__ = ("_agenda", "_done", "_left", "_met", "_since", "_task", "held", "listener", "version")
 
     def __init__(self, agenda: Agenda) -> None:
         self.version = 0
@@ -51,30 +47,35 @@ class Processors:
         self._left = 0.0  # of the task, in seconds at its own rate
         self._since = 0.0
         self._done: Ending | None = None  # once its own time is over
-        self.met = False  # whether a collective ran at any time of the task
+        self._met = False  # whether a collective ran at any time of the task
 
     def hold(self, share: float) -> None:
         """A collective begins (or, with a negative share, ends)."""
-        self._settle()
+        if self._task is not None:
+            self._settle()
         self.held = max(0.0, self.held + share)
-        self.met = True
+        self._met = True
         if self._done is not None:
             self._ends_at()
         if self.listener is not None:
             self.listener()
 
-    def begin(self, task: Task) -> None:
-        """A compute task starts."""
-        self._task, self._left, self._since = task, task.seconds, self._agenda.env.now
-        self.met = self.held > 0.0
+    def run(self, task: Task) -> Generator[simpy.Event, Any, bool]:
+        """Runs a compute task, for the process that yields from this. Whether it met a collective.
 
-    def catch_up(self) -> Generator[simpy.Event, Any, None]:
-        """Runs what is left of the task after its own time."""
-        self._settle()
-        if self._left > REST * self._since:
-            done = self._done = Ending(self._agenda.env)
-            self._ends_at()
-            yield done
+        After its own time comes what collectives have kept it from doing.
+        """
+        env = self._agenda.env
+        self._task, self._left, self._since, self._met = task, task.seconds, env.now, self.held > 0.0
+        yield env.timeout(task.seconds)  # no task is faster than alone
+        if self._met:
+            self._settle()
+            if self._left > REST * self._since:
+                done = self._done = Ending(env)
+                self._ends_at()
+                yield done
+        self._task = None
+        return self._met
 
     def _ends_at(self) -> None:
         self.version += 1

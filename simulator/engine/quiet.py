@@ -35,6 +35,7 @@ class QuietDevice:
     """
 
     __slots__ = (
+        "_arrivals",
         "_both",
         "_cause",
         "_counts",
@@ -72,6 +73,7 @@ class QuietDevice:
         self.senders = {stream: Sender(lane, rank, stream, keeps=program.notes) for stream in sorted(streams)}
         self._lane = lane
         self._push = lane.agenda.push
+        self._arrivals = lane.arrivals
         self._rank = rank
         self._program = program
         self._steps = program.wiring.steps
@@ -192,7 +194,7 @@ class QuietDevice:
         """Starts the next step as soon as its messages have come, if it is known when."""
         work, waits, _, exchange = self._steps[self.next]
         start, cause = self.free, None
-        arrivals = self._lane.arrivals
+        arrivals = self._arrivals
         self._running = False
         for token in waits:
             send = arrivals.get(token)

@@ -181,10 +181,7 @@ def _run_stream(
             yield from _transfer(env, links, processors if stream != COMPUTE else None, task)
             previous.end = env.now
         elif task.seconds and stream == COMPUTE and task.meeting is None:
-            processors.begin(task)
-            yield env.timeout(task.seconds)  # no task is faster than alone
-            if processors.met:
-                yield from processors.catch_up()
+            if (yield from processors.run(task)):
                 previous.end = env.now
         elif task.seconds:
             yield env.timeout(task.seconds)
