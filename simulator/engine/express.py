@@ -199,7 +199,7 @@ class _Trip:
             sender.last = self._record(int(own[-1]))
             if sender.kept is not None:
                 sender.kept.append(
-                    list(zip(walked.leaves[own].tolist(), walked.arrives[own].tolist(), strict=True))
+                    np.column_stack((walked.leaves[own], walked.arrives[own])).ravel().tolist()
                 )
         used = [users[arrived] for users in messages.users]
         later = [(places != NOWHERE) & (places >= reached[devices[places]]) for places in used]

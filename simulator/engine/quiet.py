@@ -49,7 +49,6 @@ class QuietDevice:
         "_push",
         "_rank",
         "_rate",
-        "_running",
         "_seconds",
         "_senders",
         "_sent",
@@ -84,10 +83,9 @@ class QuietDevice:
         self.next = self.stop = 0
         self.free = 0.0  # when the step before ended
         self._start = 0.0
-        self._running = False  # an action, from ``_start`` on
-        self._left = self._since = 0.0  # of it: seconds at its own rate, brought up to a time
+        self._slowed = False  # the action under way, by collectives at any time of it
+        self._left = self._since = 0.0  # of one that is: seconds at its own rate, brought up to a time
         self._rate = 1.0
-        self._slowed = False  # by collectives at any time of it
         self._gather: Crossing | None = None
         self._both: BothSides | None = None  # of the exchange under way
         self._counts: defaultdict[int, int] = defaultdict(int)  # by work
@@ -188,6 +186,7 @@ class QuietDevice:
     def resume(self) -> None:
         """Implements :class:`simulator.engine.lane.Device`."""
         self.version += 1
+        self._slowed = False
         self._try()
 
     def _try(self) -> None:
@@ -195,7 +194,6 @@ class QuietDevice:
         work, waits, _, exchange = self._steps[self.next]
         start, cause = self.free, None
         arrivals = self._arrivals
-        self._running = False
         for token in waits:
             send = arrivals.get(token)
             if send is None:
@@ -215,14 +213,10 @@ class QuietDevice:
                 self._push(start, self)
             else:
                 self._start_gather(start)
+        elif self._processors.held:
+            self._slow_down(work, start)
         else:
-            self._running = True
-            self._since, self._left, self._rate = start, self._seconds[work], 1.0
-            if self._processors.held:
-                self._slow_down(work)
-                self._push(start + self._left / self._rate, self)
-            else:
-                self._push(start + self._left, self)
+            self._push(start + self._seconds[work], self)
 
     def _exchange(self, exchange: Exchange) -> None:
         meeting = self._lane.meeting
@@ -265,21 +259,24 @@ class QuietDevice:
         if gather is self._gather:
             self._ends_at(gather.end)
 
-    def _slow_down(self, work: int) -> None:
+    def _slow_down(self, work: int, now: float) -> None:
+        """From now on an action, which may begin later, runs at the rate of the processors left."""
+        if not self._slowed:
+            self._slowed = True
+            self._since, self._left, self._rate = self._start, self._seconds[work], 1.0
+        self._left -= max(0.0, now - self._since) * self._rate
+        self._since = max(self._since, now)
         bound = bound_part(self._program.profiles[work], self._seconds[work])
         self._rate = 1.0 - self._processors.held * bound
-        self._slowed = True
+        self._push(self._since + self._left / self._rate, self)
 
     def _processors_changed(self) -> None:
         """Collectives hold more or fewer processors from now on."""
-        if not self._running:
-            return
-        now = self._lane.agenda.env.now
-        self._left -= max(0.0, now - self._since) * self._rate
-        self._since = max(self._since, now)
-        self._slow_down(self._steps[self.next].work)
-        self.version += 1
-        self._push(self._since + self._left / self._rate, self)
+        if self._start < inf and self.next < self.stop:
+            work = self._steps[self.next].work
+            if work >= 0:
+                self.version += 1
+                self._slow_down(work, self._lane.agenda.env.now)
 
     def fire(self, at: float) -> None:
         """Implements :class:`simulator.engine.agenda.Owner`: the current step has ended."""
@@ -287,7 +284,7 @@ class QuietDevice:
         if work == GATHER and self._gather is None:
             self._start_gather(at)
             return
-        self._running, waited = False, 0.0
+        waited = 0.0
         if self._start > self.free:
             until = self._start if self._cause is None else max(self.free, self._cause.since)
             waited = self._start - until

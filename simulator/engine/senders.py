@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from itertools import chain
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -63,7 +62,7 @@ class Post(Protocol):
 
 class Sender:
     """One stream of messages of a device. Those sent are ``kept`` where that is asked, one by one or
-    as rows of when they left and arrived."""
+    as when they left and arrived, in a row."""
 
     __slots__ = ("_post", "_queue", "kept", "last", "name", "rank", "version")
 
@@ -72,7 +71,7 @@ class Sender:
         self.name = name
         self.version = 0
         self.last: Send | None = None
-        self.kept: list[Send | list[tuple[float, float]]] | None = [] if keeps else None
+        self.kept: list[Send | list[float]] | None = [] if keeps else None
         self._post = post
         self._queue: deque[tuple[Hop, Token]] = deque()
 
@@ -84,13 +83,10 @@ class Sender:
     @property
     def times(self) -> Times:
         """When each message that is kept left and arrived: rows of two."""
-        rows: list[tuple[float, float]] = []
+        times: list[float] = []
         for each in self.kept or ():
-            if isinstance(each, Send):
-                rows.append((each.start, each.end))
-            else:
-                rows += each
-        return np.fromiter(chain.from_iterable(rows), np.float64, 2 * len(rows)).reshape(-1, 2)
+            times += (each.start, each.end) if isinstance(each, Send) else each
+        return np.array(times).reshape(-1, 2)
 
     def send(self, at: float, hop: Hop, token: Token) -> None:
         """Sends a message, after those before it."""
