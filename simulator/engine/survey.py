@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import inf
 
 import numpy as np
 
 from simulator.engine.course import NOWHERE, Course, Leg, Lengths, Messages, Numbers, Passages, Places
 from simulator.engine.tasks import Token
-from simulator.engine.wiring import GATHER, DeviceWiring, Sent
+from simulator.engine.wiring import GATHER, DeviceWiring
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,44 +132,48 @@ class _Surveyed:
     lengths: Lengths
     first: int
     last: int = 0
+    sends: list[tuple[tuple[int, int, int], ...]] = field(default_factory=list)  # by step, as legs have them
     legs: list[Leg] = field(default_factory=list)
 
     def number(self, found: _Messages) -> None:
         """Gives its messages their numbers."""
+        hops = self.lengths.begin + self.lengths.hops
         names = [route.stream for route in self.wiring.routes]
         streams = {name: len(found.names) + i for i, name in enumerate(sorted(set(names)))}
         found.names += [(self.wiring.device, name) for name in streams]
         latest = dict.fromkeys(streams, 0)
         for place, step in enumerate(self.wiring.steps, self.origin + 1):
+            sends: tuple[tuple[int, int, int], ...] = ()
             for route, token, _ in step.sends:
-                name = names[route]
+                name, number = names[route], len(found.sources)
+                sends += ((number, latest[name], hops + route),)
                 found.before.append(latest[name])
-                latest[name] = found.numbers[token] = len(found.sources)
+                latest[name] = found.numbers[token] = number
                 found.sources.append(place)
                 found.routes.append(route)
                 found.streams.append(streams[name])
+            self.sends.append(sends)
         self.last = len(found.sources)
 
     def survey(self, found: _Messages) -> None:
         """Makes legs of its steps."""
         numbers, begin = found.numbers, self.lengths.begin
         sides = {side: self.lengths.exchanges + i for i, side in enumerate(self.wiring.exchanges)}
-        for place, step in enumerate(self.wiring.steps, self.origin + 1):
-            waits = tuple([numbers[token] for token in step.waits]) if step.waits else ()
-            for message in waits:
+        for place, (step, sends) in enumerate(
+            zip(self.wiring.steps, self.sends, strict=True), self.origin + 1
+        ):
+            waits: tuple[int, ...] = ()
+            for token in step.waits:
+                message = numbers[token]
                 own = self.first <= message < self.last
                 (found.confirmed if own else found.received)[message] = place
+                waits += (message,)
             lasts = step.work
             if step.exchange is not None:
                 lasts = sides[step.exchange.side(self.wiring.device)]
             elif lasts == GATHER:
                 lasts = self.lengths.gather
-            sends = tuple([self._send(sent, found) for sent in step.sends]) if step.sends else ()
             self.legs.append(Leg(place, begin + lasts, waits, sends, None))
-
-    def _send(self, sent: Sent, found: _Messages) -> tuple[int, int, int]:
-        message = found.numbers[sent.token]
-        return message, found.before[message], self.lengths.begin + self.lengths.hops + sent.route
 
     @property
     def lasts(self) -> Numbers:
@@ -202,7 +207,7 @@ class _Surveyed:
 def _in_a_row(devices: Sequence[_Surveyed], messages: int) -> list[Leg]:
     """Rounds in which every device that can runs one action and what precedes it."""
     legs: list[Leg] = []
-    sent = [0] + [NOWHERE] * (messages - 1)  # by message, the round
+    sent: list[float] = [0] + [inf] * (messages - 1)  # by message, the round
     nexts = [0] * len(devices)
     met: dict[Hashable, int] = {}  # devices that stand at an exchange
     this, moved = 0, True
@@ -212,7 +217,7 @@ def _in_a_row(devices: Sequence[_Surveyed], messages: int) -> list[Leg]:
             steps, own, at = device.wiring.steps, device.legs, nexts[number]
             while at < len(own):
                 step, leg = steps[at], own[at]
-                if any(not 0 <= sent[message] < this for message in leg.waits):
+                if leg.waits and max([sent[message] for message in leg.waits]) >= this:
                     break
                 if step.exchange is not None:
                     other = met.pop(step.exchange.key, number)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from simulator.engine.messages import Exchange, Pipeline, blocking_exchanges, is_message
+from simulator.engine.messages import Exchange, Pipeline, blocking_exchanges
 from simulator.engine.tasks import Token
 from simulator.schedule.actions import Action, Kind, Order
 
@@ -118,32 +118,39 @@ def _wire_device(
     steps: list[Step] = []
     begins: list[int] = []
     runs_at: list[int] = []
-    works: dict[Work, int] = {}
-    routes: dict[Route, int] = {}
+    shapes = _Shapes(pipeline, habits)
     steady = steady_actions(order)
     awaited: tuple[Token, ...] = ()  # own messages that are still on their way
     for index, action in enumerate(order):
         begins.append(len(steps))
         steps += [Step(EXCHANGE, (), (), exchange) for exchange in exchanges[index]]
-        waits = () if habits.blocking else _messages(pipeline, action)
-        for each in action.parts if habits.gathers else ():
-            if pipeline.receives(each) is not None:
+        kernels = [(shapes.of(one), one) for one in _apart(action, together=habits.pairs)]
+        waits: tuple[Token, ...] = ()
+        for shape, one in kernels:
+            for which, token in shape.needs:
+                waits += ((*token, one[which].microbatch),)
+        for shape, _ in kernels:
+            for _ in range(shape.gathers):
                 steps.append(Step(GATHER, waits, (), None))
                 waits = ()
         waits = awaited + waits
         runs_at.append(len(steps))
         awaited = ()
-        for part in (action.parts,) if habits.pairs else ((each,) for each in action.parts):
-            sends = () if habits.blocking else _sends(pipeline, part, routes)
-            work = tuple((each.stage, each.kind) for each in part)
-            steps.append(Step(works.setdefault(work, len(works)), waits, sends, None))
-            awaited += tuple(sent.token for sent in sends)
+        for shape, one in kernels:
+            sends: tuple[Sent, ...] = ()
+            for which, route, token, after in shape.sends:
+                microbatch = one[which].microbatch
+                sends += (Sent(route, (*token, microbatch), (*after, microbatch)),)
+            steps.append(Step(shape.work, waits, sends, None))
+            for sent in sends:
+                awaited += (sent.token,)
             waits = ()
         if habits.overlaps and (habits.overlaps_edges or index in steady):
             awaited = ()
     begins.append(len(steps))
     steps += [Step(EXCHANGE, (), (), exchange) for exchange in exchanges[-1]]
     firsts, lasts = _edges(order)
+    works = tuple(shapes.works)
     return DeviceWiring(
         device=device,
         order=order,
@@ -152,26 +159,77 @@ def _wire_device(
         edges=tuple(Edge(order[i], i in firsts, runs_at[i], begins[i + 1]) for i in sorted(firsts | lasts)),
         held=tuple(sorted({stage for work in works for stage, _ in work})),
         trained=tuple(sorted({stage for work in works for stage, kind in work if kind is not Kind.F})),
-        works=tuple(works),
+        works=works,
         repeats=Counter(step.work for step in steps),
-        routes=tuple(routes),
+        routes=tuple(shapes.routes),
         exchanges={step.exchange.side(device): step.exchange for step in steps if step.exchange},
     )
 
 
-def _messages(pipeline: Pipeline, action: Action) -> tuple[Token, ...]:
-    """The messages from other devices that an action needs."""
-    tokens = (token for each in action.parts for token in pipeline.needs(each))
-    return tuple(filter(is_message, tokens))
+def _apart(action: Action, *, together: bool) -> tuple[tuple[Action, ...], ...]:
+    """The kernel sequences of an action: one, or two where those of a pair do not run together."""
+    parts = action.parts
+    return (parts,) if together or action.partner is None else tuple([(each,) for each in parts])
 
 
-def _sends(pipeline: Pipeline, actions: Sequence[Action], routes: dict[Route, int]) -> tuple[Sent, ...]:
-    sends = []
-    for message in map(pipeline.output_of, actions):
-        if message is not None:
-            route = Route(message.stream, message.source, message.target)
-            sends.append(Sent(routes.setdefault(route, len(routes)), message.token, message.after))
-    return tuple(sends)
+class _Way(NamedTuple):
+    """Of a message: of which action of a kernel sequence, a device's route, and tokens as :class:`Sent` has
+    them but for the microbatch."""
+
+    which: int
+    route: int
+    token: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+class _Shape(NamedTuple):
+    """What kernel sequences have in common that differ in their microbatches alone.
+
+    ``gathers``: how many of the messages that they need arrive scattered. Where they do not block, these
+    messages (of which action, and tokens but for the microbatch) and those that they send.
+    """
+
+    work: int
+    gathers: int
+    needs: tuple[tuple[int, tuple[int, ...]], ...]
+    sends: tuple[_Way, ...]
+
+
+class _Shapes:
+    """Those of one device, with its works and routes, numbered in the order in which they come."""
+
+    def __init__(self, pipeline: Pipeline, habits: Habits) -> None:
+        self.works: dict[Work, int] = {}
+        self.routes: dict[Route, int] = {}
+        self._pipeline = pipeline
+        self._habits = habits
+        self._known: dict[tuple[int, ...], _Shape] = {}
+
+    def of(self, actions: tuple[Action, ...]) -> _Shape:
+        """The shape of a kernel sequence."""
+        key = tuple([4 * (2 * a.stage + a.direction) + a.kind for a in actions])  # an enum's own hash is slow
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._shape(actions)
+        return found
+
+    def _shape(self, actions: tuple[Action, ...]) -> _Shape:
+        received = [(which, self._pipeline.receives(action)) for which, action in enumerate(actions)]
+        needs = [(which, message.token[:-1]) for which, message in received if message is not None]
+        blocking, work = self._habits.blocking, tuple([(action.stage, action.kind) for action in actions])
+        return _Shape(
+            self.works.setdefault(work, len(self.works)),
+            len(needs) if self._habits.gathers else 0,
+            () if blocking else tuple(needs),
+            () if blocking else tuple(self._ways(actions)),
+        )
+
+    def _ways(self, actions: tuple[Action, ...]) -> Iterator[_Way]:
+        for which, message in enumerate(map(self._pipeline.output_of, actions)):
+            if message is not None:
+                route = Route(message.stream, message.source, message.target)
+                number = self.routes.setdefault(route, len(self.routes))
+                yield _Way(which, number, message.token[:-1], message.after[:-1])
 
 
 def _edges(order: Order) -> tuple[set[int], set[int]]:
