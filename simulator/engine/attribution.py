@@ -33,7 +33,8 @@ def breakdown(
     work: waiting for one of them is jitter.
     """
     spent: defaultdict[str, float] = defaultdict(float)
-    blocks: dict[int, tuple[Profile, list[Record]]] = {}  # replays of one block have one profile between them
+    profiles: dict[int, Profile] = {}  # by identity: replays of one block have one between them
+    replays: dict[int, int] = {}
     clock = since
     for record in records:
         task, start, finish = record.task, record.start, record.end
@@ -42,17 +43,20 @@ def breakdown(
             late = cause is not None and cause.rank != record.rank and cause.rank in alike
             if begun > clock:
                 spent[JITTER if late else BUBBLE] += begun - clock
-        if task.profile is not None:
-            blocks.setdefault(id(task.profile), (task.profile, []))[1].append(record)
+        profile = task.profile
+        if profile is not None:
+            key = id(profile)
+            profiles[key] = profile
+            replays[key] = replays.get(key, 0) + 1
         else:
             spent[task.category] += task.seconds
         stretch = finish - start - task.seconds
         if stretch > ROUNDING * finish:
             spent[BESIDE if task.flow is None and task.meeting is None else task.category] += stretch
         clock = finish
-    for profile, replays in blocks.values():
-        for category, seconds in profile.items():
-            spent[category] += len(replays) * seconds
+    for key, times in replays.items():
+        for category, seconds in profiles[key].items():
+            spent[category] += times * seconds
     if end > clock:
         spent[tail] += end - clock
     return dict(spent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import repeat, zip_longest
@@ -30,6 +30,16 @@ class ChunkPasses:
     backward: float
     input_gradient: float
     deferred: float
+
+    @property
+    def changes(self) -> tuple[tuple[float, float], ...]:
+        """By kind of action: the most it adds to what was alive before it, and what it leaves."""
+        return (
+            (self.forward, self.saved),
+            (self.backward, -self.saved),
+            (self.input_gradient, self.deferred - self.saved),
+            (0.0, -self.deferred),
+        )
 
 
 @lru_cache(maxsize=4096)  # similar runs have layers in common
@@ -125,7 +135,7 @@ def levels(passes: Passes, order: Order) -> Iterator[Level]:
     alive, kept = 0.0, 0
     for action, gradients in zip(order, whole_gradients(passes.plan, order), strict=True):
         each = action.parts
-        changes = [CHANGES[one.kind](passes.chunk(one.stage)) for one in each]
+        changes = [passes.chunk(one.stage).changes[one.kind] for one in each]
         rise = changes[0][0] if action.partner is None else passes.together(action, action.partner)
         most = alive + rise
         alive += sum(left for _, left in changes)
@@ -155,15 +165,6 @@ def whole_gradients(plan: RunPlan, order: Order) -> Iterator[float]:
         for stage in stages:
             if not left[stage]:
                 unreduced.pop(stage, None)
-
-
-CHANGES: dict[Kind, Callable[[ChunkPasses], tuple[float, float]]] = {
-    Kind.F: lambda chunk: (chunk.forward, chunk.saved),
-    Kind.B: lambda chunk: (chunk.backward, -chunk.saved),
-    Kind.I: lambda chunk: (chunk.input_gradient, chunk.deferred - chunk.saved),
-    Kind.W: lambda chunk: (0.0, -chunk.deferred),
-}
-"""By kind of action: the most it adds to what was alive before it, and what it leaves."""
 
 
 def flat(order: Order) -> Iterator[Action]:

@@ -10,7 +10,7 @@ from typing import Generic, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.memory.activations import CHANGES, Level, Passes, flat
+from simulator.memory.activations import Level, Passes, flat
 from simulator.schedule.actions import Action, Kind, Order
 
 T = TypeVar("T")
@@ -53,7 +53,13 @@ def peak_levels(passes: Passes, orders: Sequence[Order]) -> list[Level | None]:
     being worked on needs, and gradients that are whole for now. None where nothing runs.
     """
     courses = _courses(Same(orders))
-    changes = [_change(passes, action) for action in courses.samples]
+    chunks = passes.plan.chunks
+    stages = {chunk: stage for stage, chunk in enumerate(chunks)}  # one of each, as most are alike
+    alone = {chunk: passes.chunk(stage).changes for chunk, stage in stages.items()}
+    changes = [
+        alone[chunks[action.stage]][action.kind] if action.partner is None else _together(passes, action)
+        for action in courses.samples
+    ]
     rise = np.array([*(rise for rise, _ in changes), -np.inf])
     left = np.array([*(left for _, left in changes), 0.0])
     after = np.cumsum(left[courses.codes], axis=1)
@@ -76,13 +82,11 @@ def peak_levels(passes: Passes, orders: Sequence[Order]) -> list[Level | None]:
     ]
 
 
-def _change(passes: Passes, action: Action) -> tuple[float, float]:
-    """The most that an action, or a pair, adds to what was alive before it, and what it leaves."""
-    rise, left = CHANGES[action.kind](passes.chunk(action.stage))
-    if action.partner is None:
-        return rise, left
-    _, other = CHANGES[action.partner.kind](passes.chunk(action.partner.stage))
-    return passes.together(action, action.partner), left + other
+def _together(passes: Passes, pair: Action) -> tuple[float, float]:
+    """The most that a pair adds to what was alive before it, and what it leaves."""
+    parts = pair.parts
+    left = sum([passes.chunk(one.stage).changes[one.kind][1] for one in parts])
+    return passes.together(*parts), left
 
 
 def _whole_gradients(passes: Passes, courses: _Courses) -> Floats:

@@ -17,6 +17,7 @@ from simulator.memory.peaks import Same, peak_levels
 from simulator.memory.shards import gradient_bytes, optimizer_bytes, weight_bytes
 from simulator.partition.chunk import ChunkShare
 from simulator.partition.data import DataParallel
+from simulator.partition.layer_share import LayerShare
 from simulator.partition.plan import RunPlan
 from simulator.schedule.actions import Order
 from simulator.schedule.definition import Schedule
@@ -201,9 +202,14 @@ def _stage(beside: Overheads, held: _Held, versions: int, messages: float, peak:
 def _placeholders(chunks: Sequence[ChunkShare]) -> float:
     """Tensors that stand for weight gradients, one of each shape."""
     shapes: dict[tuple[int, int], float] = {}
-    for layer in dict.fromkeys(layer for chunk in chunks for layer in chunk.layers):
-        shapes |= placeholder_shapes(layer.nodes)
+    for layer in dict.fromkeys([layer for chunk in dict.fromkeys(chunks) for layer in chunk.layers]):
+        shapes |= _placeholder_shapes(layer)
     return sum(shapes.values())
+
+
+@lru_cache(maxsize=4096)  # similar runs have layers in common
+def _placeholder_shapes(layer: LayerShare) -> dict[tuple[int, int], float]:
+    return placeholder_shapes(layer.nodes)
 
 
 def _with_fragmentation(

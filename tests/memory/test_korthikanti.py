@@ -54,14 +54,14 @@ def test_first_stage_keeps_as_many_layers_as_the_schedule_has_in_flight(
     make_run: Callable[..., RunSpec], pp: int, vp: int
 ) -> None:
     """Equation 6 and section 4.2.3: L layers for 1F1B, L(1 + (p−1)/(pv)) interleaved."""
-    from simulator.memory.activations import CHANGES, Passes
+    from simulator.memory.activations import Passes
     from simulator.schedule.registry import SCHEDULES
 
     run = make_run(pp=pp, vp=vp, gpus=pp, global_batch_size=4 * pp)
     plan = plan_run(run)
     passes, alive, most = Passes(plan), 0.0, 0.0
     for action in SCHEDULES[run.schedule].checked_order(pp, plan.microbatches, vp)[0]:
-        alive += CHANGES[action.kind](passes.chunk(action.stage))[1]
+        alive += passes.chunk(action.stage).changes[action.kind][1]
         most = max(most, alive)
     layers = 8 * (1 + (pp - 1) / (pp * vp)) if vp > 1 else 8
     embedding = plan.chunks[0].layers[0].saved_bytes  # its dropout mask
