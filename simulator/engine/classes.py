@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import lcm
 
 import numpy as np
@@ -60,6 +61,15 @@ def replica_classes(
     Where they are under unlike switches of those ``uplinks``, they differ too, unless that makes too many:
     then all go at the pace of those with the busiest uplinks.
     """
+    return _found(layout, slow, uplinks) if slow or uplinks else _undisturbed(layout)
+
+
+@lru_cache(maxsize=256)  # similar runs have it in common
+def _undisturbed(layout: Layout) -> tuple[ReplicaClass, ...]:
+    return _found(layout, {}, ())
+
+
+def _found(layout: Layout, slow: Places, uplinks: Sequence[Uplinks]) -> tuple[ReplicaClass, ...]:
     conditions = _conditions(layout, slow)
     groups = _groups(layout)
     colours = _numbered(conditions)

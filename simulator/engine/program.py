@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -67,7 +68,7 @@ class DeviceProgram:
     hops: Hops
     options: ProgramOptions
     device: int
-    streams: dict[str, list[Task]] = field(default_factory=lambda: {COMPUTE: []})
+    streams: defaultdict[str, list[Task]] = field(default_factory=lambda: defaultdict(list, {COMPUTE: []}))
     issued: dict[int, dict[str, int]] = field(default_factory=dict)
     _pairs: dict[tuple[int, int, int], Block] = field(default_factory=dict)
     _costs: DeviceCosts = field(init=False)
@@ -151,13 +152,14 @@ class DeviceProgram:
         }
 
     def _add(self, stream: str, task: Task) -> None:
-        self.streams.setdefault(stream, []).append(task)
+        self.streams[stream].append(task)
 
     def _place(self, placed: Iterable[Placed]) -> None:
+        streams, spread = self.streams, self.blocks.spread
         for stream, task in placed:
-            self._add(stream, task)
-            if self.blocks.spread is not None:
-                self._jitter_of_groups(stream, self.blocks.spread)
+            streams[stream].append(task)
+            if spread is not None:
+                self._jitter_of_groups(stream, spread)
 
     def _jitter_of_groups(self, stream: str, spread: Spread) -> None:
         """The ranks of a cell go on together: after the last of their collectives of data parallelism."""
@@ -326,12 +328,11 @@ class DeviceProgram:
 
     def _crowded(self, stretches: Iterable[Stretch]) -> bool:
         """Whether their communication and that of data parallelism may ask more of a link than it has."""
-        room = self._room
-        return any(
-            rate and rate > room.get(kind, rate)
-            for stretch in stretches
-            for kind, rate in stretch.block.presses.items()
-        )
+        for stretch in stretches:
+            for kind, rate in stretch.block.presses.items():
+                if rate and rate > self._room.get(kind, rate):
+                    return True
+        return False
 
     def _operators(self, segment: Segment, action: Action | None = None) -> list[Placed]:
         """A segment operator by operator, of one action or of a pair."""

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 
 from simulator.graph.blocks import (
     Block,
@@ -137,6 +138,7 @@ def _mamba_forward(model: ModelSpec) -> float:
     return 2.0 * h * projected + 7.0 * 2 * h * state + 2.0 * 2 * h * h
 
 
+@lru_cache(maxsize=256)  # similar runs ask the same
 def _megatron(model: ModelSpec, seq_length: float, vocab_size: int, keys: float) -> float:
     """Three forwards of the linear layers, the core over ``keys`` keys per token, and the logits.
 
