@@ -140,8 +140,8 @@ def _last_gradients(order: Order) -> Collection[int]:
 
 
 def _shifted(action: Action, by: int) -> Action:
-    partner = None if action.partner is None else _shifted(action.partner, by)
-    return action._replace(microbatch=action.microbatch + by, partner=partner)
+    kind, stage, microbatch, direction, partner = action
+    return Action(kind, stage, microbatch + by, direction, partner and _shifted(partner, by))
 
 
 def cut_points(fold: Fold) -> list[list[int]]:

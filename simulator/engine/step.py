@@ -270,6 +270,8 @@ class _Machine:
 
     def _one_of_each_class(self, programs: Programs) -> dict[int, Streams]:
         streams = [programs.streams(replica.conditions) for replica in self._classes]
+        if not self._groups_meet:
+            return dict(enumerate(streams[0]))
         if self.has_one_class:
             return rank_classes(streams[0], self._layout)
         return one_of_each(streams, self._classes, self._layout)
