@@ -57,8 +57,8 @@ class ProgramOptions:
 class DeviceProgram:
     """Builds the streams of one device.
 
-    Meetings of a layout's group have 0 members: :mod:`simulator.engine.world` fills them in. Where a device
-    stands for the whole group of each of its ranks there are none.
+    Meetings of a layout's group have 0 members: :mod:`simulator.engine.world` fills them in, or drops them
+    where one device stands for the whole group; where options say so beforehand, there are none.
     """
 
     plan: RunPlan
