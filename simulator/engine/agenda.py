@@ -45,8 +45,8 @@ class Ending(simpy.Event):
 class Shortcut(Protocol):
     """A quicker way than one end after the other."""
 
-    def sets_out(self) -> bool:
-        """Takes the owners of ends ahead if it can."""
+    def sets_out(self) -> int:
+        """Takes the owners of ends ahead if it can. How many ends to take before it is asked again."""
         ...
 
 
@@ -67,11 +67,15 @@ class Agenda:
     def run(self) -> None:
         """Takes everything, until nothing is left in either queue."""
         queue, peek, step, shortcut = self._queue, self.env.peek, self.env.step, self.shortcut
+        rests = 0
         while True:
             until = peek()
             if queue and queue[0][0] <= until:
-                if until == inf and shortcut is not None and shortcut.sets_out():
-                    continue
+                if until == inf and shortcut is not None:
+                    if not rests:
+                        rests = shortcut.sets_out()
+                        continue
+                    rests -= 1
                 at, _number, owner, version = heappop(queue)
                 if version == owner.version:
                     owner.fire(at)

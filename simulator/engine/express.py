@@ -41,21 +41,16 @@ class Express:
         self._devices = devices
         self._ask = course
         self._trip: _Trip | None = None
-        self._rests = 0  # events to let pass before the next attempt
         self._resting = self._shortest = max(LEAST, 2 * len(devices))
         self._least = max(LEAST, TOGETHER // len(devices))
 
-    def sets_out(self) -> bool:
-        """Takes the devices ahead if it can: asked before ends while no process has an event to come."""
+    def sets_out(self) -> int:
+        """Implements :class:`simulator.engine.agenda.Shortcut`."""
         links = self._lane.links
         if links is not None and links.met:
-            return False
-        self._rests -= 1
-        if self._rests >= 0:
-            return False
-        self._rests = self._resting
+            return 1
         if not all(device.may_leap(self._least) for device in self._devices):
-            return False
+            return self._resting
         if self._trip is None:
             self._trip = _Trip(self._lane, self._devices, self._ask())
         moved = self._trip.go()
@@ -63,7 +58,7 @@ class Express:
             self._resting *= PATIENCE
         elif moved > WORTH * self._resting:
             self._resting = self._shortest
-        return moved > 0
+        return self._resting
 
 
 class _Trip:

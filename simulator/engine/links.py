@@ -115,14 +115,18 @@ class SharedLinks:
         self._agenda = agenda
         self._capacities = capacities
         self._links: dict[LinkName, Link] = {}
+        self._together: dict[tuple[LinkName, ...], list[Link]] = {}  # those that flows cross
         self._rates: dict[tuple[Flow, ...], tuple[float, ...]] = {}  # of flows that have met
 
-    def named(self, names: Sequence[LinkName]) -> list[Link]:
+    def named(self, names: tuple[LinkName, ...]) -> list[Link]:
         """The links of these names."""
-        for name in names:
-            if name not in self._links:
-                self._links[name] = Link(name, capacity(self._capacities, name))
-        return [self._links[name] for name in names]
+        found = self._together.get(names)
+        if found is None:
+            for name in names:
+                if name not in self._links:
+                    self._links[name] = Link(name, capacity(self._capacities, name))
+            found = self._together[names] = [self._links[name] for name in names]
+        return found
 
     def close(self) -> None:
         """All is over: lets go of who passed last."""
