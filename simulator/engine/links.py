@@ -21,7 +21,7 @@ LinkName: TypeAlias = tuple[str, Hashable]
 
 
 class Passage(Protocol):
-    """A transfer from ``start`` to ``end`` that nobody runs: while it is alone it ends by itself.
+    """Communication from ``start`` to ``end`` over links: while it is alone it ends by itself.
 
     Once it has met a rival it has a ``transfer``, and is told of every change of that one's end.
     """
@@ -37,11 +37,10 @@ class Passage(Protocol):
 
 
 class Transfer:
-    """A transfer that others may slow down. ``left`` is in seconds at its own rate; ``speed`` 1 is that rate.
+    """A passage that has met others. ``left`` is in seconds at its own rate; ``speed`` 1 is that rate.
 
     ``end`` is when it ends unless another one starts or ends before; ``retimed`` is called when that has
-    changed. Until it is ``shared``, having met a rival, whoever runs it ends it; then its entry in the agenda
-    does, and ``done`` happens.
+    changed. Then it is ``over``, and ``done`` happens where anybody waits for it.
     """
 
     __slots__ = (
@@ -51,8 +50,8 @@ class Transfer:
         "flow",
         "left",
         "on",
+        "over",
         "retimed",
-        "shared",
         "since",
         "speed",
         "version",
@@ -65,7 +64,7 @@ class Transfer:
         on: Sequence[Link],
         start: float,
         end: float,
-        retimed: Callable[[], None] | None,
+        retimed: Callable[[], None],
     ) -> None:
         self._links = links
         self.flow = flow
@@ -74,9 +73,9 @@ class Transfer:
         self.speed = 1.0
         self.since = start
         self.end = end
-        self.shared = False
-        self.version = 0
-        self.retimed = retimed
+        self.over = False
+        self.version = 0  # counts the times it has been queued
+        self.retimed: Callable[[], None] | None = retimed  # until it is over
         self.done: Ending | None = None
 
     def fire(self, at: float) -> None:
@@ -85,7 +84,7 @@ class Transfer:
 
 
 class Link:
-    """What crosses one link: transfers, or a ``passage`` that has it to itself until ``free``."""
+    """What crosses one link: a ``passage`` that has it to itself until ``free``, or some that have met."""
 
     __slots__ = ("capacity", "free", "name", "passage", "users")
 
@@ -95,6 +94,21 @@ class Link:
         self.free = 0.0
         self.passage: Passage | None = None
         self.users: list[Transfer] = []
+
+
+class _Carried:
+    """The passage of a process, which looks for itself whether it has met others."""
+
+    __slots__ = ("end", "start", "task", "transfer")
+
+    def __init__(self, task: Task, start: float) -> None:
+        self.task = task
+        self.start = start
+        self.end = start + task.seconds
+        self.transfer: Transfer | None = None
+
+    def retimed(self) -> None:
+        """Nobody has to be told."""
 
 
 Capacities: TypeAlias = Mapping[Any, float]
@@ -133,15 +147,15 @@ class SharedLinks:
         for link in self._links.values():
             link.passage = None
 
-    def cross(self, flow: Flow, seconds: float) -> Generator[simpy.Event, Any, None]:
-        """Carries a transfer that takes ``seconds`` alone, for the process that yields from this."""
+    def cross(self, links: Sequence[Link], task: Task) -> Generator[simpy.Event, Any, None]:
+        """Carries a task's transfer, for the process that yields from this."""
         env = self._agenda.env
-        transfer = self._enter(flow, self.named(flow.links), env.now, env.now + seconds, None)
-        yield env.timeout(seconds)  # no transfer is ever faster than alone
-        if not transfer.shared:
-            for link in transfer.on:
-                link.users.remove(transfer)
-        elif transfer.done is not None and not transfer.done.triggered:
+        carried = _Carried(task, env.now)
+        self.pass_over(links, carried)
+        yield env.timeout(task.seconds)  # no transfer is ever faster than alone
+        transfer = carried.transfer
+        if transfer is not None and not transfer.over:
+            transfer.done = Ending(env)
             yield transfer.done
 
     def pass_over(self, links: Sequence[Link], passage: Passage) -> None:
@@ -149,42 +163,32 @@ class SharedLinks:
         start, end = passage.start, passage.end
         for link in links:
             if link.free > start or link.users:
-                passage.transfer = self._enter(passage.task.flow, links, start, end, passage.retimed)
+                passage.transfer = self._meets(passage, links)
                 passage.end = passage.transfer.end
                 return
         for link in links:
             link.free, link.passage = end, passage
 
-    def _enter(
-        self,
-        flow: Flow | None,
-        links: Sequence[Link],
-        start: float,
-        end: float,
-        retimed: Callable[[], None] | None,
-    ) -> Transfer:
-        assert flow is not None
+    def _meets(self, passage: Passage, links: Sequence[Link]) -> Transfer:
+        """A passage begins that is not alone."""
         for link in links:
-            if link.free > start:
-                self._meet(link)
-        crowded = any(link.users for link in links)
-        transfer = Transfer(self, flow, links, start, end, retimed)
-        for link in links:
-            link.users.append(transfer)
-        if crowded:
-            self._share(transfer, start)
+            if link.free > passage.start and link.passage is not None:
+                link.passage.transfer = self._transfer(link.passage)
+        transfer = self._transfer(passage)
+        self._share(transfer, passage.start)
         return transfer
 
-    def _meet(self, link: Link) -> None:
-        """The passage on a link is no longer alone."""
-        passage = link.passage
-        assert passage is not None and passage.task.flow is not None
-        links = self.named(passage.task.flow.links)
-        transfer = Transfer(self, passage.task.flow, links, passage.start, passage.end, passage.retimed)
-        passage.transfer = transfer
-        for each in links:
-            each.free = 0.0
-            each.users.append(transfer)
+    def _transfer(self, passage: Passage) -> Transfer:
+        """Turns a passage into a transfer on its links."""
+        flow = passage.task.flow
+        assert flow is not None
+        links = self.named(flow.links)
+        transfer = Transfer(self, flow, links, passage.start, passage.end, passage.retimed)
+        for link in links:
+            link.free = 0.0
+            link.users.append(transfer)
+        self.met += 1
+        return transfer
 
     def _schedule(self, transfer: Transfer, now: float) -> None:
         """Queues a transfer's end (again)."""
@@ -198,7 +202,7 @@ class SharedLinks:
         """A transfer that has met others is over."""
         self.met -= 1
         rivals = self._joined(transfer)[1:]
-        transfer.retimed = None
+        transfer.over, transfer.retimed = True, None
         for link in transfer.on:
             link.users.remove(transfer)
         if transfer.done is not None:
@@ -227,12 +231,7 @@ class SharedLinks:
             member.left = max(0.0, member.left - (now - member.since) * member.speed)
             member.since = now
             speed = rate / member.flow.rate
-            if speed != member.speed or not member.shared:
-                if not member.shared:
-                    member.shared = True
-                    self.met += 1
-                if member.retimed is None and member.done is None:
-                    member.done = Ending(self._agenda.env)
+            if speed != member.speed or not member.version:
                 member.speed = speed
                 self._schedule(member, now)
         return group

@@ -200,7 +200,7 @@ def _transfer(
     if processors is not None and task.holds:
         processors.hold(task.holds)
     if task.flow is not None and links is not None:
-        yield from links.cross(task.flow, task.seconds)
+        yield from links.cross(links.named(task.flow.links), task)
     else:
         yield env.timeout(task.seconds)
     if processors is not None and task.holds:
