@@ -186,16 +186,16 @@ class _Trip:
         arrived = sent[there]
         arrived = arrived[np.argsort(messages.streams[arrived], kind="stable")]
         streams = messages.streams[arrived]
+        times: list[float] = (
+            np.stack((walked.leaves[arrived], walked.arrives[arrived]), axis=1).ravel().tolist()
+        )
         firsts = np.flatnonzero(np.diff(streams, prepend=-1)).tolist()
         for first, stop in pairwise([*firsts, len(arrived)]):
             device, name = messages.names[streams[first]]
-            own = arrived[first:stop]
             sender = self._devices[device].senders[name]
-            sender.last = self._record(int(own[-1]))
+            sender.last = self._record(int(arrived[stop - 1]))
             if sender.kept is not None:
-                sender.kept.append(
-                    np.column_stack((walked.leaves[own], walked.arrives[own])).ravel().tolist()
-                )
+                sender.kept.append(times[2 * first : 2 * stop])
         used = [users[arrived] for users in messages.users]
         later = [(places != NOWHERE) & (places >= reached[devices[places]]) for places in used]
         for message in arrived[later[0] | later[1]].tolist():
