@@ -122,16 +122,25 @@ def share_chunks(
     division: Division, pp: int, vp: int, split: str | tuple[int, ...]
 ) -> tuple[ChunkShare, ...]:
     """A rank's share of every virtual stage. Raises ValueError where the split is impossible."""
-    like = _first_alike(division)
-    known: dict[tuple[object, ...], ChunkShare] = {}  # asked first, since a division's hash takes long
-    shares = []
-    for index, chunk in enumerate(stages_of(division.model, pp, vp, split)):
-        layers, cut = tuple([like[layer] for layer in chunk.layers]), index == 0
-        key = (layers, chunk.embedding, chunk.mtp, chunk.loss, cut)
-        if key not in known:
-            known[key] = _share_chunk(division, replace(chunk, layers=layers), cut)
-        shares.append(known[key])
-    return tuple(shares)
+    chunks, numbers = _distinct(division.model, pp, vp, split, _first_alike(division))
+    shares = [_share_chunk(division, chunk, cut) for chunk, cut in chunks]
+    return tuple([shares[number] for number in numbers])
+
+
+@lru_cache(maxsize=1024)  # similar runs divide one model alike
+def _distinct(
+    model: ModelSpec, pp: int, vp: int, split: str | tuple[int, ...], like: tuple[int, ...]
+) -> tuple[tuple[tuple[Chunk, bool], ...], tuple[int, ...]]:
+    """The different chunks, of layers that stand for those ``like`` them, and which of them each stage is.
+
+    Also of each whether it is the one whose gradients Megatron-LM cuts into buckets.
+    """
+    found: dict[tuple[Chunk, bool], int] = {}
+    numbers = []
+    for index, chunk in enumerate(stages_of(model, pp, vp, split)):
+        alike = replace(chunk, layers=tuple([like[layer] for layer in chunk.layers]))
+        numbers.append(found.setdefault((alike, index == 0), len(found)))
+    return tuple(found), tuple(numbers)
 
 
 def stages_of(model: ModelSpec, pp: int, vp: int, split: str | tuple[int, ...]) -> tuple[Chunk, ...]:
