@@ -114,8 +114,6 @@ class Lane:
         self.posts.clear()
         self.arrivals.clear()
         self._watched.clear()
-        if self.links is not None:
-            self.links.close()
 
     def unmet(self) -> list[object]:
         """What devices wait for."""

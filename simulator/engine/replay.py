@@ -146,6 +146,8 @@ def replay(
     if lane is not None:
         agenda.shortcut = None
         lane.close()
+    if links is not None:
+        links.close()
     return result
 
 
