@@ -104,15 +104,16 @@ def legal_orders(draw: st.DrawFn) -> list[list[str]]:
     return orders
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(orders=legal_orders())
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(orders=legal_orders(), batched=st.booleans())
 def test_messages_that_block_are_refused_exactly_where_they_wait_for_ever(
-    small_run: SmallRun, tmp_path_factory: pytest.TempPathFactory, orders: list[list[str]]
+    small_run: SmallRun, tmp_path_factory: pytest.TempPathFactory, orders: list[list[str]], batched: bool
 ) -> None:
     file = tmp_path_factory.mktemp("orders") / "mine.csv"
     file.write_text("".join(",".join(order) + "\n" for order in orders))
     m = len(orders[0]) // 2
-    run = small_run(str(file), pp=len(orders), m=m, dp=1, overlap_p2p=False, stage_split="even")
+    habits = {"overlap_p2p": False, "batch_p2p": batched}
+    run = small_run(str(file), pp=len(orders), m=m, dp=1, stage_split="even", **habits)
     try:
         simulate(run)
     except SpecError as error:
