@@ -5,6 +5,7 @@ Exit codes: 0 done; 2 the input is wrong; 1 a fault of ours; 130 interrupted; 14
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -18,6 +19,7 @@ from simulator.spec.errors import SpecError
 
 DEBUG_VARIABLE = "STEPCAST_DEBUG"
 OUR_PACKAGES = ("simulator", "calibration", "reports")
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 OUR_FAULT = """stepcast failed: {}: {}
 This is a fault of stepcast, not of your input. Please report it with the run file and what
 "stepcast --debug ..." prints for the same command."""
@@ -83,18 +85,21 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _message(error: Exception) -> str:
-    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+    if not isinstance(error, OSError):
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror)
 
 
 def is_users_mistake(error: Exception) -> bool:
-    """Whether the message speaks to the user: wrong input, an unusable file, a ValueError of our own.
+    """Whether the message speaks to the user: wrong input, an unusable file, a full disk, a ValueError of
+    our own.
 
     A ValueError out of a library (a shape that does not broadcast, say) is a fault of ours and looks alike.
     """
     if isinstance(error, SpecError):
         return True
     if isinstance(error, OSError):
-        return error.filename is not None
+        return error.filename is not None or error.errno in NO_SPACE
     trace = error.__traceback__
     if not isinstance(error, ValueError) or trace is None:
         return False

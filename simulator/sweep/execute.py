@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
@@ -129,7 +130,11 @@ def _started() -> ProcessPoolExecutor:
     from loky import ProcessPoolExecutor  # noqa: PLC0415  needed only here
 
     pool = ProcessPoolExecutor(max_workers=1)
-    pool.submit(_settle, os.getpid())
+    listens = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for the command
+    try:
+        pool.submit(_settle, os.getpid())
+    finally:
+        signal.signal(signal.SIGINT, listens)
     return pool
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -47,7 +47,8 @@ class Store:
                 _prepare(directory, resume=resume)
                 opened.callback(DirectoryLock(directory).release)
             self._database = opened.enter_context(closing(connect(directory)))
-            self._database.executescript(_SCHEMA)
+            with self._transaction():
+                self._database.executescript(_SCHEMA)
             self._claim(fingerprint)
             self._opened = opened.pop_all()
 
@@ -64,9 +65,9 @@ class Store:
         self._opened.close()
 
     def add(self, evaluations: Iterable[Evaluation]) -> None:
-        """Keeps finished evaluations, all or none of them."""
+        """Keeps finished evaluations, all or none of them. Raises SpecError where the disk is full."""
         marks = ", ".join("?" * len(_COLUMNS))
-        with self._database:
+        with self._transaction():
             self._database.executemany(
                 f"insert into evaluation values ({marks})", (_row(evaluation) for evaluation in evaluations)
             )
@@ -80,9 +81,18 @@ class Store:
         return read_evaluations(self._database)
 
     def note(self, key: str, value: Any) -> None:
-        """Keeps a fact about the sweep, as JSON."""
-        with self._database:
+        """Keeps a fact about the sweep, as JSON. Raises SpecError where the disk is full."""
+        with self._transaction():
             self._database.execute("insert or replace into about values (?, ?)", (key, json.dumps(value)))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            with self._database:
+                yield
+        except sqlite3.OperationalError as error:
+            rule, remedy = f"cannot be written: {error}", "make room, then --resume"
+            raise SpecError(Problem(file=str(self.directory), rule=rule, suggestion=remedy)) from None
 
     def _claim(self, fingerprint: str) -> None:
         """Raises SpecError where the results are not of this sweep and this version."""

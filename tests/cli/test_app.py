@@ -126,6 +126,11 @@ def test_a_file_that_cannot_be_opened_exits_2(stepcast, command):
     assert stepcast("attempt") == (2, "", "error: /nowhere/at/all: No such file or directory\n")
 
 
+def test_a_full_disk_exits_2(stepcast, command):
+    command(ours("import errno, os; raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))"))
+    assert stepcast("attempt") == (2, "", "error: No space left on device\n")
+
+
 @pytest.mark.parametrize("asked", ["option", "variable"])
 def test_the_traceback_is_shown_when_asked_for(stepcast, command, monkeypatch, asked):
     command(ours("1 / 0"))

@@ -43,6 +43,14 @@ def test_processes_give_the_same_results_and_one_that_dies_changes_nothing(sweep
     assert outcome.ranked == found(sweep_file(), Inline()).ranked
 
 
+def test_an_interruption_of_a_terminal_is_not_for_the_processes():
+    with Processes(1) as executor:
+        executor.prepare()
+        (pool,) = executor._pools
+        assert pool.submit(signal.raise_signal, signal.SIGINT).result() is None
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+
+
 class Deadly:
     """A constraint that ends the process it is sent to."""
 

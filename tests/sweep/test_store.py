@@ -1,6 +1,7 @@
 """What is kept, and when a directory is refused."""
 
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
@@ -70,3 +71,13 @@ def test_an_evaluation_is_never_kept_twice(tmp_path):
         store.add([DONE])
         with pytest.raises(sqlite3.IntegrityError):
             store.add([DONE])
+
+
+def test_a_full_disk_is_told_of_and_what_was_finished_is_kept(tmp_path):
+    with Store(tmp_path / "out", "a", resume=False) as store:
+        store.add([DONE])
+        store._database.execute("pragma max_page_count = 1")  # no more than it has
+        many = [replace(DONE, number=number) for number in range(10, 1000)]
+        with pytest.raises(SpecError, match=r"(?s)out.*disk is full.*--resume"):
+            store.add(many)
+        assert store.numbers() == {3}
