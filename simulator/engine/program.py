@@ -92,7 +92,7 @@ class DeviceProgram:
         Args:
             order: the device's actions.
             exchanges: blocking ones before each action, where communication blocks.
-            cuts: indices of actions before which ``issued`` notes how many tasks each stream has.
+            cuts: indices of actions, or the end: ``issued`` notes how many tasks each stream has before.
         """
         actions = list(_flat(order))
         self._begin(actions, {action.stage for action in actions})
@@ -100,17 +100,22 @@ class DeviceProgram:
         steady = steady_actions(order)
         for index, action in enumerate(order):
             if index in cuts:
-                self.issued[index] = {stream: len(tasks) for stream, tasks in self.streams.items()}
+                self._note_issued(index)
             waits = (*sent, *self._receive(action, exchanges[index] if exchanges is not None else None))
             self._act(action, waits)
             sent = self._send(action) if exchanges is None else ()
             if self.options.overlap_p2p and (self.options.overlap_warmup_flush or index in steady):
                 sent = ()
+        if len(order) in cuts:
+            self._note_issued(len(order))
         if exchanges is not None:
             self._exchange(exchanges[-1])
         self._finish(sorted({action.stage for action in actions if action.kind is not Kind.F}))
         self._updates += 1
         return self.streams
+
+    def _note_issued(self, index: int) -> None:
+        self.issued[index] = {stream: len(tasks) for stream, tasks in self.streams.items()}
 
     def _begin(self, actions: Sequence[Action], stages: Iterable[int]) -> None:
         """What precedes the first action; ``actions`` are at least those that traffic meets."""

@@ -66,6 +66,15 @@ def test_what_is_left_for_the_end_of_a_long_step_is_not_forgotten(zero, overlaps
     assert folded.seconds == pytest.approx(full.seconds, rel=1e-9)
 
 
+def test_a_window_may_last_to_the_end_of_a_step():
+    """No backward follows the last forwards here, and ZeRO-2 is no traffic of edges alone."""
+    layout = ["parallelism.tp=1", "parallelism.pp=4", "parallelism.dp=2", "parallelism.zero=2"]
+    settings = ["parallelism.schedule=forward-only", "training.global_batch_size=96"]
+    run = load_run("llama3-8b-8-h100", [*layout, *settings])
+    folded, full = Simulation(run).step, Simulation(run, whole=True).step
+    assert folded.seconds == pytest.approx(full.seconds, rel=1e-9)
+
+
 @pytest.mark.parametrize("vp", [1, 2])
 def test_long_published_runs_fold_to_their_full_replay(vp):
     settings = [
