@@ -147,11 +147,14 @@ def _views(
     colours: Sequence[int], groups: Mapping[str, list[tuple[int, ...]]], above: Sequence[Hashable]
 ) -> list[Hashable]:
     """What each cell can tell about itself, those it meets and what is above it."""
-    seen: dict[int, tuple[int, ...]] = {}
+    seen: dict[int, int] = {}
+    kinds: dict[tuple[int, ...], int] = {}  # numbered: as long as a group, and all in it tell the same
     for members in groups.values():
         for group in members:
             if id(group) not in seen:
-                seen[id(group)] = tuple(sorted(colours[other] for other in group))
+                seen[id(group)] = kinds.setdefault(
+                    tuple(sorted(colours[other] for other in group)), len(kinds)
+                )
     return [
         (colour, above[cell], *(seen[id(members[cell])] for members in groups.values()))
         for cell, colour in enumerate(colours)
