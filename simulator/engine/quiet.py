@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Generator, Sequence
 from math import inf, nan
 
-import numpy as np
 import simpy
 
 from simulator.engine.agenda import Ending
@@ -126,7 +125,7 @@ class QuietDevice:
     @property
     def gather_category(self) -> str:
         """As what gathers of scattered messages count."""
-        return self._category(GATHER)
+        return self._program.category(GATHER)
 
     def leap(self, part: Part) -> None:
         """Takes steps as done."""
@@ -310,7 +309,7 @@ class QuietDevice:
         """What a step that is not an action has taken, or an action beside collectives."""
         if work < 0:
             self._communicated()
-            self._spent[self._category(work)] += at - self._start
+            self._spent[self._program.category(work)] += at - self._start
             return
         self._counts[work] += 1
         self._slowed = False
@@ -331,10 +330,6 @@ class QuietDevice:
             self._sent[sender.name] = sender.times
             sender.last = sender.kept = None
 
-    def _category(self, work: int) -> str:
-        gather = self._program.gather
-        return gather.category if work == GATHER and gather is not None else PP
-
     def post(self, at: float, token: Token) -> None:
         """Implements :class:`simulator.engine.lane.Device`."""
         sent = self._program.posts[token]
@@ -343,20 +338,6 @@ class QuietDevice:
     def sent(self, stream: str) -> Times:
         """When each message of a stream left and arrived, where that is noted: rows of two."""
         return self._sent[stream]
-
-    def took(self, first: int, stop: int) -> dict[str, float]:
-        """The breakdown of steps [first, stop), where they are noted: from the end of the step before."""
-        starts, ends = np.array(self.starts[first:stop]), np.array(self.ends[first - 1 : stop])
-        works = np.array([step.work for step in self._steps[first:stop]])
-        waited = float(np.sum(self.waited[first:stop]))
-        total = defaultdict(float, {PP: waited, BUBBLE: float(np.sum(starts - ends[:-1])) - waited})
-        for work, count in zip(*np.unique(works, return_counts=True), strict=True):
-            if work < 0:
-                total[self._category(int(work))] += float(np.sum((ends[1:] - starts)[works == work]))
-                continue
-            for category, seconds in self._program.profiles[work].items():
-                total[category] += int(count) * seconds
-        return {category: seconds for category, seconds in total.items() if seconds}
 
     def _breakdown(self) -> dict[str, float]:
         total = defaultdict(float, self._spent)
