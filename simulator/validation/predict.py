@@ -169,7 +169,8 @@ def _outcomes(tasks: list[Task], workers: int) -> Iterator[Result | str]:
 
     executor = get_reusable_executor(max_workers=workers)  # whose caches are there the next time
     try:
-        yield from executor.map(outcome, tasks)
+        for future in [executor.submit(outcome, task) for task in tasks]:
+            yield future.result()
     except BaseException:  # an interruption: nobody waits for the rest
         executor.shutdown(kill_workers=True)
         raise
