@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,25 +85,15 @@ def _searched(asked: Sweep, store: Store, executor: Executor) -> Outcome:
         return search(asked, store, executor, progress)
 
 
-@contextmanager
-def _executor(asked: Sweep, workers: int, dask: str) -> Iterator[Executor]:
+def _executor(asked: Sweep, workers: int, dask: str) -> AbstractContextManager[Executor]:
     """Where the simulations run."""
     if dask:
         from simulator.sweep.dask import DaskCluster
 
-        with DaskCluster(dask) as cluster:
-            yield cluster
-        return
-    from simulator.sweep.execute import Processes, executor_for
+        return DaskCluster(dask)
+    from simulator.sweep.execute import local_executor
 
-    executor = executor_for(workers)
-    if isinstance(executor, Processes):
-        with executor:
-            if asked.is_large:
-                executor.prepare()
-            yield executor
-    else:
-        yield executor
+    return local_executor(workers, prepared=asked.is_large)
 
 
 def _draw(outcome: Outcome, report: Path | None, plots: Path | None) -> None:

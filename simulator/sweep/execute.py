@@ -8,11 +8,10 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from functools import cache
+from contextlib import closing, contextmanager
 from importlib import import_module
 from threading import Thread
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 from simulator.spec.errors import Problem, SpecError
 from simulator.sweep.choices import Constraint
@@ -54,29 +53,16 @@ class Inline:
 
 
 class Processes:
-    """On several processes of this machine, each with caches and a queue of its own.
-
-    Use it as a context manager: it ends them.
-    """
+    """On several processes of this machine, each with caches and a queue of its own. To be closed."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._pools: list[ProcessPoolExecutor] = []
         self._lives = LIVES
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def prepare(self) -> None:
         """Starts the processes, which takes as long as some dozen evaluations do."""
-        if self._pools:
-            return
-        self._pools = [_started() for _ in range(self.workers)]
+        self._pools = self._pools or [_started() for _ in range(self.workers)]
 
     def run(self, take: Take, after: Sequence[Constraint]) -> Iterator[list[Evaluation]]:
         """Finished evaluations, a part at a time. What a dying process had begun is done by another.
@@ -88,7 +74,7 @@ class Processes:
 
         def submit(worker: int, layouts: list[Layout]) -> None:
             if layouts:
-                future = self._pools[worker].submit(_as_child, os.getpid(), layouts, after)
+                future = self._pools[worker].submit(_evaluate, layouts, after)
                 running[future] = worker, layouts
 
         try:
@@ -129,28 +115,27 @@ def _started() -> ProcessPoolExecutor:
     """A process that gets ready to evaluate."""
     from loky import ProcessPoolExecutor  # noqa: PLC0415  needed only here
 
-    pool = ProcessPoolExecutor(max_workers=1)
+    pool = ProcessPoolExecutor(max_workers=1, initializer=_settle, initargs=(os.getpid(),))
     listens = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for the command
     try:
-        pool.submit(_settle, os.getpid())
+        pool.submit(os.getpid)  # the first task starts it
     finally:
         signal.signal(signal.SIGINT, listens)
     return pool
 
 
-def _as_child(parent: int, layouts: Sequence[Layout], after: Sequence[Constraint]) -> list[Evaluation]:
-    """Evaluates in a worker process, which ends when its parent does, even if that is killed."""
+def _evaluate(layouts: Sequence[Layout], after: Sequence[Constraint]) -> list[Evaluation]:
+    """In a worker process."""
     from simulator.sweep.evaluate import evaluate_all  # noqa: PLC0415  0.5 s, only here
 
-    _settle(parent)
     found = evaluate_all(layouts, after)
     gc.freeze()  # what is left is caches, and loky looks through everything for garbage once a second
     return found
 
 
-@cache
 def _settle(parent: int) -> None:
-    """Makes a process ready, once. It watches its parent, and evaluations say when garbage is collected."""
+    """Makes a worker process ready: evaluations say when garbage is collected, and it ends when its parent
+    does, even if that is killed."""
     gc.disable()
 
     def watch() -> None:
@@ -162,10 +147,20 @@ def _settle(parent: int) -> None:
     import_module("simulator.sweep.evaluate")
 
 
-def executor_for(workers: int) -> Inline | Processes:
-    """This process for one worker, processes for more; 0 takes every core this process may use."""
+@contextmanager
+def local_executor(workers: int, *, prepared: bool) -> Iterator[Executor]:
+    """This process for one worker, processes for more; 0 takes every core this process may use.
+
+    ``prepared``: processes start at once, as there will be work for them.
+    """
     if workers == 0:
         from loky import cpu_count  # noqa: PLC0415  knows of containers and affinities
 
         workers = cpu_count()
-    return Inline() if workers == 1 else Processes(workers)
+    if workers == 1:
+        yield Inline()
+        return
+    with closing(Processes(workers)) as processes:
+        if prepared:
+            processes.prepare()
+        yield processes

@@ -67,5 +67,7 @@ def _actions(layout: Layout) -> int:
 
 def _work(family: Sequence[Layout]) -> int:
     """About how long a family takes: steady states are replayed once, however many microbatches there are."""
-    p = family[0].run.parallelism if family else None
-    return 0 if p is None else len(family) * p.pp * p.vp
+    if not family:
+        return 0
+    p = family[0].run.parallelism
+    return len(family) * p.pp * p.vp

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import closing
 
 import pytest
 
@@ -37,14 +38,14 @@ def test_processes_give_the_same_results_and_one_that_dies_changes_nothing(sweep
             killed.append(progress.done)
             kill_first(executor)
 
-    with Processes(2) as executor:
+    with closing(Processes(2)) as executor:
         outcome = found(sweep_file(), executor, Progress(changed=changed))
     assert killed
     assert outcome.ranked == found(sweep_file(), Inline()).ranked
 
 
 def test_an_interruption_of_a_terminal_is_not_for_the_processes():
-    with Processes(1) as executor:
+    with closing(Processes(1)) as executor:
         executor.prepare()
         (pool,) = executor._pools
         assert pool.submit(signal.raise_signal, signal.SIGINT).result() is None
@@ -60,5 +61,5 @@ class Deadly:
 
 def test_processes_that_die_again_and_again_are_given_up_with_a_message(sweep_file):
     layouts, _ = enumerate_layouts(read_sweep(sweep_file()))
-    with Processes(2) as executor, pytest.raises(SpecError, match="memory ran out"):
+    with closing(Processes(2)) as executor, pytest.raises(SpecError, match="memory ran out"):
         list(executor.run(one_by_one(layouts), [Deadly()]))
