@@ -42,9 +42,7 @@ class BucketedTraffic:
         self._update = update  # which of several in a row
         self._every_microbatch = plan.data.zero == 2
         self.meets_parameters = overlap_gather  # then a bucket's gather is awaited by its forward alone
-        self.meets_gradients = (
-            overlap_reduce or self._every_microbatch
-        )  # then a bucket goes once it is complete
+        self.meets_gradients = overlap_reduce or self._every_microbatch  # it goes once it is complete
         self._edges: set[int] = set()
         self._gathered: set[Token] = set()
         self._completed: list[tuple[Action, Bucket]] = []

@@ -108,6 +108,9 @@ def exposed(axis: str) -> str:
     return f"exposed_{_COUNTED_AS.get(axis, axis)}"
 
 
+PP = exposed("pp")
+
+
 class OperatorCosts:
     """Times operators on one cluster and layout.
 

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from simulator.engine.block import Placed
 from simulator.engine.costing import OperatorCosts
-from simulator.engine.data_work import STREAMS, BucketWork
+from simulator.engine.data_work import STREAMS, BucketWork, kernels
 from simulator.engine.device_costs import DeviceCosts
 from simulator.engine.tasks import COMPUTE, Task, Token
 from simulator.graph.operators import Copy, Operator
@@ -151,7 +151,7 @@ def reduce_bucket(
     placed, ready = [], complete
     if work.prepared or after:
         ready = ("gradients", direction, place)
-        task = work.prepared or Task("nothing", COMPUTE, 0.0)
+        task = work.prepared or kernels((), costs.of_any)
         placed.append(Placed(COMPUTE, task._replace(waits=after, signal=ready)))
     if work.beside.seconds:
         prepared = ("prepared", direction, place)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from simulator.engine.block import Placed
-from simulator.engine.costing import exposed
+from simulator.engine.costing import PP, exposed
 from simulator.engine.data_traffic import OPTIMIZER
 from simulator.engine.data_work import DP, UpdateWork
 from simulator.engine.device_costs import DeviceCosts
@@ -43,7 +43,7 @@ def finish_step(
         placed.append(costs.collective(work.summed, COMPUTE, (), ("norm gradients",)))
     if tied_s is not None:
         meeting = Meeting((PAIR, "tied embedding"), 2)
-        placed.append(Placed(COMPUTE, Task("tied embedding", exposed("pp"), tied_s, meeting=meeting)))
+        placed.append(Placed(COMPUTE, Task("tied embedding", PP, tied_s, meeting=meeting)))
     placed.append(Placed(COMPUTE, Task("local gradient norm", OPTIMIZER, work.norm_s)))
     placed += norm
     if plan.data.optimizer.takes_matrices:
@@ -71,7 +71,7 @@ def norm_so_far(message_s: float, device: int, devices: int, update: int) -> lis
     placed = [Placed(COMPUTE, Task("gradient norm", OPTIMIZER, 0.0, before, own))]
     if device + 1 < devices:
         there = ("norm so far", update, device + 1)
-        placed.append(Placed("send norms", Task("send", exposed("pp"), message_s, (own,), there)))
+        placed.append(Placed("send norms", Task("send", PP, message_s, (own,), there)))
     return placed
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 from simulator.engine.attribution import JITTER
 from simulator.engine.block import Block, Blocks, Placed, Stretch
 from simulator.engine.bucketed import BucketedTraffic
-from simulator.engine.costing import DATA_AXES, exposed
+from simulator.engine.costing import DATA_AXES, PP
 from simulator.engine.data_traffic import Before, DataTraffic, NoTraffic, Piece
 from simulator.engine.data_work import DataWork
 from simulator.engine.device_costs import DeviceCosts
@@ -30,7 +30,6 @@ from simulator.partition.plan import RunPlan
 from simulator.partition.segment import Segment
 from simulator.schedule.actions import Action, Kind, Order
 
-PP = exposed("pp")
 NormKind = Literal["all", "so far", "none"]
 NORM_BYTES = 4.0  # one fp32 scalar
 FULL = 1 + 1e-9  # of a link

@@ -10,7 +10,7 @@ import simpy
 
 from simulator.engine.agenda import Ending
 from simulator.engine.attribution import BESIDE, BUBBLE, ROUNDING
-from simulator.engine.costing import exposed
+from simulator.engine.costing import PP
 from simulator.engine.course import Times
 from simulator.engine.crossing import BothSides, Crossing
 from simulator.engine.lane import Lane
@@ -22,8 +22,6 @@ from simulator.engine.senders import Hop, Send, Sender
 from simulator.engine.stretch import Part
 from simulator.engine.tasks import COMPUTE, LATER, Record, Task, Token
 from simulator.engine.wiring import GATHER
-
-PP = exposed("pp")
 
 
 class QuietDevice:

@@ -6,11 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from simulator.engine.costing import exposed
+from simulator.engine.costing import PP
 from simulator.engine.tasks import Profile, Streams, Task, Token
 from simulator.engine.wiring import GATHER, DeviceWiring, Sent
 
-PP = exposed("pp")
 GATHERS = "gather"  # of scattered messages: what their stream would be
 EXCHANGES = "exchange"  # blocking ones
 

@@ -15,9 +15,10 @@ from operator import sub
 from typing import NamedTuple
 
 from simulator.engine.attribution import BUBBLE
+from simulator.engine.costing import PP
 from simulator.engine.course import Times
 from simulator.engine.quiet import QuietDevice
-from simulator.engine.quiet_program import PP, QuietProgram
+from simulator.engine.quiet_program import QuietProgram
 from simulator.engine.replay import Replay
 from simulator.engine.survey import Wiring
 from simulator.engine.tasks import COMPUTE

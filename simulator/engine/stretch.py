@@ -8,11 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from simulator.engine.attribution import BUBBLE
-from simulator.engine.costing import exposed
+from simulator.engine.costing import PP
 from simulator.engine.course import Course, Numbers, Times, spans
 from simulator.engine.tasks import LATER
-
-PP = exposed("pp")
 
 
 class Walked(NamedTuple):

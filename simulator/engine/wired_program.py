@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from simulator.engine.block import Block
-from simulator.engine.program import PP, DeviceProgram
+from simulator.engine.costing import PP
+from simulator.engine.program import DeviceProgram
 from simulator.engine.quiet_program import QuietProgram
 from simulator.engine.tasks import COMPUTE, Task, Token
 from simulator.engine.wiring import DeviceWiring, Edge, Sent, Work
